@@ -1,0 +1,2 @@
+help: ## name every verb
+	@echo placeholder
