@@ -1,0 +1,163 @@
+"""What machines says."""
+
+from datetime import datetime
+from typing import Any, ClassVar, Literal
+
+from pydantic import BaseModel, ConfigDict, Field
+
+from contracts.envelope import Message
+from contracts.ids import LeaseId, MachineId, TaskId
+from contracts.submission import Platform, Route
+
+
+class GuestEndpoint(BaseModel):
+    """Where the agent of one incarnation listens, and how a caller proves that it reached that one."""
+
+    model_config = ConfigDict(frozen=True, extra="ignore")
+
+    scheme: Literal["tcp", "vsock"]
+    host: str
+    port: int = Field(gt=0)
+    server_identity: str = Field(description="DNS name in the agent's certificate for this lease")
+    ca_pem: str = Field(description="certificate of this machine's authority, PEM; public")
+
+
+class LeaseRef(BaseModel):
+    """Whose a machine is: every call into the guest and every release carries these three."""
+
+    model_config = ConfigDict(frozen=True, extra="ignore")
+
+    lease_id: LeaseId
+    machine_id: MachineId
+    epoch: int = Field(ge=0)
+    term: int = Field(ge=0)
+
+
+class MachineSummary(BaseModel):
+    """What others may know of a machine when they choose one."""
+
+    model_config = ConfigDict(frozen=True, extra="ignore")
+
+    machine_id: MachineId
+    host: str
+    profile: str
+    platform: Platform
+    arch: str
+    tags: tuple[str, ...] = ()
+    routes: tuple[Route, ...] = ("none",)
+    has_guest_access: bool = True
+    acceleration: Literal["kvm", "tcg", "none"] = "none"
+
+
+class MachineFact(Message):
+    """A fact about one machine, at one epoch of its ownership."""
+
+    PRODUCER: ClassVar[str] = "machines"
+    THING: ClassVar[str] = "machine"
+
+    machine_id: MachineId
+    epoch: int = Field(ge=0)
+
+    def subject(self) -> str:
+        """The machine."""
+        return self.machine_id
+
+
+class MachineRegistered(MachineFact):
+    """The machine is known and not trusted yet. Said again at every start of the service."""
+
+    WHAT: ClassVar[str] = "registered"
+    machine: MachineSummary
+    state: str = "registered"
+
+
+class MachineProvisioned(MachineFact):
+    """Image, disk and warm snapshot stand; the evidence of clean is still to be taken."""
+
+    WHAT: ClassVar[str] = "provisioned"
+    acceleration: Literal["kvm", "tcg", "none"]
+
+
+class MachineLeased(MachineFact):
+    """The task owns the machine; the agent of this lease was proven and waits."""
+
+    WHAT: ClassVar[str] = "leased"
+    task_id: TaskId
+    lease: LeaseRef
+    endpoint: GuestEndpoint
+    platform: Platform
+    hard_deadline_at: datetime
+
+
+class LeaseRefused(MachineFact):
+    """The machine is not to be had for this task now."""
+
+    WHAT: ClassVar[str] = "lease-refused"
+    task_id: TaskId
+    operation_id: str
+    reason: str
+
+
+class LeaseExpired(MachineFact):
+    """The lease reached its hard deadline or lost its guest; the machine is being cleaned."""
+
+    WHAT: ClassVar[str] = "lease-expired"
+    task_id: TaskId
+    lease_id: LeaseId
+    reason: str
+
+
+class MachineReleased(MachineFact):
+    """The task gave the machine back."""
+
+    WHAT: ClassVar[str] = "released"
+    task_id: TaskId
+    lease_id: LeaseId
+
+
+class MachineReverting(MachineFact):
+    """The incarnation is being destroyed and a fresh one restored."""
+
+    WHAT: ClassVar[str] = "reverting"
+    task_id: TaskId | None = None
+    reason: str
+
+
+class MachineReverted(MachineFact):
+    """Verified clean and leasable. `task_id` names the last task whose traces are gone."""
+
+    WHAT: ClassVar[str] = "reverted"
+    task_id: TaskId | None = None
+    machine: MachineSummary
+    evidence: dict[str, Any]
+
+
+class RevertFailed(MachineFact):
+    """One attempt at cleaning or verifying failed; another follows, or quarantine."""
+
+    WHAT: ClassVar[str] = "revert-failed"
+    task_id: TaskId | None = None
+    reason: str
+    attempt: int
+
+
+class MachineQuarantined(MachineFact):
+    """Out of the pool, its evidence kept, until somebody decides."""
+
+    WHAT: ClassVar[str] = "quarantined"
+    task_id: TaskId | None = None
+    reason: str
+
+
+class MachineDrifted(MachineFact):
+    """What runs is not what the record says; the machine is being cleaned."""
+
+    WHAT: ClassVar[str] = "drifted"
+    reason: str
+
+
+class MachineRetired(MachineFact):
+    """Gone for good, by an operator's word."""
+
+    WHAT: ClassVar[str] = "retired"
+    reason: str

@@ -1,0 +1,202 @@
+"""What plugins says."""
+
+from typing import Any, ClassVar, Literal
+
+from pydantic import BaseModel, ConfigDict, Field
+
+from contracts.blobs import BlobRef
+from contracts.envelope import Message
+from contracts.ids import LeaseId, PluginName, ResultId, RunId, StageName, TaskId
+from contracts.planning import Context, EndedBy
+
+RunOutcome = Literal["completed", "failed", "crashed", "timed_out", "skipped"]
+
+
+class PluginManifest(BaseModel):
+    """The part of a plugin's manifest that planning and validation need."""
+
+    model_config = ConfigDict(frozen=True, extra="ignore")
+
+    name: PluginName
+    version: str
+    description: str
+    kind: Literal["host", "guest"]
+    context: Context = "parallel"
+    stages: tuple[StageName, ...]
+    platforms: tuple[str, ...] = Field(default=(), description="empty: any")
+    packages: tuple[str, ...] = Field(default=(), description="empty: any")
+    after: tuple[PluginName, ...] = ()
+    before: tuple[PluginName, ...] = ()
+    requires: tuple[PluginName, ...] = ()
+    config_schema: dict[str, Any] = Field(default={}, description="JSON Schema of the configuration")
+
+
+class PluginFact(Message):
+    """A fact about the catalogue."""
+
+    PRODUCER: ClassVar[str] = "plugins"
+    THING: ClassVar[str] = "plugin"
+
+
+class PluginRegistered(PluginFact):
+    """The plugin is in the catalogue and may be planned. Said again at every start of the service."""
+
+    WHAT: ClassVar[str] = "registered"
+    manifest: PluginManifest
+
+    def subject(self) -> str:
+        """The plugin."""
+        return self.manifest.name
+
+
+class PluginRejected(PluginFact):
+    """A folder that is not a plugin, and why."""
+
+    WHAT: ClassVar[str] = "rejected"
+    folder: str
+    reason: str
+
+    def subject(self) -> str:
+        """The folder's name."""
+        return self.folder
+
+
+class PluginRemoved(PluginFact):
+    """The plugin may no longer be planned."""
+
+    WHAT: ClassVar[str] = "removed"
+    name: PluginName
+
+    def subject(self) -> str:
+        """The plugin."""
+        return self.name
+
+
+class RunError(BaseModel):
+    """Something that was to be done and was not, and why, in words for an analyst."""
+
+    model_config = ConfigDict(frozen=True, extra="ignore")
+
+    plugin: str | None = None
+    stage: StageName
+    outcome: RunOutcome
+    reason: str
+
+
+class StageFact(Message):
+    """A fact about one stage of one attempt of a task."""
+
+    PRODUCER: ClassVar[str] = "plugins"
+    THING: ClassVar[str] = "stage"
+
+    task_id: TaskId
+    attempt: int = Field(ge=1)
+    stage: StageName
+
+    def subject(self) -> str:
+        """The task."""
+        return self.task_id
+
+
+class PluginStageStarted(StageFact):
+    """The stage's first run is about to start."""
+
+    WHAT: ClassVar[str] = "started"
+
+
+class PluginStageCompleted(StageFact):
+    """Every run of the stage has an outcome, and every result of it is durable in the object store."""
+
+    WHAT: ClassVar[str] = "completed"
+    result_ids: tuple[ResultId, ...]
+    errors: tuple[RunError, ...] = ()
+    ended_by: EndedBy | None = None
+
+
+class PluginStageFailed(StageFact):
+    """The stage as a whole could not be done. `is_retryable`: another machine or moment may do."""
+
+    WHAT: ClassVar[str] = "failed"
+    reason: str
+    is_retryable: bool
+    result_ids: tuple[ResultId, ...] = ()
+    errors: tuple[RunError, ...] = ()
+    ended_by: EndedBy | None = None
+
+
+class PluginStarted(StageFact):
+    """One run of a plugin began."""
+
+    THING: ClassVar[str] = "plugin"
+    WHAT: ClassVar[str] = "started"
+    run_id: RunId
+    plugin: PluginName
+    version: str
+
+
+class PluginFinished(StageFact):
+    """One run of a plugin ended, and how."""
+
+    THING: ClassVar[str] = "plugin"
+    WHAT: ClassVar[str] = "finished"
+    run_id: RunId
+    plugin: PluginName
+    version: str
+    outcome: RunOutcome
+    reason: str = ""
+    duration_ms: int = Field(ge=0)
+
+
+class PluginResultProduced(StageFact):
+    """One result is durable in the object store under this reference."""
+
+    THING: ClassVar[str] = "plugin"
+    WHAT: ClassVar[str] = "result-produced"
+    result_id: ResultId
+    run_id: RunId
+    plugin: PluginName
+    version: str
+    name: str = Field(max_length=255)
+    kind: Literal["json", "bytes", "file"]
+    media_type: str
+    blob: BlobRef
+    path: str | None = Field(default=None, description="where the bytes stood in the guest, for display only")
+    is_truncated: bool = False
+
+
+class SampleStarted(StageFact):
+    """The sample's first process runs."""
+
+    THING: ClassVar[str] = "sample"
+    WHAT: ClassVar[str] = "started"
+    lease_id: LeaseId
+    pid: int
+    argv: tuple[str, ...]
+
+
+class SampleExited(StageFact):
+    """The sample's first process ended. Its children may live on."""
+
+    THING: ClassVar[str] = "sample"
+    WHAT: ClassVar[str] = "exited"
+    lease_id: LeaseId
+    exit_code: int | None
+    signal: int | None = None
+
+
+class GuestConnected(StageFact):
+    """The agent of the lease was reached and proven."""
+
+    THING: ClassVar[str] = "guest"
+    WHAT: ClassVar[str] = "connected"
+    lease_id: LeaseId
+    agent_version: str
+
+
+class GuestLost(StageFact):
+    """The agent of the lease no longer answers."""
+
+    THING: ClassVar[str] = "guest"
+    WHAT: ClassVar[str] = "lost"
+    lease_id: LeaseId
+    reason: str

@@ -1,0 +1,43 @@
+"""What results says."""
+
+from typing import ClassVar, Literal
+
+from pydantic import Field
+
+from contracts.blobs import BlobRef
+from contracts.envelope import Message
+from contracts.ids import ResultId, TaskId
+
+Verdict = Literal["benign", "suspicious", "malicious", "unknown"]
+
+
+class ResultFact(Message):
+    """A fact about what is known of a task."""
+
+    PRODUCER: ClassVar[str] = "results"
+
+    task_id: TaskId
+
+    def subject(self) -> str:
+        """The task."""
+        return self.task_id
+
+
+class ArtifactStored(ResultFact):
+    """The result is recorded and its bytes can be downloaded."""
+
+    THING: ClassVar[str] = "artifact"
+    WHAT: ClassVar[str] = "stored"
+    result_id: ResultId
+    blob: BlobRef
+    name: str
+
+
+class ReportReady(ResultFact):
+    """Every result of the task is durable, and the report is sealed and readable."""
+
+    THING: ClassVar[str] = "report"
+    WHAT: ClassVar[str] = "ready"
+    verdict: Verdict
+    score: int = Field(ge=0, le=100)
+    report: BlobRef

@@ -1,0 +1,227 @@
+"""What the scheduler says and orders."""
+
+from datetime import datetime
+from typing import ClassVar, Literal
+
+from pydantic import Field
+
+from contracts.envelope import Command, Message
+from contracts.ids import LeaseId, MachineId, ResultId, SubmissionId, TaskId
+from contracts.machines import GuestEndpoint, LeaseRef
+from contracts.planning import EndedBy, Plan, PlannedStage
+from contracts.plugins import RunError
+from contracts.submission import AnalysisRequest, Platform, Route, SampleRef
+
+TaskState = Literal[
+    "submitted",
+    "queued",
+    "preparing",
+    "running",
+    "collecting",
+    "reporting",
+    "completed",
+    "failed",
+    "timed_out",
+    "cancelled",
+    "unserviceable",
+]
+TERMINAL_STATES: frozenset[str] = frozenset({"completed", "failed", "timed_out", "cancelled", "unserviceable"})
+MachineCondition = Literal["none", "leased", "reverting", "clean", "quarantined"]
+
+
+class TaskFact(Message):
+    """A fact about one task."""
+
+    PRODUCER: ClassVar[str] = "scheduler"
+    THING: ClassVar[str] = "task"
+
+    task_id: TaskId
+
+    def subject(self) -> str:
+        """The task."""
+        return self.task_id
+
+
+class TaskPlanned(TaskFact):
+    """What will run is frozen."""
+
+    WHAT: ClassVar[str] = "planned"
+    submission_id: SubmissionId
+    owner: str
+    sample: SampleRef
+    request: AnalysisRequest
+    plan: Plan
+
+
+class TaskQueued(TaskFact):
+    """The task waits for a machine."""
+
+    WHAT: ClassVar[str] = "queued"
+    waiting_for: str
+
+
+class TaskStarted(TaskFact):
+    """A machine is the task's; the guest stage begins."""
+
+    WHAT: ClassVar[str] = "started"
+    machine_id: MachineId
+    attempt: int
+
+
+class TaskRequeued(TaskFact):
+    """The attempt ended without its evidence; another follows."""
+
+    WHAT: ClassVar[str] = "requeued"
+    attempt: int
+    reason: str
+
+
+class TaskEnded(TaskFact):
+    """What the four ends of a task have in common."""
+
+    attempts: int = Field(ge=0)
+    machine: MachineCondition
+    reason: str = ""
+    ended_by: EndedBy | None = None
+
+
+class TaskCompleted(TaskEnded):
+    """The report is sealed, and the machine is clean or out of the pool."""
+
+    WHAT: ClassVar[str] = "completed"
+
+
+class TaskFailed(TaskEnded):
+    """No evidence could be had; the reason says why."""
+
+    WHAT: ClassVar[str] = "failed"
+
+
+class TaskTimedOut(TaskEnded):
+    """The task's hard limit passed before it could end by itself."""
+
+    WHAT: ClassVar[str] = "timed-out"
+
+
+class TaskCancelled(TaskEnded):
+    """Somebody ended the task."""
+
+    WHAT: ClassVar[str] = "cancelled"
+
+
+class TaskUnserviceable(TaskFact):
+    """No machine that is known could ever run this task."""
+
+    WHAT: ClassVar[str] = "unserviceable"
+    reason: str
+
+
+class LeaseMachine(Command):
+    """Give the machine to the task. Repeating it with the same operation id changes nothing."""
+
+    RECEIVER: ClassVar[str] = "machines"
+    THING: ClassVar[str] = "machine"
+    WHAT: ClassVar[str] = "lease"
+
+    operation_id: str
+    task_id: TaskId
+    machine_id: MachineId
+    host: str
+    route: Route
+    hold_s: int = Field(gt=0, description="the lease's hard limit, seconds from the grant")
+
+    def subject(self) -> str:
+        """The machine."""
+        return self.machine_id
+
+
+class ReleaseMachine(Command):
+    """The task is done with the machine."""
+
+    RECEIVER: ClassVar[str] = "machines"
+    THING: ClassVar[str] = "machine"
+    WHAT: ClassVar[str] = "release"
+
+    task_id: TaskId
+    machine_id: MachineId
+    lease_id: LeaseId
+    epoch: int
+
+    def subject(self) -> str:
+        """The machine."""
+        return self.machine_id
+
+
+class GuestAssignment(Message):
+    """The leased machine that a guest stage runs on."""
+
+    lease: LeaseRef
+    endpoint: GuestEndpoint
+    platform: Platform
+    hard_deadline_at: datetime
+
+
+class RunStage(Command):
+    """Run one stage of the task's plan. Repeating it changes nothing."""
+
+    RECEIVER: ClassVar[str] = "plugins"
+    THING: ClassVar[str] = "stage"
+    WHAT: ClassVar[str] = "run"
+
+    task_id: TaskId
+    attempt: int = Field(ge=1)
+    stage: PlannedStage
+    sample: SampleRef
+    request: AnalysisRequest
+    guest: GuestAssignment | None = None
+
+    def subject(self) -> str:
+        """The task."""
+        return self.task_id
+
+
+class CancelStage(Command):
+    """Stop the stage, seal what came."""
+
+    RECEIVER: ClassVar[str] = "plugins"
+    THING: ClassVar[str] = "stage"
+    WHAT: ClassVar[str] = "cancel"
+
+    task_id: TaskId
+    attempt: int
+    stage: str
+    reason: str
+
+    def subject(self) -> str:
+        """The task."""
+        return self.task_id
+
+
+class SealReport(Command):
+    """Every result named here is to be in the report; then the report is sealed."""
+
+    RECEIVER: ClassVar[str] = "results"
+    THING: ClassVar[str] = "report"
+    WHAT: ClassVar[str] = "seal"
+
+    task_id: TaskId
+    submission_id: SubmissionId
+    owner: str
+    sample: SampleRef
+    request: AnalysisRequest
+    plan: Plan
+    submitted_at: datetime
+    observed_from: datetime | None = None
+    machine_id: MachineId | None = None
+    platform: Platform | None = None
+    acceleration: str = "none"
+    attempts: int
+    outcome: Literal["completed", "failed", "timed_out", "cancelled"]
+    reason: str = ""
+    ended_by: EndedBy | None = None
+    result_ids: tuple[ResultId, ...]
+    errors: tuple[RunError, ...]
+
+    def subject(self) -> str:
+        """The task."""
+        return self.task_id

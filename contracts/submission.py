@@ -1,0 +1,60 @@
+"""What a submission may ask, in the words of the Cuckoo family (04-tasks)."""
+
+from typing import Annotated, Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, StringConstraints
+
+from contracts import limits
+from contracts.blobs import BlobRef
+from contracts.ids import MachineId, PluginName
+
+Route = Literal["none", "simulated", "internet"]
+Package = Literal["auto", "elf", "shell", "python", "archive", "generic"]
+Platform = Literal["linux", "windows"]
+Tlp = Literal["clear", "green", "amber", "amber+strict", "red"]
+
+Label = Annotated[str, StringConstraints(pattern=r"^[\w.:/+-]{1,64}$")]
+Argument = Annotated[str, StringConstraints(max_length=limits.ARGUMENT_MAX_CHARS)]
+
+
+class SampleRef(BaseModel):
+    """The bytes to analyse and the name they came under (already made safe for display, never used as a path)."""
+
+    model_config = ConfigDict(frozen=True, extra="ignore")
+
+    blob: BlobRef
+    name: str = Field(min_length=1, max_length=limits.SAMPLE_NAME_MAX_CHARS)
+
+
+class PluginChoice(BaseModel):
+    """One plugin asked for, with its configuration."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    name: PluginName
+    config: dict[str, Any] = {}
+
+
+class AnalysisRequest(BaseModel):
+    """Everything accepted here has a tested effect; anything else was refused at submission."""
+
+    model_config = ConfigDict(frozen=True, extra="ignore")
+
+    package: Package = "auto"
+    archive_entry: str | None = Field(default=None, max_length=1024)
+    password: str | None = Field(default=None, max_length=256, description="of the archive; not a secret")
+    arguments: tuple[Argument, ...] = Field(default=(), max_length=limits.ARGUMENTS_MAX)
+    plugins: tuple[PluginChoice, ...] | None = Field(
+        default=None, max_length=limits.PLUGINS_PER_TASK_MAX, description="None: every plugin that applies"
+    )
+    profile: str = "linux"
+    machine: MachineId | None = None
+    timeout_s: int = Field(
+        default=limits.OBSERVATION_DEFAULT_S, ge=limits.OBSERVATION_MIN_S, le=limits.OBSERVATION_MAX_S
+    )
+    enforce_timeout: bool = False
+    route: Route = "none"
+    priority: int = Field(default=limits.PRIORITY_DEFAULT, ge=limits.PRIORITY_MIN, le=limits.PRIORITY_MAX)
+    custom: str = Field(default="", max_length=limits.CUSTOM_MAX_CHARS)
+    tags: tuple[Label, ...] = Field(default=(), max_length=limits.TAGS_MAX)
+    tlp: Tlp = "amber"
