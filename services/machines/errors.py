@@ -1,0 +1,23 @@
+"""What can go wrong in the machines service. A class's docstring is its default message."""
+
+from services.chassis.errors import PermanentError, TransientError
+
+
+class HypervisorUnavailable(TransientError):
+    """the hypervisor cannot be reached"""
+
+
+class HypervisorRefused(PermanentError):
+    """the hypervisor refused the request"""
+
+
+class StaleEpoch(PermanentError):
+    """the host has already acted for a later owner of this machine"""
+
+
+class GuestUnreachable(TransientError):
+    """the guest's agent does not answer"""
+
+
+class GuestRefused(PermanentError):
+    """what answered at the guest's address is not the enrolled agent"""

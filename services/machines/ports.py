@@ -1,0 +1,124 @@
+"""What the machines service asks of the outside world: a hypervisor, and the agent inside a guest."""
+
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass, field
+from typing import Literal, Protocol
+
+from services.machines.domain.spec import MachineSpec
+
+Acceleration = Literal["kvm", "tcg", "none"]
+
+
+@dataclass(frozen=True)
+class GuestAddress:
+    """Where an agent may be listening; proves nothing by itself."""
+
+    host: str
+    port: int
+
+
+@dataclass(frozen=True)
+class Provisioned:
+    """A warm snapshot stands. `evidence` holds digests (sha256 hex) of the base image and of the memory image."""
+
+    acceleration: Acceleration
+    evidence: dict[str, str] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Incarnation:
+    """A fresh hypervisor process on a fresh overlay, running, its agent about to answer at `address`."""
+
+    address: GuestAddress
+    evidence: dict[str, str] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class DomainSeen:
+    """One domain that the hypervisor has, whoever made it. `machine_id` and `epoch` are None when it is not ours."""
+
+    name: str
+    machine_id: str | None
+    epoch: int | None
+    state: Literal["running", "paused", "off", "other"]
+
+
+class Hypervisor(Protocol):
+    """Makes and unmakes machines. Every call may be repeated; a call with an older epoch than one seen is refused.
+
+    Raises HypervisorUnavailable (transient) when it cannot be reached, HypervisorRefused (permanent) when it said no,
+    StaleEpoch when the host's fence stands higher.
+    """
+
+    async def provision(
+        self, spec: MachineSpec, *, epoch: int, enrolment: bytes, agent_waits: Callable[[GuestAddress], Awaitable[None]]
+    ) -> Provisioned:
+        """Image, disk and warm snapshot are built; an interrupted earlier build is thrown away first.
+
+        `enrolment` is what the guest's agent reads at its first start (JSON, under 16 KiB); `agent_waits` returns when
+        the agent answers at the given address.
+        """
+
+    async def restore(self, spec: MachineSpec, *, epoch: int) -> Incarnation:
+        """A fresh process on a fresh overlay runs from the warm snapshot."""
+
+    async def pause(self, machine_id: str, *, epoch: int) -> None:
+        """The machine's processors stand still."""
+
+    async def resume(self, machine_id: str, *, epoch: int) -> None:
+        """The machine's processors run."""
+
+    async def destroy(self, machine_id: str, *, epoch: int) -> None:
+        """No process of the machine exists, and no overlay, socket or definition of any epoch below `epoch`."""
+
+    async def observe(self) -> list[DomainSeen]:
+        """Every domain there is. Raises HypervisorUnavailable rather than answer with half a list."""
+
+    async def close(self) -> None:
+        """Connections are closed; machines run on."""
+
+
+@dataclass(frozen=True)
+class Authority:
+    """The certificate authority of one machine and the enrolment identity that its warm snapshot holds. All PEM."""
+
+    ca_cert_pem: str
+    ca_key_pem: str
+    enrolment: bytes
+
+
+@dataclass(frozen=True)
+class Attestation:
+    """What an agent proved and said in its handshake. The strings are the guest's own words, bounded."""
+
+    agent_version: str
+    boot_id: str
+    is_fresh: bool
+    capabilities: tuple[str, ...]
+    settings: dict[str, str]
+
+
+class GuestEnroller(Protocol):
+    """Speaks to the agent of a machine that is not leased yet. Raises GuestUnreachable, GuestRefused."""
+
+    def create_authority(self, machine_id: str) -> Authority:
+        """A fresh authority, its enrolment identity and the bundle for the guest."""
+
+    async def attest(self, address: GuestAddress, authority: Authority, machine_id: str, *, timeout_s: float) -> Attestation:
+        """The agent at `address` holds the machine's enrolment key; what it says is returned. Waits until it answers."""
+
+    async def enrol(
+        self,
+        address: GuestAddress,
+        authority: Authority,
+        machine_id: str,
+        *,
+        lease_id: str,
+        epoch: int,
+        lifetime_s: int,
+        timeout_s: float,
+    ) -> str:
+        """The agent now serves only this lease, under a certificate of its own; its DNS identity is returned.
+
+        Sets the guest's clock and re-seeds its random generator on the way.
+        """
