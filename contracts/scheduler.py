@@ -25,7 +25,9 @@ TaskState = Literal[
     "cancelled",
     "unserviceable",
 ]
-TERMINAL_STATES: frozenset[str] = frozenset({"completed", "failed", "timed_out", "cancelled", "unserviceable"})
+TERMINAL_STATES: frozenset[str] = frozenset(
+    {"completed", "failed", "timed_out", "cancelled", "unserviceable"}
+)
 MachineCondition = Literal["none", "leased", "reverting", "clean", "quarantined"]
 
 
@@ -134,6 +136,10 @@ class LeaseMachine(Command):
         """The machine."""
         return self.machine_id
 
+    def receiver(self) -> str:
+        """The machines service of that host."""
+        return f"machines.{self.host}"
+
 
 class ReleaseMachine(Command):
     """The task is done with the machine."""
@@ -144,12 +150,17 @@ class ReleaseMachine(Command):
 
     task_id: TaskId
     machine_id: MachineId
+    host: str
     lease_id: LeaseId
     epoch: int
 
     def subject(self) -> str:
         """The machine."""
         return self.machine_id
+
+    def receiver(self) -> str:
+        """The machines service of that host."""
+        return f"machines.{self.host}"
 
 
 class GuestAssignment(Message):

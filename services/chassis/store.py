@@ -1,0 +1,218 @@
+"""The service's own schema in PostgreSQL, over asyncpg: events, inbox, outbox, work and rows in one transaction."""
+
+import asyncio
+import contextlib
+from collections.abc import AsyncIterator, Callable
+from typing import Any, TypeVar, cast
+from uuid import UUID
+
+import asyncpg
+import structlog
+from eventsourcing.domain import Aggregate
+from eventsourcing.persistence import (
+    DatetimeAsISO,
+    JSONTranscoder,
+    Mapper,
+    StoredEvent,
+    UUIDAsHex,
+)
+
+from services.chassis.errors import TransientError
+from services.chassis.unit import Unit
+
+POOL_MAX_CONNECTIONS = 12
+STATEMENT_TIMEOUT_S = 30.0
+EVENTS_PER_STREAM_MAX = 100_000
+
+log = structlog.get_logger()
+A = TypeVar("A", bound=Aggregate)
+Connection = asyncpg.Connection[asyncpg.Record] | asyncpg.pool.PoolConnectionProxy[asyncpg.Record]
+
+
+class StoreUnavailable(TransientError):
+    """the database cannot be used now"""
+
+
+class Conflict(TransientError):
+    """somebody else changed the same aggregate first"""
+
+
+class Duplicate(Exception):  # noqa: N818 - not a fault: the message was handled before
+    """The message that caused the unit was already handled; nothing was changed."""
+
+
+class Fenced(Exception):  # noqa: N818 - not a fault: another claimant owns the work now
+    """The work that the unit would finish belongs to a later claim; nothing was changed."""
+
+
+UNAVAILABLE = (
+    OSError,
+    TimeoutError,
+    asyncpg.PostgresConnectionError,
+    asyncpg.InterfaceError,
+    asyncpg.CannotConnectNowError,
+    asyncpg.AdminShutdownError,
+    asyncpg.CrashShutdownError,
+    asyncpg.TooManyConnectionsError,
+    asyncpg.InsufficientResourcesError,
+    asyncpg.QueryCanceledError,
+)
+
+
+def make_mapper() -> Mapper[UUID]:
+    """Turns events into rows and back: JSON with instants and UUIDs."""
+    transcoder = JSONTranscoder()
+    transcoder.register(UUIDAsHex())
+    transcoder.register(DatetimeAsISO())
+    return Mapper(transcoder)
+
+
+@contextlib.contextmanager
+def translated() -> Any:
+    """Faults of the connection become StoreUnavailable."""
+    try:
+        yield
+    except UNAVAILABLE as error:
+        raise StoreUnavailable(f"{type(error).__name__}: {error}") from error
+
+
+class Store:
+    """Loads aggregates, commits units, and lets a service query its own tables."""
+
+    def __init__(self, pool: "asyncpg.Pool[asyncpg.Record]", schema: str) -> None:
+        self.pool = pool
+        self.schema = schema
+        self._mapper = make_mapper()
+        self._listeners: list[Callable[[Unit], None]] = []
+
+    @classmethod
+    async def open(cls, url: str, schema: str) -> "Store":
+        """A pool whose connections see only the service's schema. Raises StoreUnavailable."""
+        with translated():
+            pool = await asyncpg.create_pool(
+                url,
+                min_size=1,
+                max_size=POOL_MAX_CONNECTIONS,
+                command_timeout=STATEMENT_TIMEOUT_S,
+                timeout=10,
+                server_settings={"search_path": schema, "application_name": f"malbox-{schema}"},
+            )
+        return cls(pool, schema)
+
+    async def close(self) -> None:
+        """Connections are returned and closed, by force after five seconds."""
+        try:
+            await asyncio.wait_for(self.pool.close(), 5)
+        except TimeoutError:
+            self.pool.terminate()
+
+    def on_commit(self, listener: Callable[[Unit], None]) -> None:
+        """`listener` is called in this process after every commit; it must not block."""
+        self._listeners.append(listener)
+
+    async def load(self, kind: type[A], stream: UUID) -> A | None:
+        """The aggregate as its events say, or None when it has none. Raises StoreUnavailable."""
+        rows = await self.fetch(
+            "SELECT version, topic, state FROM events WHERE stream = $1 ORDER BY version LIMIT $2",
+            stream,
+            EVENTS_PER_STREAM_MAX,
+        )
+        aggregate: Any = None
+        for row in rows:
+            aggregate = self.decode(stream, row["version"], row["topic"], row["state"]).mutate(aggregate)
+        return cast("A | None", aggregate)
+
+    def decode(self, stream: UUID, version: int, topic: str, state: bytes) -> Any:
+        """The domain event in a row, upcast to its newest version."""
+        return self._mapper.to_domain_event(StoredEvent(stream, version, topic, state))
+
+    async def commit(self, unit: Unit) -> None:
+        """Everything in the unit is durable. Raises Duplicate, Fenced, Conflict or StoreUnavailable: then nothing is."""
+        with translated():
+            outcome = await self._commit(unit)
+        if outcome == "duplicate":
+            raise Duplicate
+        if outcome == "fenced":
+            raise Fenced
+        for listener in self._listeners:
+            listener(unit)
+
+    async def fetch(self, sql: str, *arguments: Any) -> list[asyncpg.Record]:
+        """The rows of one query. Raises StoreUnavailable."""
+        with translated():
+            return await self.pool.fetch(sql, *arguments)
+
+    async def fetchrow(self, sql: str, *arguments: Any) -> asyncpg.Record | None:
+        """The first row of one query. Raises StoreUnavailable."""
+        with translated():
+            return await self.pool.fetchrow(sql, *arguments)
+
+    @contextlib.asynccontextmanager
+    async def transaction(self) -> AsyncIterator[Connection]:
+        """One connection inside one transaction. Raises StoreUnavailable."""
+        with translated():
+            async with self.pool.acquire(timeout=10) as connection, connection.transaction():
+                yield connection
+
+    async def _commit(self, unit: Unit) -> str:
+        try:
+            if not unit.statements:
+                return cast("str", await self.pool.fetchval(*self._commit_call(unit)))
+            async with self.pool.acquire(timeout=10) as connection:
+                return await self._commit_with_rows(connection, unit)
+        except asyncpg.UniqueViolationError as error:
+            if error.constraint_name == "events_stream_version_key":
+                if await self._is_already_stored(unit):
+                    return "duplicate"
+                raise Conflict(str(error)) from error
+            raise
+        except (asyncpg.SerializationError, asyncpg.DeadlockDetectedError) as error:
+            raise Conflict(str(error)) from error
+
+    async def _commit_with_rows(self, connection: Connection, unit: Unit) -> str:
+        transaction = connection.transaction()
+        await transaction.start()
+        try:
+            outcome = cast("str", await connection.fetchval(*self._commit_call(unit)))
+            if outcome != "committed":
+                await transaction.rollback()
+                return outcome
+            for sql, arguments in unit.statements:
+                await connection.execute(sql, *arguments)
+        except BaseException:
+            with contextlib.suppress(*UNAVAILABLE):
+                await transaction.rollback()
+            raise
+        await transaction.commit()
+        return outcome
+
+    async def _is_already_stored(self, unit: Unit) -> bool:
+        """A conflict with our own events is a reply that was lost, not a conflict."""
+        first = self._mapper.to_stored_event(unit.events[0])
+        row = await self.pool.fetchrow(
+            "SELECT topic, state FROM events WHERE stream = $1 AND version = $2",
+            first.originator_id,
+            first.originator_version,
+        )
+        return row is not None and row["topic"] == first.topic and row["state"] == first.state
+
+    def _commit_call(self, unit: Unit) -> tuple[Any, ...]:
+        stored = [self._mapper.to_stored_event(event) for event in unit.events]
+        return (
+            "SELECT commit_unit($1,$2,$3,$4,$5,$6,$7,$8,$9,$10,$11,$12,$13,$14,$15)",
+            unit.cause.message_id,
+            [event.originator_id for event in stored],
+            [event.originator_version for event in stored],
+            [event.topic for event in stored],
+            [event.state for event in stored],
+            [row.message_id for row in unit.outbox],
+            [row.exchange for row in unit.outbox],
+            [row.routing_key for row in unit.outbox],
+            [row.body for row in unit.outbox],
+            [row.kind for row in unit.work],
+            [row.key for row in unit.work],
+            [row.payload.decode() for row in unit.work],
+            [row.due_at for row in unit.work],
+            unit.finishes.work_id if unit.finishes else None,
+            unit.finishes.attempt if unit.finishes else None,
+        )
