@@ -7,7 +7,7 @@ import structlog
 
 
 def configure(service: str) -> None:
-    """Every later log line is JSON with time, level and service. Control characters cannot break out of a JSON string."""
+    """Every later log line is JSON with time, level and service; control characters cannot break out of it."""
     structlog.configure(
         processors=[
             structlog.contextvars.merge_contextvars,

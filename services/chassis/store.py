@@ -17,7 +17,7 @@ from eventsourcing.persistence import (
     UUIDAsHex,
 )
 
-from services.chassis.errors import TransientError
+from services.chassis.errors import PermanentError, TransientError
 from services.chassis.unit import Unit
 
 POOL_MAX_CONNECTIONS = 12
@@ -37,11 +37,11 @@ class Conflict(TransientError):
     """somebody else changed the same aggregate first"""
 
 
-class Duplicate(Exception):  # noqa: N818 - not a fault: the message was handled before
+class Duplicate(Exception):
     """The message that caused the unit was already handled; nothing was changed."""
 
 
-class Fenced(Exception):  # noqa: N818 - not a fault: another claimant owns the work now
+class Fenced(Exception):
     """The work that the unit would finish belongs to a later claim; nothing was changed."""
 
 
@@ -120,14 +120,16 @@ class Store:
         aggregate: Any = None
         for row in rows:
             aggregate = self.decode(stream, row["version"], row["topic"], row["state"]).mutate(aggregate)
-        return cast("A | None", aggregate)
+        if aggregate is not None and not isinstance(aggregate, kind):
+            raise PermanentError(f"stream {stream} is a {type(aggregate).__name__}, not a {kind.__name__}")
+        return aggregate
 
     def decode(self, stream: UUID, version: int, topic: str, state: bytes) -> Any:
         """The domain event in a row, upcast to its newest version."""
         return self._mapper.to_domain_event(StoredEvent(stream, version, topic, state))
 
     async def commit(self, unit: Unit) -> None:
-        """Everything in the unit is durable. Raises Duplicate, Fenced, Conflict or StoreUnavailable: then nothing is."""
+        """Everything in the unit is durable. Raises Duplicate, Fenced, Conflict, StoreUnavailable: nothing is."""
         with translated():
             outcome = await self._commit(unit)
         if outcome == "duplicate":

@@ -83,9 +83,7 @@ class Unit:
         """The message is sent after the commit, at least once. The same id is the same message to every receiver."""
         self._say(message, message_id or f"msg_{self.uuid().hex}", None)
 
-    def enqueue(
-        self, kind: str, key: str, payload: dict[str, Any], *, due_at: datetime | None = None
-    ) -> None:
+    def enqueue(self, kind: str, key: str, payload: dict[str, Any], *, due_at: datetime | None = None) -> None:
         """The work is done at or after `due_at`, by whichever process claims it."""
         self.work.append(WorkRow(kind, key, orjson.dumps(payload), due_at or self.at))
 

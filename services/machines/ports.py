@@ -104,8 +104,10 @@ class GuestEnroller(Protocol):
     def create_authority(self, machine_id: str) -> Authority:
         """A fresh authority, its enrolment identity and the bundle for the guest."""
 
-    async def attest(self, address: GuestAddress, authority: Authority, machine_id: str, *, timeout_s: float) -> Attestation:
-        """The agent at `address` holds the machine's enrolment key; what it says is returned. Waits until it answers."""
+    async def attest(
+        self, address: GuestAddress, authority: Authority, machine_id: str, *, timeout_s: float
+    ) -> Attestation:
+        """The agent at `address` holds the enrolment key; what it says is returned. Waits until it answers."""
 
     async def enrol(
         self,

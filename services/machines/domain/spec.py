@@ -1,4 +1,4 @@
-"""The full desired specification of a machine. It is part of the machine's record, so no file is needed to rebuild it."""
+"""The full desired specification of a machine: part of its record, so that no file is needed to rebuild it."""
 
 from typing import Literal
 

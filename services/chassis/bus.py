@@ -1,0 +1,279 @@
+"""The consuming edge: FastStream on RabbitMQ. A queue of facts and one of commands per service, parking for poison.
+
+A handler commits its unit with the inbox entry; only then is the message acknowledged. Bad input is parked in the
+dead-letter queue at once; what may succeed later goes round through a delay queue, a bounded number of times; while the
+store is away the message simply waits, unacknowledged.
+"""
+
+import asyncio
+from collections.abc import Awaitable, Callable, Mapping
+from dataclasses import dataclass
+from datetime import timedelta
+from typing import Any, Literal
+
+import structlog
+from aio_pika import DeliveryMode
+from aio_pika import Message as AmqpMessage
+from faststream import AckPolicy
+from faststream.rabbit import Channel, ExchangeType, RabbitBroker, RabbitExchange, RabbitMessage, RabbitQueue
+from faststream.rabbit.schemas.queue import QueueType
+
+from contracts.catalogue import unwrap
+from contracts.envelope import Command, Envelope, EnvelopeError, Message
+from services.chassis.clock import Clock
+from services.chassis.errors import PermanentError, TransientError
+from services.chassis.store import Conflict, Duplicate, Store, StoreUnavailable
+from services.chassis.unit import COMMANDS_EXCHANGE, FACTS_EXCHANGE, Announce, Cause, Unit
+
+DEAD_EXCHANGE = "malbox.dead"
+AUDIT_STREAM = "malbox.audit"
+AUDIT_MAX_BYTES = 2 * 1024**3
+DELIVERY_LIMIT = 20
+RETRIES_MAX = 40
+RETRY_DELAY_MS = 1_000
+CONFLICTS_MAX = 20
+STORE_WAIT_S = 0.5
+RETRY_HEADER = "x-malbox-retry"
+REASON_HEADER = "x-malbox-reason"
+
+Handler = Callable[[Any, Unit, Store], Awaitable[None]]
+"""(message, unit, store): load, decide, put the outcome into the unit; the chassis commits."""
+
+log = structlog.get_logger()
+
+
+@dataclass(frozen=True)
+class Topology:
+    """What a service listens to."""
+
+    service: str
+    host: str
+    handlers: Mapping[type[Message], Handler]
+    has_host_commands: bool = False
+
+    @property
+    def facts(self) -> list[str]:
+        """Routing keys of the facts it hears."""
+        return sorted(kind.routing_key() for kind in self.handlers if not issubclass(kind, Command))
+
+    @property
+    def command_key(self) -> str | None:
+        """Routing key of its commands, if it takes any."""
+        if not any(issubclass(kind, Command) for kind in self.handlers):
+            return None
+        return f"{self.service}.{self.host}" if self.has_host_commands else self.service
+
+
+def quorum_arguments(dead_letter_key: str) -> Any:
+    """Arguments of a quorum queue that loses nothing (RabbitMQ 3.10: at-least-once needs reject-publish)."""
+    return {
+        "x-delivery-limit": DELIVERY_LIMIT,
+        "x-dead-letter-exchange": DEAD_EXCHANGE,
+        "x-dead-letter-routing-key": dead_letter_key,
+        "x-dead-letter-strategy": "at-least-once",
+        "x-overflow": "reject-publish",
+    }
+
+
+class Consumer:
+    """Takes messages off the service's queues, hands each to its handler, commits, acknowledges."""
+
+    def __init__(
+        self, *, url: str, topology: Topology, store: Store, clock: Clock, announce: Announce, prefetch: int
+    ) -> None:
+        self._topology = topology
+        self._store = store
+        self._clock = clock
+        self._announce = announce
+        self._locks: dict[str, asyncio.Lock] = {}
+        self._broker = RabbitBroker(
+            url,
+            default_channel=Channel(prefetch_count=prefetch, on_return_raises=True),
+            logger=None,
+            fail_fast=False,
+            graceful_timeout=10,
+        )
+        self.parked = 0
+
+    async def start(self) -> None:
+        """Queues exist, are bound, and are being consumed."""
+        broker = self._broker
+        await broker.connect()
+        await self._declare_shared()
+        if self._topology.facts:
+            await self._consume(f"{self._topology.service}.facts", FACTS_EXCHANGE, self._topology.facts)
+        if self._topology.command_key:
+            await self._consume(
+                f"{self._topology.command_key}.commands", COMMANDS_EXCHANGE, [self._topology.command_key]
+            )
+        await broker.start()
+
+    async def stop(self) -> None:
+        """Nothing more is consumed; what was being handled has ended."""
+        await self._broker.stop()
+
+    async def is_ready(self) -> bool:
+        """The connection to the broker stands."""
+        return bool(await self._broker.ping(timeout=2))
+
+    async def _declare_shared(self) -> None:
+        broker = self._broker
+        facts = await broker.declare_exchange(RabbitExchange(FACTS_EXCHANGE, type=ExchangeType.TOPIC, durable=True))
+        await broker.declare_exchange(RabbitExchange(COMMANDS_EXCHANGE, type=ExchangeType.DIRECT, durable=True))
+        await broker.declare_exchange(RabbitExchange(DEAD_EXCHANGE, type=ExchangeType.DIRECT, durable=True))
+        audit = await broker.declare_queue(
+            RabbitQueue(
+                AUDIT_STREAM,
+                queue_type=QueueType.STREAM,
+                durable=True,
+                arguments={"x-max-length-bytes": AUDIT_MAX_BYTES},
+            )
+        )
+        await audit.bind(facts, routing_key="#")
+
+    async def _consume(self, name: str, exchange_name: str, keys: list[str]) -> None:
+        broker = self._broker
+        kind: Literal[ExchangeType.TOPIC, ExchangeType.DIRECT] = (
+            ExchangeType.TOPIC if exchange_name == FACTS_EXCHANGE else ExchangeType.DIRECT
+        )
+        dead = await broker.declare_queue(RabbitQueue(f"{name}.dead", queue_type=QueueType.QUORUM, durable=True))
+        await dead.bind(DEAD_EXCHANGE, routing_key=name)
+        await broker.declare_queue(
+            RabbitQueue(
+                f"{name}.retry",
+                queue_type=QueueType.QUORUM,
+                durable=True,
+                arguments={
+                    "x-message-ttl": RETRY_DELAY_MS,
+                    "x-dead-letter-exchange": "",
+                    "x-dead-letter-routing-key": name,
+                    "x-dead-letter-strategy": "at-least-once",
+                    "x-overflow": "reject-publish",
+                },
+            )
+        )
+        queue = RabbitQueue(
+            name,
+            queue_type=QueueType.QUORUM,
+            durable=True,
+            routing_key=keys[0],
+            arguments=quorum_arguments(name),
+        )
+        declared = await broker.declare_queue(queue)
+        for key in keys:
+            await declared.bind(exchange_name, routing_key=key)
+
+        async def receive(message: RabbitMessage) -> None:
+            await self._receive(name, message)
+
+        broker.subscriber(
+            queue,
+            RabbitExchange(exchange_name, type=kind, durable=True),
+            ack_policy=AckPolicy.MANUAL,
+            parser=None,
+            decoder=_raw,
+        )(receive)
+
+    async def _receive(self, queue: str, message: RabbitMessage) -> None:
+        try:
+            envelope = Envelope.from_json(message.body)
+            content = unwrap(envelope)
+            handler = self._topology.handlers.get(type(content))
+            if handler is None:
+                raise EnvelopeError(f"{envelope.type} is not for {self._topology.service}")  # noqa: TRY301
+        except EnvelopeError as error:
+            await self._park(queue, message, str(error))
+            return
+        with structlog.contextvars.bound_contextvars(
+            message_id=envelope.id, type=envelope.type, subject=envelope.subject
+        ):
+            await self._handle(queue, message, envelope, content, handler)
+
+    async def _handle(
+        self, queue: str, message: RabbitMessage, envelope: Envelope, content: Message, handler: Handler
+    ) -> None:
+        try:
+            await self.perform(envelope, content, handler)
+        except Duplicate:
+            log.info("message_was_a_duplicate")
+        except TransientError as error:
+            await self._retry_later(queue, message, str(error))
+            return
+        except PermanentError as error:
+            await self._park(queue, message, str(error))
+            return
+        except Exception as error:  # a defect of ours: the message is kept where an operator sees it
+            log.exception("handler_failed")
+            await self._park(queue, message, f"{type(error).__name__}: {error}")
+            return
+        await message.ack()
+
+    async def perform(self, envelope: Envelope, content: Message, handler: Handler) -> None:
+        """The handler's unit is committed. Waits while the store is away; tries again after a lost race."""
+        lock = self._locks.setdefault(envelope.subject, asyncio.Lock())
+        try:
+            async with lock:
+                for _ in range(CONFLICTS_MAX):
+                    try:
+                        await self._perform_once(envelope, content, handler)
+                    except StoreUnavailable as error:
+                        log.warning("store_was_unavailable", reason=str(error))
+                        await asyncio.sleep(STORE_WAIT_S)
+                    except Conflict:
+                        log.info("unit_conflicted")
+                    else:
+                        return
+                raise TransientError(f"no success in {CONFLICTS_MAX} tries")
+        finally:
+            if not lock.locked():
+                self._locks.pop(envelope.subject, None)
+
+    async def _perform_once(self, envelope: Envelope, content: Message, handler: Handler) -> None:
+        unit = Unit(
+            service=self._topology.service,
+            at=self._clock.now(),
+            uuid=self._clock.uuid,
+            announce=self._announce,
+            cause=Cause(envelope.id, envelope.correlationid, envelope.traceparent),
+        )
+        await handler(content, unit, self._store)
+        await self._store.commit(unit)
+
+    async def _retry_later(self, queue: str, message: RabbitMessage, reason: str) -> None:
+        tries = _count(message.headers.get(RETRY_HEADER)) + 1
+        if tries > RETRIES_MAX:
+            await self._park(queue, message, f"{reason} (after {RETRIES_MAX} retries)")
+            return
+        log.info("message_will_be_retried", reason=reason, tries=tries)
+        await self._republish(f"{queue}.retry", "", message, {RETRY_HEADER: str(tries), REASON_HEADER: reason})
+
+    async def _park(self, queue: str, message: RabbitMessage, reason: str) -> None:
+        self.parked += 1
+        log.error("message_parked", queue=queue, reason=reason)
+        await self._republish(queue, DEAD_EXCHANGE, message, {REASON_HEADER: reason})
+
+    async def _republish(self, key: str, exchange: str, message: RabbitMessage, headers: dict[str, str]) -> None:
+        """The message stands in the other queue before it leaves this one."""
+        kept = {name: value for name, value in message.headers.items() if not name.startswith("x-death")}
+        await self._broker.publish(
+            AmqpMessage(
+                message.body,
+                content_type="application/cloudevents+json",
+                delivery_mode=DeliveryMode.PERSISTENT,
+                message_id=message.message_id,
+                headers={**kept, **{name: value[:1000] for name, value in headers.items()}},
+            ),
+            queue=key,
+            exchange=exchange or None,
+            mandatory=True,
+            timeout=timedelta(seconds=10).total_seconds(),
+        )
+        await message.ack()
+
+
+async def _raw(message: RabbitMessage) -> bytes:
+    return message.body
+
+
+def _count(value: object) -> int:
+    return int(value) if isinstance(value, str) and value.isdigit() else 0

@@ -1,0 +1,101 @@
+"""The publishing edge: rows of the outbox go to the broker and are deleted in the transaction that saw the confirms."""
+
+import asyncio
+import contextlib
+
+import aio_pika
+import asyncpg
+import structlog
+from aio_pika.abc import AbstractChannel, AbstractExchange, AbstractRobustConnection
+
+from services.chassis.store import Store, StoreUnavailable
+
+BATCH_MAX = 200
+IDLE_POLL_S = 2.0
+PUBLISH_TIMEOUT_S = 10.0
+BACKOFF_MAX_S = 5.0
+
+log = structlog.get_logger()
+
+FAILURES = (
+    aio_pika.exceptions.AMQPError,
+    ConnectionError,
+    OSError,
+    TimeoutError,
+    StoreUnavailable,
+    RuntimeError,
+)
+
+
+class Relay:
+    """Woken after each commit; polls slowly behind that, so that a lost wake costs seconds and never a message."""
+
+    def __init__(self, store: Store, url: str) -> None:
+        self._store = store
+        self._url = url
+        self._wake = asyncio.Event()
+        self._exchanges: dict[str, AbstractExchange] = {}
+        store.on_commit(lambda unit: self._wake.set() if unit.outbox else None)
+
+    async def run(self) -> None:
+        """Publishes until cancelled, through any number of broker and database failures."""
+        backoff_s = 0.1
+        while True:
+            try:
+                async with await aio_pika.connect_robust(self._url, timeout=10) as connection:
+                    await self._publish_for_ever(connection)
+            except FAILURES as error:
+                log.warning("relay_was_interrupted", reason=f"{type(error).__name__}: {error}")
+                await asyncio.sleep(backoff_s)
+                backoff_s = min(backoff_s * 2, BACKOFF_MAX_S)
+
+    async def lag_s(self) -> float:
+        """Age of the oldest message not yet confirmed, in seconds; 0 when there is none."""
+        row = await self._store.fetchrow(
+            "SELECT coalesce(extract(epoch FROM now() - min(written_at)), 0)::float8 AS s FROM outbox"
+        )
+        return float(row["s"]) if row else 0.0
+
+    async def _publish_for_ever(self, connection: AbstractRobustConnection) -> None:
+        channel = await connection.channel(publisher_confirms=True, on_return_raises=True)
+        self._exchanges.clear()
+        while True:
+            self._wake.clear()
+            while await self._publish_batch(channel) == BATCH_MAX:
+                pass
+            with contextlib.suppress(TimeoutError):
+                await asyncio.wait_for(self._wake.wait(), IDLE_POLL_S)
+
+    async def _publish_batch(self, channel: AbstractChannel) -> int:
+        async with self._store.transaction() as connection:
+            rows = await connection.fetch(
+                "SELECT id, message_id, exchange, routing_key, body FROM outbox ORDER BY id LIMIT $1 "
+                "FOR UPDATE SKIP LOCKED",
+                BATCH_MAX,
+            )
+            if not rows:
+                return 0
+            done = await asyncio.gather(*(self._publish(channel, row) for row in rows), return_exceptions=True)
+            confirmed = [row["id"] for row, outcome in zip(rows, done, strict=True) if outcome is None]
+            await connection.execute("DELETE FROM outbox WHERE id = ANY($1::bigint[])", confirmed)
+        faults = [outcome for outcome in done if outcome is not None]
+        if faults:
+            log.warning("messages_were_not_confirmed", count=len(faults), reason=repr(faults[0]))
+            await asyncio.sleep(0.5)
+        return len(rows)
+
+    async def _publish(self, channel: AbstractChannel, row: asyncpg.Record) -> None:
+        name = row["exchange"]
+        if name not in self._exchanges:
+            self._exchanges[name] = await channel.get_exchange(name, ensure=False)
+        await self._exchanges[name].publish(
+            aio_pika.Message(
+                row["body"],
+                content_type="application/cloudevents+json",
+                delivery_mode=aio_pika.DeliveryMode.PERSISTENT,
+                message_id=row["message_id"],
+            ),
+            row["routing_key"],
+            mandatory=True,
+            timeout=PUBLISH_TIMEOUT_S,
+        )

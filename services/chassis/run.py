@@ -1,0 +1,203 @@
+"""Runs one service: what is plugged into what, in one place, from start to a clean end."""
+
+import asyncio
+import signal
+from collections.abc import Awaitable, Callable, Coroutine, Mapping, Sequence
+from dataclasses import dataclass, field
+from importlib.metadata import PackageNotFoundError, version
+from typing import Any, TypeVar
+
+import structlog
+from fastapi import APIRouter
+
+from contracts.envelope import Message
+from services.chassis import log as logs
+from services.chassis.blobs import BlobStore
+from services.chassis.bus import Consumer, Handler, Topology
+from services.chassis.clock import Clock, SystemClock
+from services.chassis.errors import PermanentError, TransientError
+from services.chassis.http import Server, build_app
+from services.chassis.migrations import migrate
+from services.chassis.projections import Projection, Projector
+from services.chassis.relay import Relay
+from services.chassis.settings import ServiceSettings
+from services.chassis.store import UNAVAILABLE, Store
+from services.chassis.unit import Announce, Cause, Unit
+from services.chassis.work import Runner, Worker
+
+START_TRIES = 120
+START_RETRY_S = 0.5
+LAG_ALARM_S = 30.0
+log = structlog.get_logger()
+T = TypeVar("T")
+
+
+def release() -> str:
+    """The version of Malbox that runs."""
+    try:
+        return version("malbox")
+    except PackageNotFoundError:
+        return "0.1.0"
+
+
+@dataclass
+class Runtime:
+    """What the chassis gives a service while it is being composed."""
+
+    settings: Any
+    store: Store
+    blobs: BlobStore
+    clock: Clock
+    announce: Announce
+
+    def unit(self) -> Unit:
+        """An empty unit with no cause, for what begins here (an HTTP request, a start)."""
+        return Unit(
+            service=self.store.schema,
+            at=self.clock.now(),
+            uuid=self.clock.uuid,
+            announce=self.announce,
+            cause=Cause(),
+        )
+
+
+@dataclass
+class Service:
+    """A composed service. `background` run as long as it does; `on_start` before anything is consumed."""
+
+    handlers: Mapping[type[Message], Handler] = field(default_factory=dict)
+    projections: Sequence[Projection] = ()
+    runners: Sequence[Runner] = ()
+    routers: Sequence[APIRouter] = ()
+    background: Sequence[Callable[[], Coroutine[Any, Any, None]]] = ()
+    on_start: Callable[[], Awaitable[None]] | None = None
+    on_stop: Callable[[], Awaitable[None]] | None = None
+    has_host_commands: bool = False
+
+
+def no_announcements(_event: Any, _aggregate: Any) -> Sequence[Message]:
+    """For a service without aggregates."""
+    return ()
+
+
+def run(
+    name: str,
+    settings: ServiceSettings,
+    compose: Callable[[Runtime], Awaitable[Service]],
+    *,
+    migrations: tuple[str, ...] = (),
+    announce: Announce = no_announcements,
+) -> None:
+    """The service runs until SIGTERM or SIGINT. Exits 1, with the reason in the log, when it cannot start."""
+    logs.configure(name)
+    try:
+        asyncio.run(serve(name, settings, compose, migrations=migrations, announce=announce))
+    except* (PermanentError, TransientError) as faults:
+        log.error("service_could_not_run", reasons=[str(fault) for fault in faults.exceptions])  # noqa: TRY400
+        raise SystemExit(1) from None
+
+
+async def serve(
+    name: str,
+    settings: ServiceSettings,
+    compose: Callable[[Runtime], Awaitable[Service]],
+    *,
+    migrations: tuple[str, ...] = (),
+    announce: Announce = no_announcements,
+    stop: asyncio.Event | None = None,
+) -> None:
+    """The same inside a running loop; ends when `stop` is set."""
+    stop = stop or _stop_on_signals()
+    clock = SystemClock()
+    store = await _until_available(lambda: Store.open(settings.database_url, name))
+    try:
+        await _until_available(lambda: migrate(store, migrations))
+        runtime = Runtime(settings, store, BlobStore(settings.blob_dir), clock, announce)
+        service = await compose(runtime)
+        if service.on_start is not None:
+            await service.on_start()
+        try:
+            await _serve(name, settings, runtime, service, stop)
+        finally:
+            if service.on_stop is not None:
+                await service.on_stop()
+    finally:
+        await store.close()
+    log.info("service_stopped")
+
+
+async def _serve(name: str, settings: ServiceSettings, runtime: Runtime, service: Service, stop: asyncio.Event) -> None:
+    store, clock, announce = runtime.store, runtime.clock, runtime.announce
+    topology = Topology(name, settings.host, service.handlers, service.has_host_commands)
+    consumer = Consumer(
+        url=settings.amqp_url,
+        topology=topology,
+        store=store,
+        clock=clock,
+        announce=announce,
+        prefetch=settings.prefetch,
+    )
+    relay = Relay(store, settings.amqp_url)
+    runners = {runner.kind: runner for runner in service.runners}
+    worker = Worker(service=name, store=store, clock=clock, announce=announce, runners=runners)
+
+    async def readiness() -> dict[str, Any]:
+        lag_s = await relay.lag_s()
+        is_consuming = await consumer.is_ready()
+        return {
+            "is_ready": is_consuming and lag_s < LAG_ALARM_S,
+            "is_consuming": is_consuming,
+            "outbox_lag_s": round(lag_s, 3),
+            "messages_parked": consumer.parked,
+        }
+
+    app = build_app(
+        service=name,
+        version=release(),
+        gateway_secret=settings.gateway_secret,
+        routers=service.routers,
+        readiness=readiness,
+    )
+    server = Server(app, host=settings.http_host, port=settings.http_port)
+    await _until_available(consumer.start)
+    try:
+        async with asyncio.TaskGroup() as group:
+            tasks: list[asyncio.Task[None]] = [
+                group.create_task(coroutine)
+                for coroutine in (
+                    relay.run(),
+                    worker.run(),
+                    *(Projector(store, projection).run() for projection in service.projections),
+                    *(background() for background in service.background),
+                )
+            ]
+            http = group.create_task(server.serve())
+            log.info("service_started", http_port=settings.http_port)
+            await stop.wait()
+            server.should_exit = True
+            await http
+            for task in tasks:
+                task.cancel()
+    finally:
+        await consumer.stop()
+
+
+def _stop_on_signals() -> asyncio.Event:
+    stop = asyncio.Event()
+    loop = asyncio.get_running_loop()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(number, stop.set)
+    return stop
+
+
+async def _until_available(call: Callable[[], Awaitable[T]]) -> T:
+    """The first success. Broker and database may start after their services. Raises the last failure after a minute."""
+    for attempt in range(START_TRIES):
+        try:
+            return await call()
+        except (TransientError, *UNAVAILABLE) as error:
+            log.warning("waiting_for_a_dependency", reason=f"{type(error).__name__}: {error}")
+            if attempt == START_TRIES - 1:
+                raise
+            await asyncio.sleep(START_RETRY_S)
+    raise TransientError
