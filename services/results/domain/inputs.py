@@ -1,0 +1,151 @@
+"""What the report reads of the plugins' JSON results. Every field came out of a guest or a sample.
+
+The models are strict in type and bounded in size, and tolerant of what is missing or new. A result that does not fit
+raises `Unreadable`, which becomes an entry in the report's errors.
+"""
+
+from typing import Annotated, Any, TypeVar
+
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
+
+from services.results.domain.bounds import ARGV_MAX, INPUT_MAX_BYTES, LIST_MAX, Short, Text
+
+FAULTS_NAMED_MAX = 3
+SECONDS_MAX = 1e9
+INTEGER_MAX = 2**63 - 1
+
+Seconds = Annotated[float, Field(ge=-SECONDS_MAX, le=SECONDS_MAX, allow_inf_nan=False)]
+Count = Annotated[int, Field(ge=-INTEGER_MAX, le=INTEGER_MAX)]
+
+
+class Unreadable(ValueError):
+    """The bytes are not a result of the kind that the plugin promises."""
+
+
+class Input(BaseModel):
+    """A piece of evidence."""
+
+    model_config = ConfigDict(frozen=True, extra="ignore", strict=True, hide_input_in_errors=True)
+
+
+def _as_list(value: object) -> object:
+    if value is None:
+        return []
+    return [value] if isinstance(value, str) else value
+
+
+def _first(value: list[str]) -> list[str]:
+    return value[:ARGV_MAX]
+
+
+Texts = Annotated[list[Text], BeforeValidator(_as_list), AfterValidator(_first)]
+
+
+class Identity(Input):
+    """Result of the plugin `identity`."""
+
+    md5: Annotated[str, Field(pattern=r"^[0-9a-f]{32}$")] | None = None
+    sha1: Annotated[str, Field(pattern=r"^[0-9a-f]{40}$")] | None = None
+    mime: Short | None = None
+    type: Short | None = None
+    package: Short | None = None
+
+
+class YaraString(Input):
+    """One place where a rule's pattern stands."""
+
+    id: Short = ""
+    offset: Count = 0
+
+
+class YaraMatch(Input):
+    """One rule that matched."""
+
+    rule: Short
+    description: Text | None = None
+    severity: int = Field(default=0, ge=0, le=100)
+    attack: Texts = []
+    strings: list[YaraString] = Field(default=[], max_length=LIST_MAX)
+
+
+class Yara(Input):
+    """Result of the plugin `yara`."""
+
+    matches: list[YaraMatch] = Field(default=[], max_length=LIST_MAX)
+
+
+class SeenProcess(Input):
+    """One process that the tracer saw."""
+
+    pid: Count
+    ppid: Count | None = None
+    argv: Texts = []
+    exe: Text | None = None
+    started_at_s: Seconds | None = None
+    ended_at_s: Seconds | None = None
+    exit_code: Count | None = None
+    signal: Short | None = None
+
+
+class SeenEvent(Input):
+    """One line of the timeline."""
+
+    at_s: Seconds = 0.0
+    pid: Count | None = None
+    event: Short
+    detail: Text = ""
+
+
+class SeenFile(Input):
+    """One file and all that was done to it."""
+
+    path: Text
+    actions: Texts = []
+    pids: list[Count] = Field(default=[], max_length=LIST_MAX)
+
+
+class SeenNetwork(Input):
+    """One attempt to reach something."""
+
+    at_s: Seconds | None = None
+    pid: Count | None = None
+    family: Short | None = None
+    protocol: Short | None = None
+    address: Short | None = None
+    port: Annotated[int, Field(ge=0, le=65535)] | None = None
+    query: Short | None = None
+    outcome: Short | None = None
+
+
+class Behaviour(Input):
+    """Result of the plugin `behaviour`."""
+
+    processes: list[SeenProcess] = Field(default=[], max_length=LIST_MAX)
+    timeline: list[SeenEvent] = Field(default=[], max_length=LIST_MAX)
+    files: list[SeenFile] = Field(default=[], max_length=LIST_MAX)
+    network: list[SeenNetwork] = Field(default=[], max_length=LIST_MAX)
+    is_truncated: bool = False
+
+
+I = TypeVar("I", bound=Input)  # noqa: E741 - the input
+
+
+def read(model: type[I], content: bytes) -> I:
+    """The result as its model. Raises Unreadable, in words that carry nothing of the content."""
+    if len(content) > INPUT_MAX_BYTES:
+        raise Unreadable(f"{len(content)} bytes; at most {INPUT_MAX_BYTES} are read")
+    try:
+        return model.model_validate_json(content)
+    except ValidationError as error:
+        raise Unreadable(_described(error)) from error
+
+
+def _described(error: ValidationError) -> str:
+    faults = error.errors(include_input=False, include_url=False, include_context=False)
+    named = [f"{_place(fault['loc'])}: {fault['msg']}" for fault in faults[:FAULTS_NAMED_MAX]]
+    more = len(faults) - len(named)
+    return "; ".join(named) + (f"; and {more} more faults" if more else "")
+
+
+def _place(location: tuple[Any, ...]) -> str:
+    return "/" + "/".join(str(part)[:64] for part in location)

@@ -1,0 +1,282 @@
+"""The report of one task, version 1: `malbox.report.v1`. The JSON Schema in docs/reference comes from here.
+
+Everything in it is either a statement of Malbox about the task, or evidence that came out of the sample;
+strings of the second kind are kept as they came (cut to a bound) and are to be escaped by whoever shows them.
+"""
+
+from datetime import datetime
+from typing import Annotated, Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field
+
+from contracts.ids import MachineId, ResultId, Sha256, SubmissionId, TaskId
+from contracts.planning import EndedBy
+from contracts.results import Verdict
+from contracts.submission import AnalysisRequest, Platform
+
+SCHEMA: Literal["malbox.report.v1"] = "malbox.report.v1"
+
+
+class Part(BaseModel):
+    """A frozen piece of a report."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+class Evidence(Part):
+    """Where a statement can be checked: a JSON pointer (RFC 6901) into one plugin's result."""
+
+    plugin: str
+    result_id: ResultId
+    pointer: str
+
+
+class Reason(Part):
+    """Why the score is what it is. The points of all reasons add up to the score."""
+
+    points: int = Field(ge=0, le=100, description="how much of the score comes from here")
+    weight: int = Field(ge=0, le=100, description="what it would count alone; the score ends at 100")
+    why: str
+    name: str = Field(description="the signature or rule")
+    techniques: tuple[str, ...] = ()
+    evidence: Evidence
+    more_evidence: tuple[Evidence, ...] = ()
+
+
+class Task(Part):
+    """What was asked, and which task answered."""
+
+    task_id: TaskId
+    submission_id: SubmissionId
+    owner: str
+    attempts: int = Field(ge=0)
+
+
+class Sample(Part):
+    """The bytes that were analysed."""
+
+    name: str
+    sha256: Sha256
+    size_bytes: int = Field(ge=0)
+    md5: str | None = None
+    sha1: str | None = None
+    mime: str | None = None
+    type: str | None = None
+    package: str | None = None
+
+
+class Environment(Part):
+    """Where the sample ran, and what that place does and does not promise."""
+
+    machine_id: MachineId | None
+    platform: Platform | None
+    acceleration: str
+    is_security_boundary: bool
+    statement: str
+
+
+class Timings(Part):
+    """When things happened, UTC."""
+
+    submitted_at: datetime
+    observed_from: datetime | None
+    sealed_at: datetime
+    total_s: float = Field(ge=0)
+
+
+class Indicator(Part):
+    """Something to look for elsewhere."""
+
+    kind: Literal["md5", "sha1", "sha256", "ipv4", "ipv6", "domain", "url", "path"]
+    value: str
+    role: str
+    source: Evidence | None = Field(description="None: known from the submission itself")
+
+
+class Technique(Part):
+    """One MITRE ATT&CK technique that the evidence points to."""
+
+    id: str
+    name: str | None
+    sources: tuple[str, ...]
+
+
+class Process(Part):
+    """One process of the sample's tree. Parents stand before their children; `depth` 0 is a root."""
+
+    pid: int
+    ppid: int | None
+    depth: int = Field(ge=0)
+    exe: str | None
+    argv: tuple[str, ...]
+    started_at_s: float | None
+    ended_at_s: float | None
+    exit_code: int | None
+    signal: str | None
+
+
+class TimelineEvent(Part):
+    """Something that happened, seconds after the observation began."""
+
+    at_s: float
+    pid: int | None
+    event: str
+    detail: str
+
+
+class NetworkAttempt(Part):
+    """The sample tried to reach something. Whether it could is the outcome; the attempt is the evidence."""
+
+    at_s: float | None
+    pid: int | None
+    family: str | None
+    protocol: str | None
+    address: str | None
+    port: int | None
+    query: str | None
+    outcome: str | None
+
+
+class FileTouched(Part):
+    """A file that the sample changed or looked into; `result_id` says that its bytes can be had."""
+
+    path: str
+    actions: tuple[str, ...]
+    pids: tuple[int, ...]
+    result_id: ResultId | None
+    sha256: Sha256 | None
+    size_bytes: int | None
+
+
+class RuleMatch(Part):
+    """A rule over the sample's bytes that matched."""
+
+    rule: str
+    description: str | None
+    severity: int = Field(ge=0, le=100)
+    techniques: tuple[str, ...]
+    strings: int = Field(ge=0, description="how many places matched")
+    evidence: Evidence
+
+
+class FactsBlock(Part):
+    """Names and values."""
+
+    kind: Literal["facts"] = "facts"
+    title: str
+    facts: tuple[tuple[str, str], ...]
+
+
+class TableBlock(Part):
+    """Rows under headings."""
+
+    kind: Literal["table"] = "table"
+    title: str
+    columns: tuple[str, ...]
+    rows: tuple[tuple[str, ...], ...]
+    more: int = Field(default=0, ge=0, description="rows that are not shown here")
+
+
+class TextBlock(Part):
+    """Text as it came."""
+
+    kind: Literal["text"] = "text"
+    title: str
+    text: str
+    is_cut: bool = False
+
+
+Block = Annotated[FactsBlock | TableBlock | TextBlock, Field(discriminator="kind")]
+
+
+class Section(Part):
+    """What one plugin found, in blocks that any client can show."""
+
+    plugin: str
+    version: str
+    stage: str
+    result_id: ResultId
+    blocks: tuple[Block, ...]
+
+
+class Artifact(Part):
+    """Bytes that can be downloaded."""
+
+    result_id: ResultId
+    plugin: str
+    stage: str
+    attempt: int
+    name: str
+    kind: Literal["json", "bytes", "file"]
+    media_type: str
+    size_bytes: int
+    sha256: Sha256
+    path: str | None
+    is_truncated: bool
+    href: str
+
+
+class ReportError(Part):
+    """Something that was to be done or kept and was not."""
+
+    source: Literal["plugin", "result", "task"]
+    stage: str | None
+    plugin: str | None
+    result_id: ResultId | None
+    outcome: str
+    reason: str
+
+
+class Truncation(Part):
+    """How much more there was than is listed. The full lists are in the plugins' own results."""
+
+    processes: int = 0
+    timeline: int = 0
+    files: int = 0
+    network: int = 0
+    indicators: int = 0
+    matches: int = 0
+    errors: int = 0
+    at_source: tuple[str, ...] = Field(default=(), description="results that a plugin already had to cut")
+
+
+class Report(Part):
+    """The whole report."""
+
+    schema_: Literal["malbox.report.v1"] = Field(default=SCHEMA, alias="schema")
+    task: Task
+    sample: Sample
+    request: AnalysisRequest
+    environment: Environment
+    outcome: Literal["completed", "failed", "timed_out", "cancelled"]
+    outcome_reason: str
+    ended_by: EndedBy | None
+    timings: Timings
+    verdict: Verdict
+    score: int = Field(ge=0, le=100)
+    reasons: tuple[Reason, ...]
+    indicators: tuple[Indicator, ...]
+    techniques: tuple[Technique, ...]
+    processes: tuple[Process, ...]
+    timeline: tuple[TimelineEvent, ...]
+    network: tuple[NetworkAttempt, ...]
+    files: tuple[FileTouched, ...]
+    matches: tuple[RuleMatch, ...]
+    sections: tuple[Section, ...]
+    artifacts: tuple[Artifact, ...]
+    errors: tuple[ReportError, ...]
+    truncated: Truncation
+    missing_results: tuple[ResultId, ...] = Field(
+        default=(), description="results that the task produced and that are not durable: lost evidence"
+    )
+
+    model_config = ConfigDict(frozen=True, extra="forbid", populate_by_name=True)
+
+    def to_json(self) -> bytes:
+        """The report as it is stored and served."""
+        return self.model_dump_json(by_alias=True).encode()
+
+
+def json_schema() -> dict[str, Any]:
+    """The JSON Schema of version 1."""
+    return Report.model_json_schema(by_alias=True, mode="serialization")
