@@ -1,0 +1,82 @@
+"""The one argument of a plugin. Standard library only: it travels into the sandbox."""
+
+import json
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Protocol
+
+
+class PluginFailure(Exception):
+    """The plugin could not do its work on these bytes; the message says why, for an analyst."""
+
+
+class PluginSkipped(Exception):
+    """There is nothing for the plugin to do here; the message says why."""
+
+
+@dataclass(frozen=True)
+class Input:
+    """An earlier result of the same task, or the container that the sample came out of. Hostile bytes, read-only."""
+
+    plugin: str
+    name: str
+    path: Path
+    media_type: str
+
+    def read_json(self) -> Any:
+        """The input parsed as JSON. Raises ValueError."""
+        return json.loads(self.path.read_bytes())
+
+
+class Emitter(Protocol):
+    """Where results and log lines go: the host's pipe, or a list in a test."""
+
+    def result(self, name: str, kind: str, media_type: str, content: bytes | Path) -> None:
+        """The result is handed over."""
+
+    def log(self, event: str, keys: dict[str, Any]) -> None:
+        """The line is handed over."""
+
+
+def _no_keys() -> dict[str, Any]:
+    return {}
+
+
+@dataclass(frozen=True)
+class Context:
+    """What the plugin works on: `sample` (read-only), its `sample_name` (for display, hostile), `config`, and `inputs`.
+
+    `scratch` is the only directory that is worth writing to; it is empty at the start, bounded, and gone at the end.
+    """
+
+    sample: Path
+    sample_name: str
+    scratch: Path
+    emitter: Emitter
+    config: dict[str, Any] = field(default_factory=_no_keys)
+    inputs: tuple[Input, ...] = ()
+
+    def emit_json(self, name: str, value: Any) -> None:
+        """One JSON result. `name` is declared in the manifest. Raises TypeError or ValueError when it is not JSON."""
+        content = json.dumps(value, allow_nan=False, separators=(",", ":")).encode()
+        self.emitter.result(name, "json", "application/json", content)
+
+    def emit_bytes(self, name: str, content: bytes, media_type: str = "application/octet-stream") -> None:
+        """One result that is bytes."""
+        self.emitter.result(name, "bytes", media_type, content)
+
+    def emit_file(self, name: str, path: Path, media_type: str = "application/octet-stream") -> None:
+        """One result that is a file of the scratch directory, streamed. Raises OSError."""
+        self.emitter.result(name, "file", media_type, path)
+
+    def log(self, event: str, **keys: Any) -> None:
+        """One line in the run's log: a constant past-tense event, everything else a key."""
+        self.emitter.log(event, keys)
+
+    def input(self, plugin: str, name: str) -> Input | None:
+        """The earlier result of that plugin and name, if there is one."""
+        return next((one for one in self.inputs if (one.plugin, one.name) == (plugin, name)), None)
+
+
+PluginFunction = Callable[[Context], None]
