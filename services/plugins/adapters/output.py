@@ -1,0 +1,132 @@
+"""Reads what a sandboxed plugin writes, as data to be checked: frames in, spooled results out."""
+
+import asyncio
+import re
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, cast
+
+import orjson
+
+from contracts.limits import ARTIFACT_MAX_BYTES, ARTIFACTS_PER_RUN_MAX, REASON_MAX_CHARS
+from contracts.plugins import RunOutcome
+from malbox.sdk import frames
+from malbox.sdk.manifest import Manifest
+from services.plugins.errors import OutputRefused
+from services.plugins.ports import SpooledResult
+
+LOG_MAX_BYTES = 64 * 1024
+JSON_RESULT_MAX_BYTES = 16 * 1024 * 1024
+FRAMES_MAX = 100_000
+SAYABLE_OUTCOMES = ("completed", "failed", "crashed", "skipped")
+
+_NAME = re.compile(r"[a-z][a-z0-9_-]{0,40}(/[A-Za-z0-9][A-Za-z0-9 ._+-]{0,120})?\Z")
+_MEDIA_TYPE = re.compile(r"[a-z]+/[a-zA-Z0-9.+-]{1,80}\Z")
+
+
+@dataclass
+class Output:
+    """What came so far. `outcome` is None until the plugin's process said how it ended."""
+
+    manifest: Manifest
+    spool_dir: Path
+    total_max_bytes: int = 4 * ARTIFACT_MAX_BYTES
+    results: list[SpooledResult] = field(default_factory=list)
+    log: bytearray = field(default_factory=bytearray)
+    outcome: RunOutcome | None = None
+    reason: str = ""
+    _names: set[str] = field(default_factory=set)
+    _total_bytes: int = 0
+
+    async def read(self, stream: asyncio.StreamReader) -> None:
+        """Every frame up to the end of the stream is taken in. Raises OutputRefused at the first that may not be."""
+        try:
+            for _ in range(FRAMES_MAX):
+                header = await stream.read(frames.HEADER.size)
+                if not header:
+                    return
+                header += await _rest(stream, frames.HEADER.size - len(header))
+                await self._take(stream, header)
+        except frames.FrameRefused as error:
+            raise OutputRefused(str(error)) from error
+        except asyncio.IncompleteReadError as error:
+            raise OutputRefused("the output ended inside a frame") from error
+        raise OutputRefused(f"more than {FRAMES_MAX} frames")
+
+    def append_log(self, content: bytes) -> None:
+        """Kept up to the limit. Raises OutputRefused far over it: a flood is no log."""
+        self.log += content[: LOG_MAX_BYTES - len(self.log)]
+        self._total_bytes += len(content)
+        if self._total_bytes > self.total_max_bytes:
+            raise OutputRefused(f"more than {self.total_max_bytes} bytes of output")
+
+    async def _take(self, stream: asyncio.StreamReader, header: bytes) -> None:
+        kind, length = frames.decode_header(header)
+        if kind != frames.JSON_KIND:
+            raise OutputRefused("bytes that no result announced")
+        said = frames.decode_json(await stream.readexactly(length))
+        if self.outcome is not None:
+            raise OutputRefused("output after the outcome")
+        match said["frame"]:
+            case "log":
+                self.append_log(orjson.dumps({"event": said.get("event"), "keys": said.get("keys")}) + b"\n")
+            case "result":
+                await self._take_result(stream, said)
+            case "outcome":
+                self._take_outcome(said)
+            case _:
+                raise OutputRefused("unknown frame")
+
+    def _take_outcome(self, said: dict[str, Any]) -> None:
+        outcome, reason = said.get("outcome"), said.get("reason")
+        if outcome not in SAYABLE_OUTCOMES or not isinstance(reason, str):
+            raise OutputRefused("an outcome that is none")
+        self.outcome, self.reason = cast("RunOutcome", outcome), reason[:REASON_MAX_CHARS]
+
+    async def _take_result(self, stream: asyncio.StreamReader, said: dict[str, Any]) -> None:
+        name, kind, media_type, size = self._checked(said)
+        path = self.spool_dir / f"{len(self.results):04d}"
+        await self._spool(stream, path, size)
+        if kind == "json":
+            await asyncio.to_thread(_check_json, path, name)
+        self._names.add(name)
+        self.results.append(SpooledResult(name=name, kind=kind, media_type=media_type, path=path, size_bytes=size))
+
+    def _checked(self, said: dict[str, Any]) -> tuple[str, str, str, int]:
+        name, kind, media_type, size = (said.get(key) for key in ("name", "kind", "media_type", "size_bytes"))
+        if not isinstance(name, str) or not _NAME.match(name):
+            raise OutputRefused("a result's name is not one")
+        if not isinstance(kind, str) or not self.manifest.declares(name, kind):
+            raise OutputRefused(f"result {name} is not declared in the manifest")
+        if not isinstance(media_type, str) or not _MEDIA_TYPE.match(media_type):
+            raise OutputRefused(f"result {name} has no proper media type")
+        if name in self._names:
+            raise OutputRefused(f"result {name} came twice")
+        if len(self.results) >= ARTIFACTS_PER_RUN_MAX:
+            raise OutputRefused(f"more than {ARTIFACTS_PER_RUN_MAX} results")
+        limit = JSON_RESULT_MAX_BYTES if kind == "json" else self.total_max_bytes - self._total_bytes
+        if isinstance(size, bool) or not isinstance(size, int) or not 0 <= size <= limit:
+            raise OutputRefused(f"result {name} is over the limit of {limit} bytes")
+        return name, kind, media_type, size
+
+    async def _spool(self, stream: asyncio.StreamReader, path: Path, size: int) -> None:
+        left = size
+        with path.open("xb") as spool:
+            while left:
+                kind, length = frames.decode_header(await stream.readexactly(frames.HEADER.size))
+                if kind != frames.BYTES_KIND or not 0 < length <= left:
+                    raise OutputRefused("a result's bytes are not as many as announced")
+                spool.write(await stream.readexactly(length))
+                left -= length
+        self._total_bytes += size
+
+
+async def _rest(stream: asyncio.StreamReader, count: int) -> bytes:
+    return await stream.readexactly(count) if count else b""
+
+
+def _check_json(path: Path, name: str) -> None:
+    try:
+        orjson.loads(path.read_bytes())
+    except orjson.JSONDecodeError as error:
+        raise OutputRefused(f"result {name} is not JSON") from error
