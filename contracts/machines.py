@@ -10,6 +10,9 @@ from contracts.ids import LeaseId, MachineId, TaskId
 from contracts.submission import Platform, Route
 
 
+Acceleration = Literal["kvm", "tcg", "none"]
+
+
 class GuestEndpoint(BaseModel):
     """Where the agent of one incarnation listens, and how a caller proves that it reached that one."""
 
@@ -46,7 +49,7 @@ class MachineSummary(BaseModel):
     tags: tuple[str, ...] = ()
     routes: tuple[Route, ...] = ("none",)
     has_guest_access: bool = True
-    acceleration: Literal["kvm", "tcg", "none"] = "none"
+    acceleration: Acceleration = "none"
 
 
 class MachineFact(Message):
@@ -75,7 +78,7 @@ class MachineProvisioned(MachineFact):
     """Image, disk and warm snapshot stand; the evidence of clean is still to be taken."""
 
     WHAT: ClassVar[str] = "provisioned"
-    acceleration: Literal["kvm", "tcg", "none"]
+    acceleration: Acceleration
 
 
 class MachineLeased(MachineFact):

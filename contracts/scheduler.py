@@ -25,9 +25,7 @@ TaskState = Literal[
     "cancelled",
     "unserviceable",
 ]
-TERMINAL_STATES: frozenset[str] = frozenset(
-    {"completed", "failed", "timed_out", "cancelled", "unserviceable"}
-)
+TERMINAL_STATES: frozenset[str] = frozenset({"completed", "failed", "timed_out", "cancelled", "unserviceable"})
 MachineCondition = Literal["none", "leased", "reverting", "clean", "quarantined"]
 
 

@@ -4,9 +4,8 @@ from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
 from typing import Literal, Protocol
 
+from contracts.machines import Acceleration
 from services.machines.domain.spec import MachineSpec
-
-Acceleration = Literal["kvm", "tcg", "none"]
 
 
 @dataclass(frozen=True)
@@ -50,6 +49,12 @@ class Hypervisor(Protocol):
     StaleEpoch when the host's fence stands higher.
     """
 
+    async def image_identity(self, spec: MachineSpec) -> str:
+        """The digest of the built image that the machine starts from; another identity means another image.
+
+        Raises HypervisorRefused when there is no such image.
+        """
+
     async def provision(
         self, spec: MachineSpec, *, epoch: int, enrolment: bytes, agent_waits: Callable[[GuestAddress], Awaitable[None]]
     ) -> Provisioned:
@@ -61,6 +66,9 @@ class Hypervisor(Protocol):
 
     async def restore(self, spec: MachineSpec, *, epoch: int) -> Incarnation:
         """A fresh process on a fresh overlay runs from the warm snapshot."""
+
+    async def address(self, machine_id: str) -> GuestAddress:
+        """Where the running or paused incarnation's agent may be reached, asked of the hypervisor itself."""
 
     async def pause(self, machine_id: str, *, epoch: int) -> None:
         """The machine's processors stand still."""

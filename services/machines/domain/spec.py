@@ -5,7 +5,7 @@ from typing import Literal
 from pydantic import BaseModel, ConfigDict, Field
 
 from contracts.ids import MachineId
-from contracts.machines import MachineSummary
+from contracts.machines import Acceleration, MachineSummary
 from contracts.submission import Platform, Route
 
 
@@ -30,7 +30,7 @@ class MachineSpec(BaseModel):
     tags: tuple[str, ...] = ()
     has_guest_access: bool = True
 
-    def summary(self, acceleration: Literal["kvm", "tcg", "none"]) -> MachineSummary:
+    def summary(self, acceleration: Acceleration) -> MachineSummary:
         """What other services may know of it."""
         return MachineSummary(
             machine_id=self.machine_id,

@@ -1,0 +1,181 @@
+"""Recorded intents carried out on the hypervisor, and their outcomes recorded. Each is safe to repeat."""
+
+from collections.abc import Callable
+from datetime import timedelta
+
+import structlog
+
+from contracts.machines import GuestEndpoint
+from services.chassis.errors import TransientError
+from services.chassis.unit import Unit
+from services.chassis.work import Runner, WorkContext, WorkItem
+from services.machines import app
+from services.machines.adapters.authorities import Authorities
+from services.machines.domain.machine import Machine
+from services.machines.errors import GuestUnreachable
+from services.machines.policy import STATE_OF_WORK
+from services.machines.ports import GuestAddress, GuestEnroller, Hypervisor, Incarnation
+
+AGENT_BOOT_TIMEOUT_S = 180.0
+AGENT_RESTORE_TIMEOUT_S = 20.0
+ENROL_TIMEOUT_S = 15.0
+CERTIFICATE_MARGIN_S = 60
+
+log = structlog.get_logger()
+
+
+class Effects:
+    """Carries out the work of one host."""
+
+    def __init__(self, hypervisor: Hypervisor, enroller: GuestEnroller, authorities: Authorities) -> None:
+        self._hypervisor = hypervisor
+        self._enroller = enroller
+        self._authorities = authorities
+        self._waiting: dict[str, GuestAddress] = {}
+
+    def runners(self) -> tuple[Runner, ...]:
+        """What the worker is to run. A failed attempt is an event of the machine: the chassis retries only faults."""
+        return (
+            Runner("provision", self.provision, self.give_up_provisioning, concurrency=1, attempts_max=3),
+            Runner("clean", self.clean, self.give_up_cleaning, attempts_max=3),
+            Runner("verify", self.verify, self.give_up_verifying, concurrency=2, attempts_max=3),
+            Runner("prepare", self.prepare, self.give_up_preparing, attempts_max=2),
+            Runner("stop", self.stop, attempts_max=10),
+            Runner("expire", self.expire, attempts_max=10),
+        )
+
+    async def provision(self, item: WorkItem, context: WorkContext) -> None:
+        """The warm snapshot stands, holding an identity of a fresh authority."""
+        machine = await self._current(item, context)
+        if machine is None:
+            return
+        authority = self._enroller.create_authority(machine.machine_id)
+
+        async def agent_waits(address: GuestAddress) -> None:
+            await self._enroller.attest(address, authority, machine.machine_id, timeout_s=AGENT_BOOT_TIMEOUT_S)
+
+        identity = await self._hypervisor.image_identity(machine.spec)
+        built = await self._hypervisor.provision(
+            machine.spec, epoch=item.payload["epoch"], enrolment=authority.enrolment, agent_waits=agent_waits
+        )
+        await self._authorities.save(machine.machine_id, authority)
+        await self._record(
+            item,
+            context,
+            lambda fresh, unit: fresh.complete_provisioning(
+                acceleration=built.acceleration,
+                image_identity=identity,
+                evidence=built.evidence,
+                at=unit.at,
+            ),
+        )
+
+    async def clean(self, item: WorkItem, context: WorkContext) -> None:
+        """Nothing of an earlier epoch is left."""
+        machine = await self._current(item, context)
+        if machine is None:
+            return
+        self._waiting.pop(machine.machine_id, None)
+        await self._hypervisor.destroy(machine.machine_id, epoch=machine.epoch)
+        await self._record(item, context, lambda fresh, unit: fresh.complete_cleaning(unit.at))
+
+    async def verify(self, item: WorkItem, context: WorkContext) -> None:
+        """A fresh incarnation answered with its enrolment identity, was never enrolled, and now stands still."""
+        machine = await self._current(item, context)
+        if machine is None:
+            return
+        incarnation = await self._hypervisor.restore(machine.spec, epoch=machine.epoch)
+        evidence = await self._evidence(machine, incarnation)
+        await self._hypervisor.pause(machine.machine_id, epoch=machine.epoch)
+        self._waiting[machine.machine_id] = incarnation.address
+        await self._record(item, context, lambda fresh, unit: fresh.verify_clean(evidence, unit.at))
+
+    async def prepare(self, item: WorkItem, context: WorkContext) -> None:
+        """The machine runs, and its agent serves only this lease."""
+        machine = await self._current(item, context)
+        if machine is None or machine.lease_id is None or machine.hard_deadline_at is None:
+            return
+        authority = await self._authorities.load(machine.machine_id)
+        address = self._waiting.get(machine.machine_id) or await self._hypervisor.address(machine.machine_id)
+        await self._hypervisor.resume(machine.machine_id, epoch=machine.epoch)
+        lifetime = machine.hard_deadline_at - context.clock.now() + timedelta(seconds=CERTIFICATE_MARGIN_S)
+        identity = await self._enroller.enrol(
+            address,
+            authority,
+            machine.machine_id,
+            lease_id=machine.lease_id,
+            epoch=machine.epoch,
+            lifetime_s=max(1, int(lifetime.total_seconds())),
+            timeout_s=ENROL_TIMEOUT_S,
+        )
+        endpoint = GuestEndpoint(
+            scheme="tcp",
+            host=address.host,
+            port=address.port,
+            server_identity=identity,
+            ca_pem=authority.ca_cert_pem,
+        )
+        await self._record(item, context, lambda fresh, unit: fresh.attest(endpoint, unit.at))
+
+    async def stop(self, item: WorkItem, context: WorkContext) -> None:
+        """A quarantined machine does not run."""
+        machine = await self._current(item, context)
+        if machine is not None:
+            await self._hypervisor.destroy(machine.machine_id, epoch=machine.epoch)
+
+    async def expire(self, item: WorkItem, context: WorkContext) -> None:
+        """A lease that reached its hard deadline is over."""
+
+        async def decide(unit: Unit) -> None:
+            machine = await context.store.load(Machine, Machine.stream(item.payload["machine_id"]))
+            if machine is not None:
+                app.expire(unit, machine, item.payload["lease_id"], "the lease reached its hard deadline")
+
+        await context.commit(decide, finish=True)
+
+    async def give_up_provisioning(self, item: WorkItem, context: WorkContext, error: Exception) -> None:
+        """The build failed."""
+        await self._record(item, context, lambda fresh, unit: fresh.fail_provisioning(str(error), unit.at))
+
+    async def give_up_cleaning(self, item: WorkItem, context: WorkContext, error: Exception) -> None:
+        """Cleaning failed."""
+        await self._record(item, context, lambda fresh, unit: fresh.fail_cleaning(str(error), unit.at))
+
+    async def give_up_verifying(self, item: WorkItem, context: WorkContext, error: Exception) -> None:
+        """There is no evidence."""
+        await self._record(item, context, lambda fresh, unit: fresh.fail_verification(str(error), unit.at))
+
+    async def give_up_preparing(self, item: WorkItem, context: WorkContext, error: Exception) -> None:
+        """The guest could not be made ready for its lease: the attempt failed, the machine is cleaned."""
+        reason = f"the guest could not be prepared: {error}"
+        await self._record(item, context, lambda fresh, unit: fresh.expire_lease(fresh.lease_id or "", reason, unit.at))
+
+    async def _evidence(self, machine: Machine, incarnation: Incarnation) -> dict[str, str]:
+        authority = await self._authorities.load(machine.machine_id)
+        attested = await self._enroller.attest(
+            incarnation.address, authority, machine.machine_id, timeout_s=AGENT_RESTORE_TIMEOUT_S
+        )
+        if not attested.is_fresh:
+            raise GuestUnreachable("the restored agent was enrolled before: this is not a fresh incarnation")
+        return {**incarnation.evidence, "agent_version": attested.agent_version, "boot_id": attested.boot_id}
+
+    async def _current(self, item: WorkItem, context: WorkContext) -> Machine | None:
+        """The machine, if the work still makes sense: same epoch, and the state that the work is for."""
+        machine = await context.store.load(Machine, Machine.stream(item.payload["machine_id"]))
+        if machine is None:
+            raise TransientError(f"no machine {item.payload['machine_id']}")
+        if machine.epoch != item.payload["epoch"] or machine.state != STATE_OF_WORK[item.kind]:
+            log.info("work_was_out_of_date", state=machine.state, epoch=machine.epoch)
+            return None
+        return machine
+
+    async def _record(self, item: WorkItem, context: WorkContext, happen: Callable[[Machine, Unit], None]) -> None:
+        """The outcome is recorded on the machine as it is now, if the work still makes sense."""
+
+        async def decide(unit: Unit) -> None:
+            machine = await self._current(item, context)
+            if machine is not None:
+                happen(machine, unit)
+                app.record(unit, machine)
+
+        await context.commit(decide, finish=True)

@@ -1,0 +1,46 @@
+"""What is plugged into what in the machines service."""
+
+from services.chassis.run import Runtime, Service
+from services.machines.adapters.authorities import Authorities
+from services.machines.adapters.guest_agent import GrpcEnroller
+from services.machines.adapters.libvirt import LibvirtHypervisor
+from services.machines.api import router
+from services.machines.effects import Effects
+from services.machines.errors import HypervisorRefused
+from services.machines.handlers import HANDLERS
+from services.machines.ports import Hypervisor
+from services.machines.projections import FLEET, MIGRATION
+from services.machines.reconcile import Reconciler
+from services.machines.settings import MachinesSettings, load_machines
+
+MIGRATIONS = (MIGRATION,)
+
+
+async def compose(runtime: Runtime) -> Service:
+    """The service, on the hypervisor that the settings name."""
+    settings: MachinesSettings = runtime.settings
+    hypervisor = _hypervisor(settings)
+    enroller = GrpcEnroller(
+        client_ca_file=settings.guest_client_ca_file,
+        client_cert_file=settings.guest_client_cert_file,
+        client_key_file=settings.guest_client_key_file,
+    )
+    effects = Effects(hypervisor, enroller, Authorities(runtime.store))
+    specs = load_machines(settings.machines_file, settings.host)
+    reconciler = Reconciler(runtime, hypervisor, specs, settings.observe_interval_s)
+    return Service(
+        handlers=HANDLERS,
+        projections=(FLEET,),
+        runners=effects.runners(),
+        routers=(router(runtime),),
+        background=(reconciler.run,),
+        on_start=reconciler.settle,
+        on_stop=hypervisor.close,
+        has_host_commands=True,
+    )
+
+
+def _hypervisor(settings: MachinesSettings) -> Hypervisor:
+    if settings.libvirt is None:
+        raise HypervisorRefused("the settings name the libvirt hypervisor but have no [libvirt] table")
+    return LibvirtHypervisor(settings.libvirt)

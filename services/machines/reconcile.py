@@ -1,0 +1,90 @@
+"""Live reconciliation: what runs against what the record says, at start and at every interval. First version.
+
+Rules: unable to observe is not "off"; an unexpected state of a ready machine is drift; a lease whose virtual machine
+ended is over; a domain of ours that no record knows is destroyed; any other domain is never touched.
+"""
+
+import asyncio
+import structlog
+
+from services.chassis.errors import MalboxError
+from services.chassis.run import Runtime
+from services.chassis.store import Conflict
+from services.machines import app
+from services.machines.domain.machine import Machine
+from services.machines.domain.spec import MachineSpec
+from services.machines.errors import HypervisorUnavailable
+from services.machines.policy import divergence
+from services.machines.ports import DomainSeen, Hypervisor
+
+log = structlog.get_logger()
+
+
+class Reconciler:
+    """Compares and records; acting is left to the effects that the records call for."""
+
+    def __init__(self, runtime: Runtime, hypervisor: Hypervisor, specs: list[MachineSpec], interval_s: float) -> None:
+        self._runtime = runtime
+        self._hypervisor = hypervisor
+        self._specs = specs
+        self._interval_s = interval_s
+
+    async def settle(self) -> None:
+        """The operator's machines are registered, and rebuilt where their specification or image changed."""
+        store = self._runtime.store
+        for spec in self._specs:
+            identity = await self._hypervisor.image_identity(spec)
+            unit = self._runtime.unit()
+            machine = await store.load(Machine, Machine.stream(spec.machine_id))
+            app.settle(unit, machine, spec, identity)
+            app.introduce(unit, machine)
+            await store.commit(unit)
+
+    async def run(self) -> None:
+        """Compares at every interval until cancelled."""
+        while True:
+            try:
+                await self.compare()
+            except HypervisorUnavailable as error:
+                log.warning("hypervisor_was_unavailable", reason=str(error))
+            except MalboxError as error:
+                log.warning("reconciliation_was_interrupted", reason=str(error))
+            await asyncio.sleep(self._interval_s)
+
+    async def compare(self) -> None:
+        """One pass over all machines and all domains.
+
+        Records are read before the hypervisor is observed: a machine that moved meanwhile conflicts at the commit
+        instead of being judged by an old picture.
+        """
+        rows = await self._runtime.store.fetch("SELECT machine_id FROM fleet")
+        names = {row["machine_id"] for row in rows} | {spec.machine_id for spec in self._specs}
+        loaded = [await self._runtime.store.load(Machine, Machine.stream(name)) for name in sorted(names)]
+        domains = {domain.machine_id: domain for domain in await self._hypervisor.observe() if domain.machine_id}
+        for machine in loaded:
+            if machine is not None:
+                await self._judge(machine, domains.pop(machine.machine_id, None))
+        for stray in domains.values():
+            await self._remove_stray(stray)
+
+    async def _judge(self, machine: Machine, domain: DomainSeen | None) -> None:
+        reason = divergence(machine, domain)
+        if reason is None:
+            return
+        log.warning("machine_diverged", machine=machine.machine_id, state=machine.state, reason=reason)
+        unit = self._runtime.unit()
+        if machine.state == "ready":
+            machine.drift(reason, unit.at)
+            app.record(unit, machine)
+        else:
+            app.expire(unit, machine, machine.lease_id or "", reason)
+        try:
+            await self._runtime.store.commit(unit)
+        except Conflict:
+            log.info("divergence_was_overtaken", machine=machine.machine_id)
+
+    async def _remove_stray(self, domain: DomainSeen) -> None:
+        machine_id = domain.machine_id or ""
+        if await self._runtime.store.load(Machine, Machine.stream(machine_id)) is None:
+            log.warning("stray_domain_destroyed", machine=machine_id, domain=domain.name)
+            await self._hypervisor.destroy(machine_id, epoch=(domain.epoch or 0) + 1)
