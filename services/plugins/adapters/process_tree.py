@@ -49,7 +49,12 @@ async def read_init(info_fd: int) -> Init:
 async def _readable(file_descriptor: int) -> None:
     loop = asyncio.get_running_loop()
     readable: asyncio.Future[None] = loop.create_future()
-    loop.add_reader(file_descriptor, lambda: readable.done() or readable.set_result(None))
+
+    def wake() -> None:
+        if not readable.done():
+            readable.set_result(None)
+
+    loop.add_reader(file_descriptor, wake)
     try:
         await readable
     finally:
