@@ -44,9 +44,12 @@ class BlobStore:
         """The bytes are durable. Raises BlobStoreFailed."""
         return await anyio.to_thread.run_sync(self._put_bytes, content)
 
-    async def put_file(self, path: Path) -> BlobRef:
-        """The file's bytes are durable, hashed on the way; memory stays flat. Raises BlobStoreFailed."""
-        return await anyio.to_thread.run_sync(self._put_file, path)
+    async def put_file(self, path: Path, *, known: BlobRef | None = None) -> BlobRef:
+        """The file's bytes are durable; memory stays flat. Raises BlobStoreFailed.
+
+        `known` is what the caller found when it hashed the bytes itself; without it they are hashed here.
+        """
+        return await anyio.to_thread.run_sync(self._put_file, path, known)
 
     async def size(self, sha256: str) -> int | None:
         """How many bytes the blob has, or None when it is not there."""
@@ -77,7 +80,9 @@ class BlobStore:
     def _put_bytes(self, content: bytes) -> BlobRef:
         return self._store_durably(hashlib.sha256(content).hexdigest(), len(content), content)
 
-    def _put_file(self, path: Path) -> BlobRef:
+    def _put_file(self, path: Path, known: BlobRef | None) -> BlobRef:
+        if known is not None:
+            return self._store_durably(known.sha256, known.size_bytes, path)
         with path.open("rb") as stream:
             digest, size = _digest(stream)
             return self._store_durably(digest, size, path)

@@ -1,0 +1,1 @@
+"""Intake: what was asked, by whom, of what."""

@@ -1,0 +1,115 @@
+"""Intake's rows: submissions, and the catalogue that the handlers keep."""
+
+from collections.abc import Callable
+from typing import Any
+
+import asyncpg
+import orjson
+
+from contracts.blobs import BlobRef
+from contracts.machines import MachineSummary
+from contracts.plugins import PluginManifest
+from contracts.submission import AnalysisRequest, SampleRef
+from services.chassis.store import Store, StoreUnavailable
+from services.chassis.unit import Unit
+from services.intake.app import Submission, SubmittedTask, record
+from services.intake.policy import Catalogue
+
+COMMIT_TRIES = 3
+CATALOGUE_MAX_ROWS = 10_000
+PAGE_MAX = 200
+
+
+class Tables:
+    """Reads and writes of the service's own schema. Every method raises StoreUnavailable."""
+
+    def __init__(self, store: Store, unit: Callable[[], Unit]) -> None:
+        self._store = store
+        self._unit = unit
+
+    async def catalogue(self) -> Catalogue:
+        """The plugins and machines that may be asked for."""
+        plugins = await self._store.fetch(
+            "SELECT manifest::text FROM known_plugins WHERE manifest IS NOT NULL ORDER BY name LIMIT $1",
+            CATALOGUE_MAX_ROWS,
+        )
+        machines = await self._store.fetch(
+            "SELECT machine::text FROM known_machines WHERE machine IS NOT NULL ORDER BY machine_id LIMIT $1",
+            CATALOGUE_MAX_ROWS,
+        )
+        manifests = [PluginManifest.model_validate_json(row["manifest"]) for row in plugins]
+        summaries = [MachineSummary.model_validate_json(row["machine"]) for row in machines]
+        return Catalogue(
+            plugins={manifest.name: manifest for manifest in manifests},
+            machines={summary.machine_id: summary for summary in summaries},
+        )
+
+    async def add(self, submission: Submission) -> Submission:
+        """The submission is durable, and what it says will be said; or the one that already stands under its id or key.
+
+        A reply that was lost on the way is asked for again: the id is the same, so nothing is done twice.
+        """
+        for attempt in range(1, COMMIT_TRIES + 1):
+            unit = self._unit()
+            record(submission, unit)
+            try:
+                await self._store.commit(unit)
+            except asyncpg.UniqueViolationError:
+                return await self._standing(submission)
+            except StoreUnavailable:
+                if attempt == COMMIT_TRIES:
+                    raise
+            else:
+                return submission
+        raise StoreUnavailable
+
+    async def find(self, submission_id: str) -> Submission | None:
+        """The submission of that id."""
+        row = await self._store.fetchrow(
+            "SELECT *, tasks::text AS tasks_json FROM submissions WHERE submission_id = $1", submission_id
+        )
+        return None if row is None else _submission(row)
+
+    async def find_by_key(self, owner: str, key: str) -> Submission | None:
+        """The submission that the owner made under that idempotency key."""
+        row = await self._store.fetchrow(
+            "SELECT *, tasks::text AS tasks_json FROM submissions WHERE owner = $1 AND idempotency_key = $2",
+            owner,
+            key,
+        )
+        return None if row is None else _submission(row)
+
+    async def page(self, *, owner: str | None, before: int | None, limit: int) -> tuple[list[Submission], int | None]:
+        """The newest submissions (of one owner, or of all) older than the mark, and the mark of the next page."""
+        rows = await self._store.fetch(
+            "SELECT *, tasks::text AS tasks_json FROM submissions WHERE ($1::text IS NULL OR owner = $1) "
+            "AND ($2::bigint IS NULL OR position < $2) ORDER BY position DESC LIMIT $3",
+            owner,
+            before,
+            min(limit, PAGE_MAX) + 1,
+        )
+        shown = rows[: min(limit, PAGE_MAX)]
+        following = shown[-1]["position"] if len(rows) > len(shown) else None
+        return [_submission(row) for row in shown], following
+
+    async def _standing(self, submission: Submission) -> Submission:
+        standing = await self.find(submission.submission_id)
+        if standing is None and submission.idempotency_key is not None:
+            standing = await self.find_by_key(submission.owner, submission.idempotency_key)
+        if standing is None:
+            raise StoreUnavailable("a submission conflicts with one that cannot be found")
+        return standing
+
+
+def _submission(row: Any) -> Submission:
+    tasks = orjson.loads(row["tasks_json"])
+    return Submission(
+        submission_id=row["submission_id"],
+        owner=row["owner"],
+        idempotency_key=row["idempotency_key"],
+        fingerprint=row["fingerprint"],
+        sample=SampleRef(blob=BlobRef(sha256=row["sha256"], size_bytes=row["size_bytes"]), name=row["name"]),
+        name_sent=row["name_sent"],
+        submitted_at=row["submitted_at"],
+        tasks=tuple(SubmittedTask(task["task_id"], AnalysisRequest.model_validate(task["request"])) for task in tasks),
+    )

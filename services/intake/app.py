@@ -1,0 +1,130 @@
+"""Use cases: a submission is decided, then recorded together with what it says."""
+
+import hashlib
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any
+
+import orjson
+
+from contracts.blobs import BlobRef
+from contracts.ids import derived
+from contracts.intake import SampleStored, TaskSubmitted
+from contracts.submission import AnalysisRequest, SampleRef
+from services.chassis.unit import Unit
+from services.intake.domain.names import escaped_original, safe_name
+
+INSERT = (
+    "INSERT INTO submissions (submission_id, owner, idempotency_key, fingerprint, sha256, size_bytes, name, name_sent, "
+    "submitted_at, tasks) VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10::jsonb)"
+)
+
+
+@dataclass(frozen=True)
+class SubmittedTask:
+    """One task of a submission: what is to be done."""
+
+    task_id: str
+    request: AnalysisRequest
+
+
+@dataclass(frozen=True)
+class Submission:
+    """One sample, asked about once. `fingerprint` is the same when everything the client sent is the same."""
+
+    submission_id: str
+    owner: str
+    idempotency_key: str | None
+    fingerprint: str
+    sample: SampleRef
+    name_sent: str
+    submitted_at: datetime
+    tasks: tuple[SubmittedTask, ...]
+
+    def as_json(self) -> dict[str, Any]:
+        """The submission as the API shows it."""
+        return {
+            "submission_id": self.submission_id,
+            "owner": self.owner,
+            "submitted_at": self.submitted_at.isoformat(),
+            "sample": {
+                "sha256": self.sample.blob.sha256,
+                "size_bytes": self.sample.blob.size_bytes,
+                "name": self.sample.name,
+                "name_sent": self.name_sent,
+            },
+            "tasks": [
+                {
+                    "task_id": task.task_id,
+                    "profile": task.request.profile,
+                    "request": task.request.model_dump(mode="json"),
+                }
+                for task in self.tasks
+            ],
+        }
+
+
+def fingerprint(blob: BlobRef, name_sent: bytes, fields: Sequence[tuple[str, str]]) -> str:
+    """The same hash for the same file, name and options, in whatever order the options were sent."""
+    ordered = sorted(fields, key=lambda pair: pair[0])
+    content = [blob.sha256, name_sent.hex(), ordered]
+    return hashlib.sha256(orjson.dumps(content)).hexdigest()
+
+
+def decide(
+    *,
+    submission_id: str,
+    owner: str,
+    idempotency_key: str | None,
+    fingerprint: str,
+    blob: BlobRef,
+    name_sent: bytes,
+    requests: Sequence[AnalysisRequest],
+    at: datetime,
+) -> Submission:
+    """The submission with a task for each request. The same submission id always yields the same task ids."""
+    return Submission(
+        submission_id=submission_id,
+        owner=owner,
+        idempotency_key=idempotency_key,
+        fingerprint=fingerprint,
+        sample=SampleRef(blob=blob, name=safe_name(name_sent)),
+        name_sent=escaped_original(name_sent),
+        submitted_at=at,
+        tasks=tuple(SubmittedTask(derived("tsk", submission_id, request.profile), request) for request in requests),
+    )
+
+
+def record(submission: Submission, unit: Unit) -> None:
+    """The row and what it says go into one unit: both, or neither."""
+    unit.execute(
+        INSERT,
+        submission.submission_id,
+        submission.owner,
+        submission.idempotency_key,
+        submission.fingerprint,
+        submission.sample.blob.sha256,
+        submission.sample.blob.size_bytes,
+        submission.sample.name,
+        submission.name_sent,
+        submission.submitted_at,
+        orjson.dumps(
+            [{"task_id": task.task_id, "request": task.request.model_dump(mode="json")} for task in submission.tasks]
+        ).decode(),
+    )
+    unit.say(
+        SampleStored(sample=submission.sample, owner=submission.owner),
+        message_id=derived("msg", submission.submission_id, "sample"),
+    )
+    for task in submission.tasks:
+        unit.say(
+            TaskSubmitted(
+                task_id=task.task_id,
+                submission_id=submission.submission_id,
+                owner=submission.owner,
+                sample=submission.sample,
+                request=task.request,
+            ),
+            message_id=derived("msg", task.task_id, "submitted"),
+        )

@@ -1,0 +1,31 @@
+"""Composition of intake: settings, tables, blobs, routes and handlers."""
+
+from importlib.resources import files
+
+from services.chassis.run import Runtime, Service, run
+from services.chassis.settings import load_settings
+from services.intake.adapters.tables import Tables
+from services.intake.api import build_router
+from services.intake.handlers import HANDLERS
+from services.intake.settings import IntakeSettings
+
+NAME = "intake"
+
+
+def migrations() -> tuple[str, ...]:
+    """Intake's own schema, in order."""
+    return ((files("services.intake") / "schema.sql").read_text(encoding="utf-8"),)
+
+
+async def compose(runtime: Runtime) -> Service:
+    """What is plugged into what."""
+    settings: IntakeSettings = runtime.settings
+    settings.scratch_dir.mkdir(parents=True, exist_ok=True)
+    tables = Tables(runtime.store, runtime.unit)
+    router = build_router(settings, tables, runtime.blobs, runtime.clock)
+    return Service(handlers=HANDLERS, routers=(router,))
+
+
+def main() -> None:
+    """Runs the service until it is told to stop."""
+    run(NAME, load_settings(IntakeSettings), compose, migrations=migrations())

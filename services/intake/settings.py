@@ -1,0 +1,17 @@
+"""What intake is told. Unknown keys are refused."""
+
+from pydantic import Field
+
+from contracts.ids import Sha256
+from contracts.limits import SAMPLE_MAX_BYTES
+from services.chassis.settings import ServiceSettings
+
+
+class IntakeSettings(ServiceSettings):
+    """The chassis's settings and intake's own."""
+
+    admin_token_sha256: Sha256 = Field(description="hex SHA-256 of the administrator's token; the token is nowhere")
+    sample_max_bytes: int = Field(default=SAMPLE_MAX_BYTES, ge=1, le=2**40)
+    uploads_max: int = Field(default=16, ge=1, le=1000, description="uploads received at once; more are told to wait")
+    upload_idle_timeout_s: float = Field(default=60, gt=0, description="longest silence within an upload")
+    default_profile: str = Field(default="linux", description="when a submission names neither profile nor machine")
