@@ -4,6 +4,8 @@ The models are strict in type and bounded in size, and tolerant of what is missi
 raises `Unreadable`, which becomes an entry in the report's errors.
 """
 
+import json
+import re
 from typing import Annotated, Any, TypeVar
 
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
@@ -13,6 +15,8 @@ from services.results.domain.bounds import ARGV_MAX, INPUT_MAX_BYTES, LIST_MAX, 
 FAULTS_NAMED_MAX = 3
 SECONDS_MAX = 1e9
 INTEGER_MAX = 2**63 - 1
+
+_SURROGATE = re.compile(rb"\\u[dD][89abcdefABCDEF]")
 
 Seconds = Annotated[float, Field(ge=-SECONDS_MAX, le=SECONDS_MAX, allow_inf_nan=False)]
 Count = Annotated[int, Field(ge=-INTEGER_MAX, le=INTEGER_MAX)]
@@ -132,12 +136,25 @@ I = TypeVar("I", bound=Input)  # noqa: E741 - the input
 
 def read(model: type[I], content: bytes) -> I:
     """The result as its model. Raises Unreadable, in words that carry nothing of the content."""
-    if len(content) > INPUT_MAX_BYTES:
-        raise Unreadable(f"{len(content)} bytes; at most {INPUT_MAX_BYTES} are read")
     try:
-        return model.model_validate_json(content)
+        return model.model_validate_json(writable(content))
     except ValidationError as error:
         raise Unreadable(_described(error)) from error
+
+
+def writable(content: bytes) -> bytes:
+    """The same JSON, its lone surrogates replaced: a file name that is not UTF-8 must not hide all other evidence.
+
+    Raises Unreadable for what is too long, or is not JSON.
+    """
+    if len(content) > INPUT_MAX_BYTES:
+        raise Unreadable(f"{len(content)} bytes; at most {INPUT_MAX_BYTES} are read")
+    if not _SURROGATE.search(content):
+        return content
+    try:
+        return json.dumps(json.loads(content), ensure_ascii=False).encode("utf-8", "replace")
+    except (ValueError, RecursionError) as error:
+        raise Unreadable("not JSON") from error
 
 
 def _described(error: ValidationError) -> str:

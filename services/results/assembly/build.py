@@ -1,0 +1,218 @@
+"""The parts of a report, put together from a case."""
+
+from contracts.scheduler import SealReport
+from services.results.assembly import conduct
+from services.results.assembly.indicators import indicators
+from services.results.assembly.reading import Reader, unreadable
+from services.results.domain import report as r
+from services.results.domain.bounds import ERRORS_MAX, MATCHES_SHOWN_MAX, cut
+from services.results.domain.case import Case, evidence
+from services.results.domain.inputs import Behaviour, Identity, Yara
+from services.results.domain.result import Result
+from services.results.domain.techniques import NAMES, valid
+from services.results.policy import Matched, Observed, judge
+
+NOT_RUN = "The sample was not run: no machine took part. What is said here comes from looking at its bytes."
+EMULATED = (
+    "The guest ran in QEMU's emulator, without hardware virtualisation. QEMU promises no isolation in this mode: "
+    "emulation is not a security boundary, and the host relied on its other fences only."
+)
+VIRTUALISED = "The guest ran under hardware virtualisation (KVM), which QEMU supports as a security boundary."
+UNDECLARED = "How the guest's processor was provided is not known, so no security boundary is claimed."
+
+
+def assemble(case: Case) -> r.Report:
+    """The report of the case."""
+    reader = Reader(case)
+    identity = next(iter(reader.inputs("identity", Identity)), None)
+    observed = _observed(reader)
+    behaviour = observed.behaviour if observed else Behaviour()
+    matched = _matched(reader)
+    judgement = judge(matched, observed, has_run=has_run(behaviour))
+    sample = _sample(case.seal, identity[0] if identity else None)
+    matches, more_matches = cut([_match(one) for one in matched], MATCHES_SHOWN_MAX)
+    processes, more_processes = conduct.process_tree(behaviour)
+    events, more_events = conduct.timeline(behaviour)
+    attempts, more_attempts = conduct.network(behaviour)
+    files, more_files = conduct.files(behaviour, case.results)
+    found, more_found = indicators(sample, identity, observed, case.results)
+    sections = reader.sections()
+    errors, more_errors = cut([*_errors(case), *reader.errors], ERRORS_MAX)
+    seal = case.seal
+    return r.Report(
+        task=r.Task(task_id=seal.task_id, submission_id=seal.submission_id, owner=seal.owner, attempts=seal.attempts),
+        sample=sample,
+        request=seal.request,
+        environment=_environment(seal),
+        outcome=seal.outcome,
+        outcome_reason=seal.reason,
+        ended_by=seal.ended_by,
+        timings=_timings(case),
+        verdict=judgement.verdict,
+        score=judgement.score,
+        reasons=judgement.reasons,
+        indicators=found,
+        techniques=_techniques(judgement.reasons, matched),
+        processes=processes,
+        timeline=events,
+        network=attempts,
+        files=files,
+        matches=matches,
+        sections=sections,
+        artifacts=tuple(_artifact(result) for result in case.results if result.result_id not in case.missing),
+        errors=errors,
+        truncated=r.Truncation(
+            processes=more_processes,
+            timeline=more_events,
+            files=more_files,
+            network=more_attempts,
+            indicators=more_found,
+            matches=more_matches,
+            errors=more_errors,
+            at_source=_cut_at_source(case, observed),
+        ),
+        missing_results=tuple(case.missing),
+    )
+
+
+def has_run(behaviour: Behaviour) -> bool:
+    """Whether at least one process of the sample was seen executing a program."""
+    return any(process.exe or process.argv for process in behaviour.processes)
+
+
+def _observed(reader: Reader) -> Observed | None:
+    for behaviour, result in reader.inputs("behaviour", Behaviour):
+        return Observed(behaviour, result.plugin, result.result_id)
+    return None
+
+
+def _matched(reader: Reader) -> list[Matched]:
+    return [
+        Matched(match, evidence(result, f"/matches/{index}"))
+        for yara, result in reader.inputs("yara", Yara)
+        for index, match in enumerate(yara.matches)
+    ]
+
+
+def _match(matched: Matched) -> r.RuleMatch:
+    match = matched.match
+    return r.RuleMatch(
+        rule=match.rule,
+        description=match.description,
+        severity=match.severity,
+        techniques=valid(match.attack),
+        strings=len(match.strings),
+        evidence=matched.evidence,
+    )
+
+
+def _sample(seal: SealReport, identity: Identity | None) -> r.Sample:
+    known = identity or Identity()
+    return r.Sample(
+        name=seal.sample.name,
+        sha256=seal.sample.blob.sha256,
+        size_bytes=seal.sample.blob.size_bytes,
+        md5=known.md5,
+        sha1=known.sha1,
+        mime=known.mime,
+        type=known.type,
+        package=known.package,
+    )
+
+
+def _environment(seal: SealReport) -> r.Environment:
+    if seal.machine_id is None:
+        statement = NOT_RUN
+    else:
+        statement = {"kvm": VIRTUALISED, "tcg": EMULATED}.get(seal.acceleration, UNDECLARED)
+    return r.Environment(
+        machine_id=seal.machine_id,
+        platform=seal.platform,
+        acceleration=seal.acceleration,
+        is_security_boundary=seal.machine_id is not None and seal.acceleration == "kvm",
+        statement=statement,
+    )
+
+
+def _timings(case: Case) -> r.Timings:
+    total_s = (case.sealed_at - case.seal.submitted_at).total_seconds()
+    return r.Timings(
+        submitted_at=case.seal.submitted_at,
+        observed_from=case.seal.observed_from,
+        sealed_at=case.sealed_at,
+        total_s=max(0.0, total_s),
+    )
+
+
+def _techniques(reasons: tuple[r.Reason, ...], matched: list[Matched]) -> tuple[r.Technique, ...]:
+    sources: dict[str, dict[str, None]] = {}
+    named = [(reason.techniques, reason.name) for reason in reasons]
+    named += [(valid(one.match.attack), one.match.rule) for one in matched]
+    for techniques, source in named:
+        for technique in techniques:
+            sources.setdefault(technique, {})[source] = None
+    return tuple(
+        r.Technique(id=technique, name=NAMES.get(technique), sources=tuple(by))
+        for technique, by in sorted(sources.items())
+    )
+
+
+def _artifact(result: Result) -> r.Artifact:
+    return r.Artifact(
+        result_id=result.result_id,
+        plugin=result.plugin,
+        stage=result.stage,
+        attempt=result.attempt,
+        name=result.name,
+        kind=result.kind,
+        media_type=result.media_type,
+        size_bytes=result.size_bytes,
+        sha256=result.sha256,
+        path=result.path,
+        is_truncated=result.is_truncated,
+        href=result.href,
+    )
+
+
+def _errors(case: Case) -> list[r.ReportError]:
+    """What the task, the store and the plugins have to say; lost evidence first."""
+    by_id = {result.result_id: result for result in case.results}
+    lost = [_lost(result_id, reason, by_id.get(result_id)) for result_id, reason in case.missing.items()]
+    unread = [unreadable(by_id[result_id], reason) for result_id, reason in case.unreadable.items()]
+    task = [] if case.seal.outcome == "completed" or not case.seal.reason else [_of_task(case.seal)]
+    runs = [
+        r.ReportError(
+            source="plugin",
+            stage=error.stage,
+            plugin=error.plugin,
+            result_id=None,
+            outcome=error.outcome,
+            reason=error.reason,
+        )
+        for error in case.seal.errors
+    ]
+    return [*task, *lost, *runs, *unread]
+
+
+def _lost(result_id: str, reason: str, result: Result | None) -> r.ReportError:
+    return r.ReportError(
+        source="result",
+        stage=result.stage if result else None,
+        plugin=result.plugin if result else None,
+        result_id=result_id,
+        outcome="missing",
+        reason=f"{result.plugin}/{result.name}: {reason}" if result else reason,
+    )
+
+
+def _of_task(seal: SealReport) -> r.ReportError:
+    return r.ReportError(
+        source="task", stage=None, plugin=None, result_id=None, outcome=seal.outcome, reason=seal.reason
+    )
+
+
+def _cut_at_source(case: Case, observed: Observed | None) -> tuple[str, ...]:
+    names = [f"{result.plugin}/{result.name}" for result in case.results if result.is_truncated]
+    if observed is not None and observed.behaviour.is_truncated:
+        names.append("behaviour")
+    return tuple(names[:ERRORS_MAX])

@@ -1,0 +1,64 @@
+"""Reads the plugins' results of a case. What cannot be read becomes an error of the report, never a crash."""
+
+from collections.abc import Callable
+from functools import partial
+from typing import TypeVar
+
+from services.results.assembly.sections import section
+from services.results.domain.case import Case
+from services.results.domain.inputs import Input, Unreadable, read
+from services.results.domain.report import ReportError, Section
+from services.results.domain.result import Result
+
+I = TypeVar("I", bound=Input)  # noqa: E741 - the input
+T = TypeVar("T")
+
+
+class Reader:
+    """Reads, and remembers what it could not."""
+
+    def __init__(self, case: Case) -> None:
+        self._case = case
+        self._faults: dict[str, ReportError] = {}
+
+    @property
+    def errors(self) -> list[ReportError]:
+        """One for each result that did not fit, whatever it was read as."""
+        return list(self._faults.values())
+
+    def inputs(self, plugin: str, model: type[I]) -> list[tuple[I, Result]]:
+        """The plugin's results that fit the model, the newest attempt first."""
+        found: list[tuple[I, Result]] = []
+        for result, content in self._case.json_of(plugin):
+            read_input = self._tried(result, partial(read, model, content))
+            if read_input is not None:
+                found.append((read_input, result))
+        return found
+
+    def sections(self) -> tuple[Section, ...]:
+        """A section of every JSON result."""
+        made = (
+            self._tried(result, partial(section, result, self._case.contents[result.result_id]))
+            for result in self._case.results
+            if result.result_id in self._case.contents
+        )
+        return tuple(one for one in made if one is not None)
+
+    def _tried(self, result: Result, make: Callable[[], T]) -> T | None:
+        try:
+            return make()
+        except Unreadable as error:
+            self._faults.setdefault(result.result_id, unreadable(result, str(error)))
+            return None
+
+
+def unreadable(result: Result, reason: str) -> ReportError:
+    """The result is there and cannot be shown."""
+    return ReportError(
+        source="result",
+        stage=result.stage,
+        plugin=result.plugin,
+        result_id=result.result_id,
+        outcome="unreadable",
+        reason=f"{result.plugin}/{result.name}: {reason}",
+    )

@@ -1,0 +1,106 @@
+"""Score and verdict: the sum of what was found, each point with its evidence."""
+
+from dataclasses import dataclass
+
+from contracts.results import Verdict
+from services.results.domain.bounds import EVIDENCE_MAX
+from services.results.domain.inputs import Behaviour, YaraMatch
+from services.results.domain.report import Evidence, Reason
+from services.results.domain.techniques import valid
+from services.results.policy.signatures import SIGNATURES, Signature
+
+SCORE_MAX = 100
+MALICIOUS_FROM = 70
+SUSPICIOUS_FROM = 30
+
+
+@dataclass(frozen=True)
+class Matched:
+    """A rule that matched, and where its result says so."""
+
+    match: YaraMatch
+    evidence: Evidence
+
+
+@dataclass(frozen=True)
+class Observed:
+    """What was seen while the sample ran, and in which result."""
+
+    behaviour: Behaviour
+    plugin: str
+    result_id: str
+
+    def evidence(self, pointer: str) -> Evidence:
+        """A place in the result."""
+        return Evidence(plugin=self.plugin, result_id=self.result_id, pointer=pointer)
+
+
+@dataclass(frozen=True)
+class Judgement:
+    """What is thought of the sample, and why. The reasons' points add up to the score."""
+
+    verdict: Verdict
+    score: int
+    reasons: tuple[Reason, ...]
+
+
+def judge(
+    matches: list[Matched],
+    observed: Observed | None,
+    *,
+    has_run: bool,
+    signatures: tuple[Signature, ...] = SIGNATURES,
+) -> Judgement:
+    """The verdict. Unknown: too little was found, and the sample was not seen running either."""
+    found = [_of_match(matched) for matched in matches if matched.match.severity > 0]
+    if observed is not None:
+        found += [reason for signature in signatures if (reason := _of_signature(signature, observed))]
+    reasons = _shared_out(sorted(found, key=lambda reason: (-reason.weight, reason.name)))
+    score = sum(reason.points for reason in reasons)
+    return Judgement(_verdict(score, has_run=has_run), score, reasons)
+
+
+def _verdict(score: int, *, has_run: bool) -> Verdict:
+    if score >= MALICIOUS_FROM:
+        return "malicious"
+    if score >= SUSPICIOUS_FROM:
+        return "suspicious"
+    return "benign" if has_run else "unknown"
+
+
+def _of_match(matched: Matched) -> Reason:
+    match = matched.match
+    return Reason(
+        points=0,
+        weight=match.severity,
+        why=match.description or f"the rule {match.rule} matches",
+        name=match.rule,
+        techniques=valid(match.attack),
+        evidence=matched.evidence,
+    )
+
+
+def _of_signature(signature: Signature, observed: Observed) -> Reason | None:
+    pointers = signature.condition.find(observed.behaviour)
+    if not pointers:
+        return None
+    first, *more = (observed.evidence(pointer) for pointer in pointers[:EVIDENCE_MAX])
+    return Reason(
+        points=0,
+        weight=signature.points,
+        why=signature.description,
+        name=signature.name,
+        techniques=signature.techniques,
+        evidence=first,
+        more_evidence=tuple(more),
+    )
+
+
+def _shared_out(reasons: list[Reason]) -> tuple[Reason, ...]:
+    """Each reason gets its weight in points until the score is full."""
+    left, shared = SCORE_MAX, []
+    for reason in reasons:
+        points = min(left, reason.weight)
+        left -= points
+        shared.append(reason.model_copy(update={"points": points}))
+    return tuple(shared)
