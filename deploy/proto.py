@@ -1,0 +1,23 @@
+"""Generates the Python of the guest's protocol beside its source: `python -m deploy.proto`, after a change of the .proto.
+
+The generated files are committed: a guest image and an installation need no compiler.
+"""
+
+import subprocess
+import sys
+from pathlib import Path
+
+SOURCE = "contracts/guest/agent.proto"
+TIMEOUT_S = 120
+ROOT = Path(__file__).parent.parent
+
+
+def main() -> int:
+    """The files beside the source are what the source says; the compiler's exit code is returned."""
+    outputs = ("--python_out=.", "--grpc_python_out=.", "--mypy_out=.", "--mypy_grpc_out=.")
+    argv = [sys.executable, "-m", "grpc_tools.protoc", "--proto_path=.", *outputs, SOURCE]
+    return subprocess.run(argv, cwd=ROOT, check=False, timeout=TIMEOUT_S).returncode
+
+
+if __name__ == "__main__":
+    sys.exit(main())
