@@ -34,10 +34,14 @@ class ArtifactStored(ResultFact):
 
 
 class ReportReady(ResultFact):
-    """Every result of the task is durable, and the report is sealed and readable."""
+    """Every result of the task is durable, and the report is sealed and readable.
+
+    `missing_results`: those that were produced and could not be had, after long enough waiting; the report names them.
+    """
 
     THING: ClassVar[str] = "report"
     WHAT: ClassVar[str] = "ready"
     verdict: Verdict
     score: int = Field(ge=0, le=100)
     report: BlobRef
+    missing_results: tuple[ResultId, ...] = ()

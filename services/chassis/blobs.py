@@ -1,12 +1,14 @@
 """Bytes by reference: a content-addressed store over `obstore`. On local disk a blob is durable when `put` returns."""
 
+import contextlib
 import hashlib
 import os
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 from typing import BinaryIO
 
 import anyio.to_thread
+from obstore.exceptions import BaseError
 from obstore.store import LocalStore
 
 from contracts.blobs import BlobRef
@@ -54,7 +56,8 @@ class BlobStore:
     async def size(self, sha256: str) -> int | None:
         """How many bytes the blob has, or None when it is not there."""
         try:
-            return (await self._store.head_async(self.key(sha256)))["size"]
+            with _translated(f"look for {sha256}"):
+                return (await self._store.head_async(self.key(sha256)))["size"]
         except FileNotFoundError:
             return None
 
@@ -65,7 +68,8 @@ class BlobStore:
             raise BlobMissing(f"no blob {sha256}")
         if size > limit_bytes:
             raise PermanentError(f"blob {sha256} has {size} bytes; the limit here is {limit_bytes}")
-        return bytes(await (await self._store.get_async(self.key(sha256))).bytes_async())
+        with _translated(f"read {sha256}"):
+            return bytes(await (await self._store.get_async(self.key(sha256))).bytes_async())
 
     async def stream(self, sha256: str, *, start: int = 0, end: int | None = None) -> AsyncIterator[bytes]:
         """The bytes from `start` up to `end` (exclusive) in chunks. Raises BlobMissing."""
@@ -75,7 +79,9 @@ class BlobStore:
         stop = size if end is None else min(end, size)
         for offset in range(start, stop, CHUNK_BYTES):
             length = min(CHUNK_BYTES, stop - offset)
-            yield bytes(await self._store.get_range_async(self.key(sha256), start=offset, length=length))
+            with _translated(f"read {sha256}"):
+                chunk = bytes(await self._store.get_range_async(self.key(sha256), start=offset, length=length))
+            yield chunk
 
     def _put_bytes(self, content: bytes) -> BlobRef:
         return self._store_durably(hashlib.sha256(content).hexdigest(), len(content), content)
@@ -89,12 +95,10 @@ class BlobStore:
 
     def _store_durably(self, sha256: str, size: int, content: bytes | Path) -> BlobRef:
         key = self.key(sha256)
-        try:
+        with _translated(f"store {size} bytes"):
             if not self._has(key, size):
                 self._store.put(key, content)
                 _sync(self._root / key)
-        except OSError as error:
-            raise BlobStoreFailed(f"cannot store {size} bytes: {error}") from error
         return BlobRef(sha256=sha256, size_bytes=size)
 
     def _has(self, key: str, size: int) -> bool:
@@ -102,6 +106,17 @@ class BlobStore:
             return bool(self._store.head(key)["size"] == size)
         except FileNotFoundError:
             return False
+
+
+@contextlib.contextmanager
+def _translated(purpose: str) -> Iterator[None]:
+    """Faults of the store (a full disk is obstore's own error, not an OSError) become BlobStoreFailed."""
+    try:
+        yield
+    except FileNotFoundError:
+        raise
+    except (OSError, BaseError) as error:
+        raise BlobStoreFailed(f"cannot {purpose}: {str(error).splitlines()[0]}") from error
 
 
 def _digest(stream: BinaryIO) -> tuple[str, int]:

@@ -59,7 +59,7 @@ def assemble(case: Case) -> r.Report:
         files=files,
         matches=matches,
         sections=sections,
-        artifacts=tuple(_artifact(result) for result in case.results if result.result_id not in case.missing),
+        artifacts=_artifacts(case),
         errors=errors,
         truncated=r.Truncation(
             processes=more_processes,
@@ -115,7 +115,7 @@ def _sample(seal: SealReport, identity: Identity | None) -> r.Sample:
         md5=known.md5,
         sha1=known.sha1,
         mime=known.mime,
-        type=known.type,
+        type=known.description,
         package=known.package,
     )
 
@@ -155,6 +155,12 @@ def _techniques(reasons: tuple[r.Reason, ...], matched: list[Matched]) -> tuple[
         r.Technique(id=technique, name=NAMES.get(technique), sources=tuple(by))
         for technique, by in sorted(sources.items())
     )
+
+
+def _artifacts(case: Case) -> tuple[r.Artifact, ...]:
+    """What is neither JSON, which is in the sections, nor lost."""
+    kept = (result for result in case.results if result.kind != "json" and result.result_id not in case.missing)
+    return tuple(_artifact(result) for result in kept)
 
 
 def _artifact(result: Result) -> r.Artifact:

@@ -59,7 +59,7 @@ def _of_dropped(results: tuple[Result, ...]) -> Iterator[Indicator]:
 def _of_network(observed: Observed) -> Iterator[Indicator]:
     for index, attempt in enumerate(observed.behaviour.network):
         source = observed.evidence(f"/network/{index}")
-        if is_remote(attempt) and attempt.address:
+        if is_remote(attempt) and attempt.address and not attempt.query:
             yield Indicator(kind=_version(attempt.address), value=attempt.address, role="contacted", source=source)
         name = (attempt.query or "").rstrip(".").lower()
         if _DOMAIN.match(name):

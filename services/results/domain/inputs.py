@@ -51,8 +51,9 @@ class Identity(Input):
     md5: Annotated[str, Field(pattern=r"^[0-9a-f]{32}$")] | None = None
     sha1: Annotated[str, Field(pattern=r"^[0-9a-f]{40}$")] | None = None
     mime: Short | None = None
-    type: Short | None = None
+    description: Short | None = None
     package: Short | None = None
+    platform: Short | None = None
 
 
 class YaraString(Input):
@@ -76,6 +77,7 @@ class Yara(Input):
     """Result of the plugin `yara`."""
 
     matches: list[YaraMatch] = Field(default=[], max_length=LIST_MAX)
+    is_truncated: bool = False
 
 
 class SeenProcess(Input):

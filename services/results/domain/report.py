@@ -200,14 +200,14 @@ class Section(Part):
 
 
 class Artifact(Part):
-    """Bytes that can be downloaded."""
+    """Bytes that a plugin or the guest gave, to be downloaded. JSON results are in the sections."""
 
     result_id: ResultId
     plugin: str
     stage: str
     attempt: int
     name: str
-    kind: Literal["json", "bytes", "file"]
+    kind: Literal["bytes", "file"]
     media_type: str
     size_bytes: int
     sha256: Sha256

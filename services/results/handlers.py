@@ -1,0 +1,100 @@
+"""What the results service hears. Each handler records; what takes long is work."""
+
+from collections.abc import Mapping
+
+import structlog
+
+from contracts.envelope import Message
+from contracts.ids import derived
+from contracts.intake import TaskSubmitted
+from contracts.plugins import PluginResultProduced
+from contracts.results import ArtifactStored, ReportReady
+from contracts.scheduler import (
+    SealReport,
+    TaskCancelled,
+    TaskCompleted,
+    TaskFact,
+    TaskFailed,
+    TaskPlanned,
+    TaskQueued,
+    TaskRequeued,
+    TaskStarted,
+    TaskTimedOut,
+    TaskUnserviceable,
+)
+from services.chassis.blobs import BlobStore
+from services.chassis.bus import Handler
+from services.chassis.store import Store
+from services.chassis.unit import Unit
+from services.results import rows
+
+SEAL = "seal"
+log = structlog.get_logger()
+
+STATES: dict[type[TaskFact], str] = {
+    TaskQueued: "queued",
+    TaskStarted: "running",
+    TaskRequeued: "queued",
+    TaskCompleted: "completed",
+    TaskFailed: "failed",
+    TaskTimedOut: "timed_out",
+    TaskCancelled: "cancelled",
+    TaskUnserviceable: "unserviceable",
+}
+
+
+async def on_task_announced(fact: TaskSubmitted | TaskPlanned, unit: Unit, _store: Store) -> None:
+    """Whose the task is, for whoever asks for its results."""
+    rows.remember_task(unit, fact.task_id, fact.owner)
+
+
+async def on_task_changed(fact: TaskFact, unit: Unit, _store: Store) -> None:
+    """How far the task is, for whoever asks too early."""
+    rows.remember_state(unit, fact.task_id, STATES[type(fact)])
+
+
+async def do_seal_report(command: SealReport, unit: Unit, store: Store) -> None:
+    """The report is ordered; one that is sealed is announced again."""
+    ready = await rows.report_of(store, command.task_id)
+    if ready is not None:
+        say_ready(unit, ready)
+        return
+    rows.remember_task(unit, command.task_id, command.owner)
+    rows.remember_seal(unit, command)
+    unit.enqueue(SEAL, command.task_id, {"task_id": command.task_id})
+
+
+def say_ready(unit: Unit, ready: ReportReady) -> None:
+    """The same fact as before under an id of its own for each order, so that a receiver who missed it hears it."""
+    unit.say(ready, message_id=derived("msg", "report-ready", ready.task_id, unit.cause.message_id or ""))
+
+
+class ResultRecorder:
+    """Records results, and says that they can be downloaded once their bytes are seen in the store."""
+
+    def __init__(self, blobs: BlobStore) -> None:
+        self._blobs = blobs
+
+    async def on_plugin_result_produced(self, fact: PluginResultProduced, unit: Unit, store: Store) -> None:
+        """The result is recorded; a report that waits for it is looked at again."""
+        rows.remember_result(unit, fact)
+        if await self._blobs.size(fact.blob.sha256) == fact.blob.size_bytes:
+            stored = ArtifactStored(
+                task_id=fact.task_id, result_id=fact.result_id, blob=fact.blob, name=rows.storable(fact.name)
+            )
+            unit.say(stored, message_id=derived("msg", "artifact-stored", fact.result_id))
+        else:
+            log.warning("result_has_no_bytes", result_id=fact.result_id, sha256=fact.blob.sha256)
+        if await rows.is_seal_waiting(store, fact.task_id):
+            unit.enqueue(SEAL, fact.task_id, {"task_id": fact.task_id})
+
+
+def handlers(blobs: BlobStore) -> Mapping[type[Message], Handler]:
+    """What is heard, and who hears it."""
+    return {
+        TaskSubmitted: on_task_announced,
+        TaskPlanned: on_task_announced,
+        **dict.fromkeys(STATES, on_task_changed),
+        PluginResultProduced: ResultRecorder(blobs).on_plugin_result_produced,
+        SealReport: do_seal_report,
+    }

@@ -1,0 +1,180 @@
+"""The service's own tables: every statement on them stands here."""
+
+from dataclasses import dataclass
+from datetime import datetime
+
+from asyncpg import Record
+
+from contracts.plugins import PluginResultProduced
+from contracts.results import ReportReady
+from contracts.scheduler import SealReport
+from services.chassis.store import Store
+from services.chassis.unit import Unit
+from services.results.domain.result import Result
+
+RESULTS_PER_TASK_MAX = 4096
+_SELECT = (
+    "SELECT position, result_id, task_id, attempt, stage, plugin, version, run_id, name, kind, media_type, sha256, "
+    "size_bytes, path, is_truncated, recorded_at FROM results "
+)
+TERMINAL = ("completed", "failed", "timed_out", "cancelled", "unserviceable")
+
+
+def storable(text: str) -> str:
+    """The text without NUL characters, which PostgreSQL cannot hold."""
+    return text.replace("\0", "\N{REPLACEMENT CHARACTER}")
+
+
+def remember_task(unit: Unit, task_id: str, owner: str) -> None:
+    """The task's owner is known."""
+    unit.execute(
+        "INSERT INTO tasks (task_id, owner, changed_at) VALUES ($1, $2, $3) "
+        "ON CONFLICT (task_id) DO UPDATE SET owner = excluded.owner",
+        task_id,
+        storable(owner),
+        unit.at,
+    )
+
+
+def remember_state(unit: Unit, task_id: str, state: str) -> None:
+    """The task is in that state; an ended one stays ended, whatever arrives late."""
+    unit.execute(
+        "INSERT INTO tasks (task_id, state, changed_at) VALUES ($1, $2, $3) ON CONFLICT (task_id) DO UPDATE "
+        "SET state = excluded.state, changed_at = excluded.changed_at WHERE tasks.state <> ALL($4::text[])",
+        task_id,
+        state,
+        unit.at,
+        list(TERMINAL),
+    )
+
+
+def remember_result(unit: Unit, fact: PluginResultProduced) -> None:
+    """The result is recorded; a second record of the same id changes nothing."""
+    unit.execute(
+        "INSERT INTO results (result_id, task_id, attempt, stage, plugin, version, run_id, name, kind, media_type, "
+        "sha256, size_bytes, path, is_truncated, recorded_at) "
+        "VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15) ON CONFLICT (result_id) DO NOTHING",
+        fact.result_id,
+        fact.task_id,
+        fact.attempt,
+        fact.stage,
+        fact.plugin,
+        storable(fact.version),
+        fact.run_id,
+        storable(fact.name),
+        fact.kind,
+        storable(fact.media_type),
+        fact.blob.sha256,
+        fact.blob.size_bytes,
+        None if fact.path is None else storable(fact.path),
+        fact.is_truncated,
+        unit.at,
+    )
+
+
+def remember_seal(unit: Unit, command: SealReport) -> None:
+    """The order is recorded. A later one for the same task takes its place, the waiting time counts from the first."""
+    unit.execute(
+        "INSERT INTO seals (task_id, command, ordered_at) VALUES ($1, $2, $3) "
+        "ON CONFLICT (task_id) DO UPDATE SET command = excluded.command",
+        command.task_id,
+        command.model_dump_json().encode(),
+        unit.at,
+    )
+
+
+def remember_report(unit: Unit, ready: ReportReady) -> None:
+    """The report is sealed: the first one stays."""
+    unit.execute(
+        "INSERT INTO reports (task_id, verdict, score, sha256, size_bytes, missing, sealed_at) "
+        "VALUES ($1, $2, $3, $4, $5, $6, $7) ON CONFLICT (task_id) DO NOTHING",
+        ready.task_id,
+        ready.verdict,
+        ready.score,
+        ready.report.sha256,
+        ready.report.size_bytes,
+        list(ready.missing_results),
+        unit.at,
+    )
+
+
+async def report_of(store: Store, task_id: str) -> ReportReady | None:
+    """The sealed report of a task, as it was announced."""
+    row = await store.fetchrow(
+        "SELECT verdict, score, sha256, size_bytes, missing FROM reports WHERE task_id = $1", task_id
+    )
+    if row is None:
+        return None
+    return ReportReady.model_validate(
+        {
+            "task_id": task_id,
+            "verdict": row["verdict"],
+            "score": row["score"],
+            "report": {"sha256": row["sha256"], "size_bytes": row["size_bytes"]},
+            "missing_results": row["missing"],
+        }
+    )
+
+
+async def is_seal_waiting(store: Store, task_id: str) -> bool:
+    """Whether a report was ordered and is not sealed."""
+    row = await store.fetchrow(
+        "SELECT 1 FROM seals WHERE task_id = $1 AND NOT EXISTS (SELECT FROM reports WHERE task_id = $1)", task_id
+    )
+    return row is not None
+
+
+async def results_named(store: Store, result_ids: tuple[str, ...]) -> list[Result]:
+    """Those of the results that are recorded, in the order in which they were."""
+    rows = await store.fetch(
+        _SELECT + "WHERE result_id = ANY($1::text[]) ORDER BY position LIMIT $2",
+        list(result_ids),
+        RESULTS_PER_TASK_MAX,
+    )
+    return [_result(row) for row in rows]
+
+
+async def result_of(store: Store, result_id: str) -> Result | None:
+    """One result."""
+    row = await store.fetchrow(_SELECT + "WHERE result_id = $1", result_id)
+    return None if row is None else _result(row)
+
+
+async def results_page(
+    store: Store, task_id: str, *, kinds: tuple[str, ...], after: int, limit: int
+) -> tuple[list[Result], int | None]:
+    """A page of a task's results, and where the next one begins."""
+    rows = await store.fetch(
+        _SELECT + "WHERE task_id = $1 AND kind = ANY($2::text[]) AND position > $3 ORDER BY position LIMIT $4",
+        task_id,
+        list(kinds),
+        after,
+        limit + 1,
+    )
+    page = rows[:limit]
+    return [_result(row) for row in page], (page[-1]["position"] if len(rows) > limit else None)
+
+
+def _result(row: Record) -> Result:
+    return Result(**{name: value for name, value in row.items() if name != "position"})
+
+
+@dataclass(frozen=True)
+class KnownTask:
+    """Whose a task is, and how far it is."""
+
+    owner: str | None
+    state: str
+    changed_at: datetime
+
+
+async def task_of(store: Store, task_id: str) -> KnownTask | None:
+    """What is known of the task itself."""
+    row = await store.fetchrow("SELECT owner, state, changed_at FROM tasks WHERE task_id = $1", task_id)
+    return None if row is None else KnownTask(**row)
+
+
+async def seal_of(store: Store, task_id: str) -> tuple[SealReport, datetime] | None:
+    """The order to seal, and since when it stands."""
+    row = await store.fetchrow("SELECT command, ordered_at FROM seals WHERE task_id = $1", task_id)
+    return None if row is None else (SealReport.model_validate_json(row["command"]), row["ordered_at"])
