@@ -1,0 +1,101 @@
+"""Takes one entry out of a ZIP archive. Hostile bytes: read only in the sandbox, one entry, counted while it unpacks.
+
+Nothing is written under a name that the archive gives, and no entry but the chosen one is unpacked. Sizes that the
+archive states are not believed: the bytes that come out are counted.
+"""
+
+import zipfile
+import zlib
+from pathlib import Path
+from typing import Any
+
+import pyzipper
+
+from malbox.sdk import Context, PluginFailure
+
+ENTRIES_MAX = 10_000
+LISTED_MAX = 200
+NAMED_IN_MESSAGE_MAX = 20
+NAME_MAX_CHARS = 200
+ENTRY_MAX_BYTES = 256 * 1024 * 1024
+RATIO_MAX = 1_100  # deflate cannot exceed 1032:1 (zlib's technical notes); more means overlapping or forged entries
+CHUNK_BYTES = 1024 * 1024
+CUSTOMARY_PASSWORD = "infected"  # noqa: S105 - what the field agrees on, so that scanners let samples pass
+IS_ENCRYPTED = 0x1
+
+
+def run(context: Context) -> None:
+    """The results `archive` and `entry` are emitted. Raises PluginFailure saying what the submitter can change."""
+    try:
+        with pyzipper.AESZipFile(context.sample) as archive:
+            entries = [entry for entry in archive.infolist() if not entry.is_dir()]
+            chosen = choose(entries, context.config.get("entry") or "")
+            context.emit_json("archive", listing(entries, chosen))
+            target = context.scratch / "entry"
+            extract(archive, chosen, context.config.get("password") or "", target)
+    except PluginFailure:
+        raise
+    except Exception as error:  # the library meets hostile bytes with whatever comes: OSError, struct.error, KeyError
+        raise PluginFailure(f"the archive cannot be read: {error}") from error
+    context.emit_file("entry", target)
+
+
+def choose(entries: list[Any], wanted: str) -> Any:
+    """The entry asked for, or the only one. Raises PluginFailure naming what there is."""
+    if not 0 < len(entries) <= ENTRIES_MAX:
+        raise PluginFailure(f"the archive has {len(entries)} files; between 1 and {ENTRIES_MAX} are read")
+    names = ", ".join(display(entry.filename) for entry in entries[:NAMED_IN_MESSAGE_MAX])
+    more = f" and {len(entries) - NAMED_IN_MESSAGE_MAX} more" if len(entries) > NAMED_IN_MESSAGE_MAX else ""
+    if wanted:
+        found = next((entry for entry in entries if entry.filename == wanted), None)
+        if found is None:
+            raise PluginFailure(f"the archive has no entry {display(wanted)}; it has: {names}{more}")
+        return found
+    if len(entries) > 1:
+        raise PluginFailure(f"the archive has several files; name one as archive_entry: {names}{more}")
+    return entries[0]
+
+
+def listing(entries: list[Any], chosen: Any) -> dict[str, Any]:
+    """What the archive says it holds."""
+    return {
+        "count": len(entries),
+        "chosen": display(chosen.filename),
+        "is_truncated": len(entries) > LISTED_MAX,
+        "entries": [
+            {
+                "name": display(entry.filename),
+                "size_bytes": int(entry.file_size),
+                "is_encrypted": bool(entry.flag_bits & IS_ENCRYPTED),
+            }
+            for entry in entries[:LISTED_MAX]
+        ],
+    }
+
+
+def extract(archive: Any, entry: Any, password: str, target: Path) -> None:
+    """The entry's bytes are in `target`. Raises PluginFailure for a wrong password or a budget that is used up."""
+    is_encrypted = bool(entry.flag_bits & IS_ENCRYPTED)
+    secret = (password or CUSTOMARY_PASSWORD).encode() if is_encrypted else None
+    try:
+        with archive.open(entry, pwd=secret) as source, target.open("wb") as sink:
+            _copy(source, sink, entry.compress_size)
+    except (RuntimeError, zipfile.BadZipFile, pyzipper.BadZipFile, zlib.error) as error:
+        if is_encrypted:
+            raise PluginFailure("wrong archive password") from error
+        raise PluginFailure(f"the archive is damaged: {error}") from error
+
+
+def _copy(source: Any, sink: Any, packed_bytes: int) -> None:
+    limit = min(ENTRY_MAX_BYTES, max(packed_bytes, 1) * RATIO_MAX)
+    written = 0
+    while chunk := source.read(CHUNK_BYTES):
+        written += len(chunk)
+        if written > limit:
+            raise PluginFailure(f"the entry unpacks to more than {limit} bytes")
+        sink.write(chunk)
+
+
+def display(name: str) -> str:
+    """The name for a reader: printable and bounded. It is never used as a path."""
+    return "".join(c if c.isprintable() else "\N{REPLACEMENT CHARACTER}" for c in name[:NAME_MAX_CHARS])
