@@ -39,6 +39,7 @@ FACTS: tuple[type[Message], ...] = (
     plugins.PluginResultProduced,
     plugins.SampleStarted,
     plugins.SampleExited,
+    plugins.ObservationEnded,
     plugins.GuestConnected,
     plugins.GuestLost,
     results.ArtifactStored,

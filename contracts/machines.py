@@ -13,6 +13,9 @@ from contracts.submission import Platform, Route
 Acceleration = Literal["kvm", "tcg", "none"]
 
 
+ExpiryCause = Literal["deadline", "guest_lost", "not_prepared"]
+
+
 class GuestEndpoint(BaseModel):
     """Where the agent of one incarnation listens, and how a caller proves that it reached that one."""
 
@@ -89,6 +92,7 @@ class MachineLeased(MachineFact):
     lease: LeaseRef
     endpoint: GuestEndpoint
     platform: Platform
+    acceleration: Acceleration = "none"
     hard_deadline_at: datetime
 
 
@@ -107,6 +111,7 @@ class LeaseExpired(MachineFact):
     WHAT: ClassVar[str] = "lease-expired"
     task_id: TaskId
     lease_id: LeaseId
+    cause: ExpiryCause
     reason: str
 
 

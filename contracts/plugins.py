@@ -184,6 +184,14 @@ class SampleExited(StageFact):
     signal: int | None = None
 
 
+class ObservationEnded(StageFact):
+    """Watching is over, by the named rule; evidence is being collected."""
+
+    THING: ClassVar[str] = "observation"
+    WHAT: ClassVar[str] = "ended"
+    ended_by: EndedBy
+
+
 class GuestConnected(StageFact):
     """The agent of the lease was reached and proven."""
 

@@ -7,7 +7,7 @@ from pydantic import Field
 
 from contracts.envelope import Command, Message
 from contracts.ids import LeaseId, MachineId, ResultId, SubmissionId, TaskId
-from contracts.machines import GuestEndpoint, LeaseRef
+from contracts.machines import Acceleration, GuestEndpoint, LeaseRef
 from contracts.planning import EndedBy, Plan, PlannedStage
 from contracts.plugins import RunError
 from contracts.submission import AnalysisRequest, Platform, Route, SampleRef
@@ -167,6 +167,7 @@ class GuestAssignment(Message):
     lease: LeaseRef
     endpoint: GuestEndpoint
     platform: Platform
+    acceleration: Acceleration = "none"
     hard_deadline_at: datetime
 
 

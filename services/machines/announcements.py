@@ -26,6 +26,7 @@ def _attested(_event: Any, machine: Machine, of: dict[str, Any]) -> Iterable[Mes
             lease=machine.lease,
             endpoint=machine.endpoint,
             platform=machine.spec.platform,
+            acceleration=machine.acceleration,
             hard_deadline_at=machine.hard_deadline_at,
         )
 
@@ -36,7 +37,9 @@ def _released(event: Machine.Released, _machine: Machine, of: dict[str, Any]) ->
 
 
 def _expired(event: Machine.LeaseExpired, _machine: Machine, of: dict[str, Any]) -> Iterable[Message]:
-    yield public.LeaseExpired(**of, task_id=event.task_id, lease_id=event.lease_id, reason=event.reason)
+    yield public.LeaseExpired(
+        **of, task_id=event.task_id, lease_id=event.lease_id, cause=event.cause, reason=event.reason
+    )
     yield public.MachineReverting(**of, task_id=event.task_id, reason=event.reason)
 
 

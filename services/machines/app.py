@@ -1,6 +1,6 @@
 """Use cases: an aggregate, a wish, an outcome. Each records what happened and the work that follows from it."""
 
-from contracts.machines import LeaseRefused, MachineRegistered
+from contracts.machines import ExpiryCause, LeaseRefused, MachineLeased, MachineRegistered
 from contracts.scheduler import LeaseMachine, ReleaseMachine
 from services.chassis.unit import Unit
 from services.machines.domain.machine import Machine, NotPossible
@@ -58,6 +58,8 @@ def lease(unit: Unit, machine: Machine | None, command: LeaseMachine) -> None:
         return
     if machine.pending_events:
         record(unit, machine)
+    else:
+        _repeat_grant(unit, machine)
 
 
 def release(unit: Unit, machine: Machine | None, command: ReleaseMachine) -> None:
@@ -67,10 +69,10 @@ def release(unit: Unit, machine: Machine | None, command: ReleaseMachine) -> Non
         record(unit, machine)
 
 
-def expire(unit: Unit, machine: Machine, lease_id: str, reason: str) -> None:
+def expire(unit: Unit, machine: Machine, lease_id: str, cause: ExpiryCause, reason: str) -> None:
     """The lease is over without its owner; a lease that is not current has no effect."""
     if machine.lease_id == lease_id:
-        machine.expire_lease(lease_id, reason, unit.at)
+        machine.expire_lease(lease_id, cause, reason, unit.at)
         record(unit, machine)
 
 
@@ -78,6 +80,23 @@ def rebuild(unit: Unit, machine: Machine, reason: str) -> None:
     """A quarantined machine is built again by an operator's word. Raises NotPossible."""
     machine.start_provisioning(reason, unit.at)
     record(unit, machine)
+
+
+def _repeat_grant(unit: Unit, machine: Machine) -> None:
+    """The order was carried out before: its outcome is said again, should the first word have been lost."""
+    if machine.lease and machine.task_id and machine.endpoint and machine.hard_deadline_at:
+        unit.say(
+            MachineLeased(
+                machine_id=machine.machine_id,
+                epoch=machine.epoch,
+                task_id=machine.task_id,
+                lease=machine.lease,
+                endpoint=machine.endpoint,
+                platform=machine.spec.platform,
+                acceleration=machine.acceleration,
+                hard_deadline_at=machine.hard_deadline_at,
+            )
+        )
 
 
 def _refuse(unit: Unit, machine: Machine | None, command: LeaseMachine, reason: str) -> None:

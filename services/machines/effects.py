@@ -129,7 +129,7 @@ class Effects:
         async def decide(unit: Unit) -> None:
             machine = await context.store.load(Machine, Machine.stream(item.payload["machine_id"]))
             if machine is not None:
-                app.expire(unit, machine, item.payload["lease_id"], "the lease reached its hard deadline")
+                app.expire(unit, machine, item.payload["lease_id"], "deadline", "the lease reached its hard deadline")
 
         await context.commit(decide, finish=True)
 
@@ -148,7 +148,9 @@ class Effects:
     async def give_up_preparing(self, item: WorkItem, context: WorkContext, error: Exception) -> None:
         """The guest could not be made ready for its lease: the attempt failed, the machine is cleaned."""
         reason = f"the guest could not be prepared: {error}"
-        await self._record(item, context, lambda fresh, unit: fresh.expire_lease(fresh.lease_id or "", reason, unit.at))
+        await self._record(
+            item, context, lambda fresh, unit: fresh.expire_lease(fresh.lease_id or "", "not_prepared", reason, unit.at)
+        )
 
     async def _evidence(self, machine: Machine, incarnation: Incarnation) -> dict[str, str]:
         authority = await self._authorities.load(machine.machine_id)

@@ -5,6 +5,7 @@ ended is over; a domain of ours that no record knows is destroyed; any other dom
 """
 
 import asyncio
+
 import structlog
 
 from services.chassis.errors import MalboxError
@@ -77,7 +78,7 @@ class Reconciler:
             machine.drift(reason, unit.at)
             app.record(unit, machine)
         else:
-            app.expire(unit, machine, machine.lease_id or "", reason)
+            app.expire(unit, machine, machine.lease_id or "", "guest_lost", reason)
         try:
             await self._runtime.store.commit(unit)
         except Conflict:

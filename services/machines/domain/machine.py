@@ -7,7 +7,7 @@ from uuid import UUID
 from eventsourcing.domain import Aggregate
 
 from contracts.ids import derived, uuid_of
-from contracts.machines import Acceleration, GuestEndpoint, LeaseRef, MachineSummary
+from contracts.machines import Acceleration, ExpiryCause, GuestEndpoint, LeaseRef, MachineSummary
 from services.machines.domain.lifecycle import NEW_EPOCH, State, successor
 from services.machines.domain.spec import MachineSpec
 
@@ -160,6 +160,7 @@ class Machine(Aggregate):
         TOPIC: ClassVar[str] = "machine:lease-expired"
         task_id: str
         lease_id: str
+        cause: ExpiryCause
         reason: str
 
         def keep(self, aggregate: "Machine") -> None:
@@ -305,11 +306,11 @@ class Machine(Aggregate):
             raise NotPossible(f"{lease_id} is not the current lease of {self.machine_id}")
         self._happen(self.Released, at, task_id=self.task_id, lease_id=lease_id)
 
-    def expire_lease(self, lease_id: str, reason: str, at: datetime) -> None:
+    def expire_lease(self, lease_id: str, cause: ExpiryCause, reason: str, at: datetime) -> None:
         """The lease is over without its owner. Raises NotPossible when it is not the current lease."""
         if lease_id != self.lease_id:
             raise NotPossible(f"{lease_id} is not the current lease of {self.machine_id}")
-        self._happen(self.LeaseExpired, at, task_id=self.task_id, lease_id=lease_id, reason=reason)
+        self._happen(self.LeaseExpired, at, task_id=self.task_id, lease_id=lease_id, cause=cause, reason=reason)
 
     def drift(self, reason: str, at: datetime) -> None:
         """Somebody changed what stands ready; it is cleaned."""

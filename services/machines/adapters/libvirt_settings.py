@@ -1,0 +1,18 @@
+"""Settings of the libvirt adapter; part of the machines service's settings file."""
+
+from pathlib import Path
+
+from pydantic import BaseModel, ConfigDict, Field
+
+
+class LibvirtSettings(BaseModel):
+    """Where the hypervisor is, and where machines are kept. Times bound one call each."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    uri: str = Field(description="of the libvirt daemon, such as qemu:///session?socket=/path/libvirt-sock")
+    images_dir: Path = Field(description="built images, one entry per image name; read only")
+    machines_dir: Path = Field(description="snapshots, overlays and fences; owned by the user that runs this service")
+    emulator: Path = Path("/usr/bin/qemu-system-x86_64")
+    call_timeout_s: float = Field(default=60, gt=0, le=600)
+    boot_timeout_s: float = Field(default=180, gt=0, le=1800)

@@ -1,0 +1,200 @@
+"""Messages in, one use case each."""
+
+from typing import Any
+
+from contracts import intake, machines, plugins, results
+from contracts.envelope import Message
+from contracts.ids import uuid_of
+from contracts.scheduler import ReleaseMachine
+from services.chassis.bus import Handler
+from services.chassis.errors import TransientError
+from services.chassis.store import Store
+from services.chassis.unit import Unit
+from services.scheduler import tables
+from services.scheduler.app import dispatch_wanted, record, start
+from services.scheduler.domain.task import NotPossible, Task
+
+
+async def load(store: Store, task_id: str) -> Task:
+    """The task. Raises TransientError when its submission has not been heard of yet."""
+    task = await store.load(Task, uuid_of(task_id))
+    if task is None:
+        raise TransientError(f"no task {task_id} is known yet")
+    return task
+
+
+async def on_task_submitted(fact: intake.TaskSubmitted, unit: Unit, store: Store) -> None:
+    """A task begins; hearing it twice changes nothing."""
+    if await store.load(Task, uuid_of(fact.task_id)) is None:
+        start(unit, fact, await tables.catalogue(store), await tables.pool(store))
+
+
+async def on_task_cancellation_requested(fact: intake.TaskCancellationRequested, unit: Unit, store: Store) -> None:
+    """The task is to end."""
+    task = await load(store, fact.task_id)
+    try:
+        task.cancel(fact.by, fact.reason, unit.at)
+    except NotPossible:
+        return
+    record(unit, task)
+
+
+async def on_plugin_registered(fact: plugins.PluginRegistered, unit: Unit, _store: Store) -> None:
+    """The plugin may be planned."""
+    tables.keep_plugin(unit, fact.manifest)
+
+
+async def on_plugin_removed(fact: plugins.PluginRemoved, unit: Unit, _store: Store) -> None:
+    """The plugin may no longer be planned."""
+    unit.execute("DELETE FROM catalogue WHERE name = $1", fact.name)
+
+
+async def on_machine_registered(fact: machines.MachineRegistered, unit: Unit, _store: Store) -> None:
+    """The machine is known."""
+    tables.keep_machine(unit, fact.machine, epoch=fact.epoch, is_ready=fact.state == "ready")
+    dispatch_wanted(unit)
+
+
+async def on_machine_reverted(fact: machines.MachineReverted, unit: Unit, store: Store) -> None:
+    """The machine is to be had, and the task that used it is done with it."""
+    tables.keep_machine(unit, fact.machine, epoch=fact.epoch, is_ready=True)
+    await _machine_left(fact.task_id, fact.machine_id, "clean", unit, store)
+    dispatch_wanted(unit)
+
+
+async def on_machine_quarantined(fact: machines.MachineQuarantined, unit: Unit, store: Store) -> None:
+    """The machine is out of the pool, and the task that used it is done with it."""
+    tables.mark_not_ready(unit, fact.machine_id, epoch=fact.epoch)
+    await _machine_left(fact.task_id, fact.machine_id, "quarantined", unit, store)
+
+
+async def on_machine_unavailable(
+    fact: machines.MachineReverting | machines.MachineDrifted, unit: Unit, _store: Store
+) -> None:
+    """The machine is not to be had."""
+    tables.mark_not_ready(unit, fact.machine_id, epoch=fact.epoch)
+
+
+async def on_machine_retired(fact: machines.MachineRetired, unit: Unit, _store: Store) -> None:
+    """The machine is gone."""
+    tables.mark_not_ready(unit, fact.machine_id, epoch=fact.epoch, is_retired=True)
+
+
+async def on_machine_leased(fact: machines.MachineLeased, unit: Unit, store: Store) -> None:
+    """The task has its machine; one that has no use for it gives it back."""
+    task = await load(store, fact.task_id)
+    if task.is_over:
+        unit.say(
+            ReleaseMachine(
+                task_id=task.task_id,
+                machine_id=fact.machine_id,
+                host=task.machine_host,
+                lease_id=fact.lease.lease_id,
+                epoch=fact.epoch,
+            )
+        )
+        return
+    task.grant(fact, unit.at)
+    record(unit, task)
+
+
+async def on_lease_refused(fact: machines.LeaseRefused, unit: Unit, store: Store) -> None:
+    """The task waits for another machine."""
+    tables.mark_not_ready(unit, fact.machine_id, epoch=fact.epoch)
+    task = await load(store, fact.task_id)
+    task.refuse_match(fact.operation_id, fact.reason, unit.at)
+    record(unit, task)
+
+
+async def on_lease_expired(fact: machines.LeaseExpired, unit: Unit, store: Store) -> None:
+    """The task lost its machine."""
+    task = await load(store, fact.task_id)
+    task.lose_machine(fact, unit.at)
+    record(unit, task)
+
+
+async def on_observation_ended(fact: plugins.ObservationEnded, unit: Unit, store: Store) -> None:
+    """Watching is over."""
+    task = await load(store, fact.task_id)
+    task.end_observation(fact.attempt, fact.ended_by, unit.at)
+    record(unit, task)
+
+
+async def on_stage_completed(fact: plugins.PluginStageCompleted, unit: Unit, store: Store) -> None:
+    """The stage ran."""
+    task = await load(store, fact.task_id)
+    task.end_stage(
+        fact.stage,
+        fact.attempt,
+        at=unit.at,
+        result_ids=fact.result_ids,
+        errors=fact.errors,
+        ended_by=fact.ended_by,
+    )
+    record(unit, task)
+
+
+async def on_stage_failed(fact: plugins.PluginStageFailed, unit: Unit, store: Store) -> None:
+    """The stage could not be done."""
+    task = await load(store, fact.task_id)
+    task.end_stage(
+        fact.stage,
+        fact.attempt,
+        at=unit.at,
+        reason=fact.reason,
+        is_failed=True,
+        is_retryable=fact.is_retryable,
+        result_ids=fact.result_ids,
+        errors=fact.errors,
+        ended_by=fact.ended_by,
+    )
+    record(unit, task)
+
+
+async def on_report_ready(fact: results.ReportReady, unit: Unit, store: Store) -> None:
+    """The report can be read."""
+    task = await load(store, fact.task_id)
+    task.seal(fact.verdict, fact.score, unit.at)
+    record(unit, task)
+
+
+async def on_progress(fact: Any, unit: Unit, _store: Store) -> None:
+    """Something worth showing happened inside a stage."""
+    details = fact.model_dump(mode="json", exclude={"task_id"})
+    tables.keep_fact(unit, fact.task_id, fact.type_name(), details)
+
+
+async def _machine_left(task_id: str | None, machine_id: str, condition: str, unit: Unit, store: Store) -> None:
+    if task_id is None:
+        return
+    task = await store.load(Task, uuid_of(task_id))
+    if task is not None:
+        task.machine_left(machine_id, condition, unit.at)
+        record(unit, task)
+
+
+HANDLERS: dict[type[Message], Handler] = {
+    intake.TaskSubmitted: on_task_submitted,
+    intake.TaskCancellationRequested: on_task_cancellation_requested,
+    plugins.PluginRegistered: on_plugin_registered,
+    plugins.PluginRemoved: on_plugin_removed,
+    machines.MachineRegistered: on_machine_registered,
+    machines.MachineReverted: on_machine_reverted,
+    machines.MachineQuarantined: on_machine_quarantined,
+    machines.MachineReverting: on_machine_unavailable,
+    machines.MachineDrifted: on_machine_unavailable,
+    machines.MachineRetired: on_machine_retired,
+    machines.MachineLeased: on_machine_leased,
+    machines.LeaseRefused: on_lease_refused,
+    machines.LeaseExpired: on_lease_expired,
+    plugins.ObservationEnded: on_observation_ended,
+    plugins.PluginStageCompleted: on_stage_completed,
+    plugins.PluginStageFailed: on_stage_failed,
+    plugins.PluginStarted: on_progress,
+    plugins.PluginFinished: on_progress,
+    plugins.GuestConnected: on_progress,
+    plugins.GuestLost: on_progress,
+    plugins.SampleStarted: on_progress,
+    plugins.SampleExited: on_progress,
+    results.ReportReady: on_report_ready,
+}

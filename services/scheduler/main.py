@@ -1,0 +1,30 @@
+"""What is plugged into what in the scheduler."""
+
+from services.chassis.run import Runtime, Service
+from services.scheduler import dispatch, tables
+from services.scheduler.adapters.audit import AuditStream
+from services.scheduler.api import router
+from services.scheduler.app import dispatch_wanted
+from services.scheduler.handlers import HANDLERS
+from services.scheduler.live import Live
+
+MIGRATIONS = (tables.MIGRATION,)
+
+
+async def compose(runtime: Runtime) -> Service:
+    """The service."""
+    live = Live()
+    runtime.store.on_commit(live.on_commit)
+
+    async def on_start() -> None:
+        unit = runtime.unit()
+        dispatch_wanted(unit)
+        await runtime.store.commit(unit)
+
+    return Service(
+        handlers=HANDLERS,
+        projections=(tables.tasks_projection(),),
+        runners=(dispatch.RUNNER,),
+        routers=(router(runtime, live, AuditStream(runtime.settings.amqp_url)),),
+        on_start=on_start,
+    )

@@ -1,0 +1,1 @@
+"""Choices of the scheduler as pure functions of data."""

@@ -1,0 +1,80 @@
+"""Server-sent events (WHATWG HTML, section 9.2): the state first, then every change; comments keep it alive."""
+
+import asyncio
+import json
+from collections.abc import AsyncIterator
+from typing import Any
+
+import orjson
+from fastapi import Request
+
+from contracts.ids import uuid_of
+from services.chassis.http import Identity
+from services.chassis.store import Store
+from services.scheduler.domain.task import Task
+from services.scheduler.live import Live
+from services.scheduler.view import shown
+
+KEEP_ALIVE_S = 10.0
+FACTS_MAX = 500
+
+
+def event(name: str, data: Any) -> bytes:
+    """One event on the wire. JSON has no raw line break, so one `data:` line is enough."""
+    return b"event: " + name.encode() + b"\ndata: " + orjson.dumps(data) + b"\n\n"
+
+
+async def task_changes(store: Store, live: Live, task_id: str, request: Request) -> AsyncIterator[bytes]:
+    """The task's JSON at each change and its stages' facts, until it is over."""
+    version, position = 0, 0
+    with live.listening() as hints:
+        while not await request.is_disconnected():
+            position, facts = await _facts(store, task_id, position)
+            for fact in facts:
+                yield event("fact", fact)
+            task = await store.load(Task, uuid_of(task_id))
+            if task is not None and task.version > version:
+                version = task.version
+                yield event("task", shown(task))
+                if task.is_over:
+                    return
+            if not await _hinted(hints, task_id):
+                yield b": alive\n\n"
+
+
+async def all_changes(store: Store, live: Live, caller: Identity, request: Request) -> AsyncIterator[bytes]:
+    """The JSON of each task that changes, from now on."""
+    yield b": listening\n\n"
+    with live.listening() as hints:
+        while not await request.is_disconnected():
+            try:
+                task_id = await asyncio.wait_for(hints.get(), KEEP_ALIVE_S)
+            except TimeoutError:
+                yield b": alive\n\n"
+                continue
+            task = await store.load(Task, uuid_of(task_id))
+            if task is not None and caller.may_see(task.owner):
+                yield event("task", shown(task))
+
+
+async def _hinted(hints: asyncio.Queue[str], task_id: str) -> bool:
+    """Waits for a hint at the task; False when none came in time."""
+    try:
+        async with asyncio.timeout(KEEP_ALIVE_S):
+            while await hints.get() != task_id:
+                pass
+    except TimeoutError:
+        return False
+    return True
+
+
+async def _facts(store: Store, task_id: str, after: int) -> tuple[int, list[dict[str, Any]]]:
+    rows = await store.fetch(
+        "SELECT position, at, type, details::text AS details FROM task_facts "
+        "WHERE task_id = $1 AND position > $2 ORDER BY position LIMIT $3",
+        task_id,
+        after,
+        FACTS_MAX,
+    )
+    facts = [{"type": row["type"], "at": row["at"], **json.loads(row["details"])} for row in rows]
+    return (rows[-1]["position"] if rows else after), facts

@@ -1,0 +1,151 @@
+"""The scheduler's own rows: what is known of others, who waits, and what is shown of a task."""
+
+import orjson
+
+from contracts.machines import MachineSummary
+from contracts.plugins import PluginManifest
+from services.chassis.projections import Projection, Recorded
+from services.chassis.store import Connection, Store
+from services.chassis.unit import Unit
+from services.scheduler.domain.lifecycle import successor
+from services.scheduler.domain.task import Task
+
+MIGRATION = """
+CREATE TABLE catalogue (name text PRIMARY KEY, manifest jsonb NOT NULL);
+CREATE TABLE pool (
+    machine_id text PRIMARY KEY, host text NOT NULL, profile text NOT NULL, platform text NOT NULL,
+    routes text[] NOT NULL, summary jsonb NOT NULL, is_ready boolean NOT NULL, epoch integer NOT NULL,
+    is_retired boolean NOT NULL DEFAULT false
+);
+CREATE TABLE queue (
+    task_id text PRIMARY KEY, profile text NOT NULL, machine_id text, route text NOT NULL, priority integer NOT NULL,
+    queued_at timestamptz NOT NULL
+);
+CREATE INDEX queue_in_order ON queue (profile, priority DESC, queued_at);
+CREATE TABLE task_rows (
+    stream uuid PRIMARY KEY, task_id text NOT NULL UNIQUE, submission_id text NOT NULL, owner text NOT NULL,
+    sample_name text NOT NULL, sha256 text NOT NULL, profile text NOT NULL, state text NOT NULL,
+    since timestamptz NOT NULL, submitted_at timestamptz NOT NULL, verdict text, score integer
+);
+CREATE INDEX task_rows_by_age ON task_rows (submitted_at DESC, task_id DESC);
+CREATE TABLE task_facts (
+    position bigint GENERATED ALWAYS AS IDENTITY PRIMARY KEY, task_id text NOT NULL, at timestamptz NOT NULL,
+    type text NOT NULL, details jsonb NOT NULL
+);
+CREATE INDEX task_facts_by_task ON task_facts (task_id, position);
+"""
+
+
+async def catalogue(store: Store) -> dict[str, PluginManifest]:
+    """Every plugin that may be planned, by name."""
+    rows = await store.fetch("SELECT name, manifest::text AS manifest FROM catalogue")
+    return {row["name"]: PluginManifest.model_validate_json(row["manifest"]) for row in rows}
+
+
+async def pool(store: Store) -> list[MachineSummary]:
+    """Every machine that is known and not retired."""
+    rows = await store.fetch("SELECT summary::text AS summary FROM pool WHERE NOT is_retired ORDER BY machine_id")
+    return [MachineSummary.model_validate_json(row["summary"]) for row in rows]
+
+
+def keep_plugin(unit: Unit, manifest: PluginManifest) -> None:
+    """The plugin may be planned."""
+    unit.execute(
+        "INSERT INTO catalogue VALUES ($1, $2) ON CONFLICT (name) DO UPDATE SET manifest = excluded.manifest",
+        manifest.name,
+        manifest.model_dump_json(),
+    )
+
+
+def keep_machine(unit: Unit, machine: MachineSummary, *, epoch: int, is_ready: bool) -> None:
+    """The machine is known; an older word about it than the last changes nothing."""
+    unit.execute(
+        "INSERT INTO pool VALUES ($1, $2, $3, $4, $5, $6, $7, $8) ON CONFLICT (machine_id) DO UPDATE SET "
+        "host = excluded.host, profile = excluded.profile, platform = excluded.platform, routes = excluded.routes, "
+        "summary = excluded.summary, is_ready = excluded.is_ready, epoch = excluded.epoch, is_retired = false "
+        "WHERE pool.epoch <= excluded.epoch",
+        machine.machine_id,
+        machine.host,
+        machine.profile,
+        machine.platform,
+        list(machine.routes),
+        machine.model_dump_json(),
+        is_ready,
+        epoch,
+    )
+
+
+def mark_not_ready(unit: Unit, machine_id: str, *, epoch: int, is_retired: bool = False) -> None:
+    """The machine is not to be had until somebody says that it is."""
+    unit.execute(
+        "UPDATE pool SET is_ready = false, is_retired = is_retired OR $3, epoch = greatest(epoch, $2) "
+        "WHERE machine_id = $1 AND epoch <= $2",
+        machine_id,
+        epoch,
+        is_retired,
+    )
+
+
+def sync_queue(unit: Unit, task: Task) -> None:
+    """The task's place in the queue is what its state says."""
+    if task.state == "queued":
+        unit.execute(
+            "INSERT INTO queue VALUES ($1, $2, $3, $4, $5, $6) ON CONFLICT DO NOTHING",
+            task.task_id,
+            task.request.profile,
+            task.request.machine,
+            task.request.route,
+            task.request.priority,
+            task.created_on,
+        )
+    else:
+        unit.execute("DELETE FROM queue WHERE task_id = $1", task.task_id)
+
+
+def keep_fact(unit: Unit, task_id: str, kind: str, details: dict[str, object]) -> None:
+    """The fact is part of what is shown of the task."""
+    unit.execute(
+        "INSERT INTO task_facts (task_id, at, type, details) VALUES ($1, $2, $3, $4)",
+        task_id,
+        unit.at,
+        kind,
+        orjson.dumps(details).decode(),
+    )
+
+
+async def apply(recorded: Recorded, connection: Connection) -> None:
+    """One event moves its task's row."""
+    event = recorded.event
+    name = type(event).__name__
+    if name == "Submitted":
+        asked = event.submission
+        await connection.execute(
+            "INSERT INTO task_rows VALUES ($1,$2,$3,$4,$5,$6,$7,'submitted',$8,$8) ON CONFLICT DO NOTHING",
+            recorded.stream,
+            asked["task_id"],
+            asked["submission_id"],
+            asked["owner"],
+            asked["sample"]["name"],
+            asked["sample"]["blob"]["sha256"],
+            asked["request"]["profile"],
+            event.timestamp,
+        )
+        return
+    row = await connection.fetchrow("SELECT state FROM task_rows WHERE stream = $1", recorded.stream)
+    if row is None:
+        return
+    state = successor(row["state"], name) or row["state"]
+    await connection.execute(
+        "UPDATE task_rows SET state = $2, since = CASE WHEN state = $2 THEN since ELSE $3 END, "
+        "verdict = coalesce($4, verdict), score = coalesce($5, score) WHERE stream = $1",
+        recorded.stream,
+        state,
+        event.timestamp,
+        getattr(event, "verdict", None),
+        getattr(event, "score", None),
+    )
+
+
+def tasks_projection() -> Projection:
+    """The list of tasks."""
+    return Projection("tasks", ("task_rows",), apply)

@@ -1,0 +1,42 @@
+"""A task as the API shows it."""
+
+from typing import Any
+
+from contracts.limits import ATTEMPTS_MAX
+from services.scheduler.domain.task import Task
+
+
+def shown(task: Task) -> dict[str, Any]:
+    """The task's JSON: state with since-when and why, the machine's condition apart from the report's, and history."""
+    return {
+        "task_id": task.task_id,
+        "submission_id": task.submission_id,
+        "owner": task.owner,
+        "sample": {
+            "sha256": task.sample.blob.sha256,
+            "size_bytes": task.sample.blob.size_bytes,
+            "name": task.sample.name,
+        },
+        "state": task.state,
+        "state_since": task.state_since,
+        "why": "" if task.is_over and not task.outcome_reason else task.outcome_reason or task.why,
+        "attempts": task.attempts,
+        "attempts_max": ATTEMPTS_MAX,
+        "machine_id": task.ran_on.lease.machine_id if task.ran_on else task.machine_id,
+        "machine": task.machine,
+        "report_ready_at": task.report_ready_at,
+        "verdict": task.verdict,
+        "score": task.score,
+        "ended_by": task.ended_by,
+        "outcome_reason": task.outcome_reason,
+        "stages": [
+            {"name": name, "state": state, "since": task.stage_since.get(name)} for name, state in task.stages.items()
+        ],
+        "request": task.request.model_dump(mode="json"),
+        "plan": task.plan.model_dump(mode="json"),
+        "errors": [error.model_dump(mode="json") for error in task.errors],
+        "history": [
+            *({"state": state, "at": at, "why": why} for state, at, why in task.history),
+            {"state": task.state, "at": task.state_since, "why": task.why},
+        ],
+    }
