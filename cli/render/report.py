@@ -1,0 +1,185 @@
+"""The whole report on a terminal, what matters most first."""
+
+from typing import Any
+
+from rich.console import Group, RenderableType
+from rich.panel import Panel
+from rich.text import Text
+
+from cli.render.conduct import files, network, processes, timeline
+from cli.render.escape import safe
+from cli.render.layout import facts, grid, items_of, more, number_of, object_of, part, size, texts_of
+from cli.render.sections import sections
+
+STYLES = {"malicious": "bold white on red", "suspicious": "bold black on yellow", "benign": "bold white on green"}
+MEANINGS = {
+    "malicious": "what was found is what malware does",
+    "suspicious": "some of what was found is what malware does",
+    "benign": "it was seen running, and nothing that counts was found",
+    "unknown": "too little was found, and it was not seen running: this says nothing about the sample",
+}
+ENDINGS = {
+    "sample_exit": "the sample and all its children ended",
+    "window": "the time asked for was over",
+    "timeout": "the hard limit was reached",
+    "plugin": "a plugin ended it",
+    "cancelled": "somebody cancelled it",
+    "guest_lost": "the guest no longer answered",
+}
+REASONS_SHOWN_MAX = 20
+MATCHES_SHOWN_MAX = 20
+INDICATORS_SHOWN_MAX = 40
+ERRORS_SHOWN_MAX = 30
+
+
+def render_report(report: dict[str, Any]) -> RenderableType:
+    """The report as rich text. Every string in it is escaped, whoever it came from."""
+    parts = (
+        _verdict(report),
+        _errors(report),
+        _sample(report),
+        _run(report),
+        processes(report),
+        timeline(report),
+        network(report),
+        files(report),
+        _matches(report),
+        _techniques(report),
+        _indicators(report),
+        sections(report),
+        _footer(report),
+    )
+    return Group(*(one for one in parts if one is not None))
+
+
+def _verdict(report: dict[str, Any]) -> RenderableType:
+    verdict = str(report.get("verdict", "unknown"))
+    headline = Text.assemble(
+        safe(f" {verdict.upper()} ", style=STYLES.get(verdict, "bold black on white")),
+        (f"  {number_of(report, 'score')}/100", "bold"),
+        (f"  {MEANINGS.get(verdict, '')}", ""),
+    )
+    reasons = items_of(report, "reasons")
+    table = grid("bold", "", first_width=4)
+    for reason in reasons[:REASONS_SHOWN_MAX]:
+        table.add_row(f"{number_of(reason, 'points'):+d}", _reason(reason))
+    body: list[RenderableType] = [headline]
+    if reasons:
+        body += [Text(""), table, *more(min(len(reasons), REASONS_SHOWN_MAX), reasons, 0, "reasons")]
+    name = safe(object_of(report, "sample").get("name"), style="bold", limit_chars=80)
+    return Panel(Group(*body), title=name, title_align="left", border_style="dim", padding=(1, 2))
+
+
+def _reason(reason: dict[str, Any]) -> Text:
+    evidence = object_of(reason, "evidence")
+    others = len(items_of(reason, "more_evidence"))
+    where = f"{evidence.get('plugin', '')} {evidence.get('pointer', '')}" + (f" and {others} more" if others else "")
+    full = "" if reason.get("points") == reason.get("weight") else f" (alone: {number_of(reason, 'weight')})"
+    techniques = " ".join(texts_of(reason, "techniques"))
+    return Text.assemble(
+        safe(reason.get("why")), (full, "dim"), "  ", safe(techniques, style="magenta"), "\n", safe(where, style="dim")
+    )
+
+
+def _errors(report: dict[str, Any]) -> RenderableType | None:
+    errors = items_of(report, "errors")
+    if not errors:
+        return None
+    table = grid("", "", "")
+    for error in errors[:ERRORS_SHOWN_MAX]:
+        place = "/".join(str(error[key]) for key in ("stage", "plugin") if error.get(key))
+        style = "dim" if error.get("outcome") == "skipped" else "bold red"
+        table.add_row(safe(error.get("outcome"), style=style), safe(place), safe(error.get("reason")))
+    cut = number_of(object_of(report, "truncated"), "errors")
+    rest = more(min(len(errors), ERRORS_SHOWN_MAX), errors, cut, "errors")
+    return part("Not done, or lost", table, *rest)
+
+
+def _sample(report: dict[str, Any]) -> RenderableType:
+    sample = object_of(report, "sample")
+    kind = " · ".join(str(sample[key]) for key in ("type", "mime", "package") if sample.get(key))
+    return part(
+        "Sample",
+        facts(
+            [
+                ("name", sample.get("name")),
+                ("type", kind),
+                ("size", size(sample.get("size_bytes"))),
+                ("sha256", sample.get("sha256")),
+                ("sha1", sample.get("sha1")),
+                ("md5", sample.get("md5")),
+            ]
+        ),
+    )
+
+
+def _run(report: dict[str, Any]) -> RenderableType:
+    environment, timings = object_of(report, "environment"), object_of(report, "timings")
+    ended_by = report.get("ended_by")
+    machine = environment.get("machine_id")
+    where = " · ".join(str(environment[key]) for key in ("platform", "acceleration") if environment.get(key))
+    total = timings.get("total_s")
+    is_boundary = environment.get("is_security_boundary") is True or machine is None
+    statement = safe(environment.get("statement"), style="" if is_boundary else "yellow")
+    return part(
+        "Run",
+        facts(
+            [
+                ("task", object_of(report, "task").get("task_id")),
+                ("outcome", f"{report.get('outcome', '')}  {report.get('outcome_reason') or ''}".strip()),
+                ("machine", f"{machine} ({where})" if machine else "none"),
+                ("ended by", f"{ended_by}: {ENDINGS.get(str(ended_by), '')}" if ended_by else ""),
+                ("submitted", timings.get("submitted_at")),
+                ("took", f"{total:.1f} s" if isinstance(total, int | float) else ""),
+                ("isolation", statement),
+            ]
+        ),
+    )
+
+
+def _matches(report: dict[str, Any]) -> RenderableType | None:
+    matches = items_of(report, "matches")
+    if not matches:
+        return None
+    table = grid("bold", "dim", "")
+    for match in matches[:MATCHES_SHOWN_MAX]:
+        line = Text.assemble(
+            safe(match.get("description")), "  ", safe(" ".join(texts_of(match, "techniques")), style="magenta")
+        )
+        table.add_row(safe(match.get("rule"), limit_chars=40), f"{number_of(match, 'severity'):>3}", line)
+    cut = number_of(object_of(report, "truncated"), "matches")
+    rest = more(min(len(matches), MATCHES_SHOWN_MAX), matches, cut, "matches")
+    return part("Matched rules", table, *rest, note="name, severity")
+
+
+def _techniques(report: dict[str, Any]) -> RenderableType | None:
+    techniques = items_of(report, "techniques")
+    if not techniques:
+        return None
+    table = grid("magenta", "", "dim")
+    for technique in techniques[:INDICATORS_SHOWN_MAX]:
+        sources = ", ".join(texts_of(technique, "sources"))
+        table.add_row(safe(technique.get("id")), safe(technique.get("name") or "—"), safe(sources))
+    rest = more(min(len(techniques), INDICATORS_SHOWN_MAX), techniques, 0, "techniques")
+    return part("ATT&CK techniques", table, *rest)
+
+
+def _indicators(report: dict[str, Any]) -> RenderableType | None:
+    indicators = [one for one in items_of(report, "indicators") if one.get("role") != "sample"]
+    if not indicators:
+        return None
+    table = grid("dim", "dim", "")
+    for indicator in indicators[:INDICATORS_SHOWN_MAX]:
+        table.add_row(safe(indicator.get("kind")), safe(indicator.get("role")), safe(indicator.get("value")))
+    cut = number_of(object_of(report, "truncated"), "indicators")
+    rest = more(min(len(indicators), INDICATORS_SHOWN_MAX), indicators, cut, "indicators")
+    return part("Indicators", table, *rest)
+
+
+def _footer(report: dict[str, Any]) -> RenderableType:
+    task = object_of(report, "task").get("task_id")
+    artifacts = items_of(report, "artifacts")
+    lines = [("JSON report", safe(f"malbox report {task} --json", style="cyan"))]
+    if artifacts:
+        lines.append(("artifacts", safe(f"malbox artifacts list {task}", style="cyan")))
+    return part("More", facts(lines))

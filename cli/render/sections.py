@@ -1,0 +1,69 @@
+"""What single plugins found, for those that the report has no part of its own for."""
+
+from typing import Any
+
+from rich.console import Group, RenderableType
+from rich.table import Table
+from rich.text import Text
+
+from cli.render.escape import safe
+from cli.render.layout import facts, items_of, more, number_of, part
+
+SHOWN_ABOVE = frozenset({"identity", "yara", "behaviour"})
+SECTIONS_SHOWN_MAX = 16
+FACTS_SHOWN_MAX = 20
+ROWS_SHOWN_MAX = 10
+COLUMNS_SHOWN_MAX = 6
+TEXT_SHOWN_CHARS = 600
+
+
+def sections(report: dict[str, Any]) -> RenderableType | None:
+    """The sections, each cut to what a terminal can take in."""
+    found = [one for one in items_of(report, "sections") if one.get("plugin") not in SHOWN_ABOVE]
+    drawn = [_section(one) for one in found[:SECTIONS_SHOWN_MAX]]
+    return Group(*drawn, *more(len(drawn), found, 0, "sections")) if drawn else None
+
+
+def _section(section: dict[str, Any]) -> RenderableType:
+    title = safe(f"Plugin {section.get('plugin')}", limit_chars=60).plain
+    bodies = [body for block in items_of(section, "blocks") for body in _block(block)]
+    return part(title, *bodies, note=safe(section.get("version"), limit_chars=20).plain)
+
+
+def _block(block: dict[str, Any]) -> list[RenderableType]:
+    match block.get("kind"):
+        case "facts":
+            return _facts(block)
+        case "table":
+            return _table(block)
+        case "text":
+            return [safe(block.get("text"), limit_chars=TEXT_SHOWN_CHARS)]
+    return []
+
+
+def _facts(block: dict[str, Any]) -> list[RenderableType]:
+    pairs = [
+        (str(pair[0]), safe(pair[1], limit_chars=160))
+        for pair in _lists(block, "facts")
+        if len(pair) == 2 and pair[1]  # noqa: PLR2004 - name and value
+    ]
+    return [facts(pairs[:FACTS_SHOWN_MAX]), *more(min(len(pairs), FACTS_SHOWN_MAX), pairs, 0, "values")]
+
+
+def _table(block: dict[str, Any]) -> list[RenderableType]:
+    columns = block.get("columns")
+    rows = _lists(block, "rows")
+    table = Table(box=None, padding=(0, 2, 0, 0), header_style="dim", pad_edge=False)
+    names = columns[:COLUMNS_SHOWN_MAX] if isinstance(columns, list) else []
+    for name in names:
+        table.add_column(safe(name, limit_chars=24), overflow="fold")
+    for row in rows[:ROWS_SHOWN_MAX]:
+        table.add_row(*(safe(cell, limit_chars=60) for cell in row[: len(names)]))
+    heading = safe(block.get("title"), style="italic", limit_chars=60)
+    rest = more(min(len(rows), ROWS_SHOWN_MAX), rows, number_of(block, "more"), "rows")
+    return [Text(""), heading, table, *rest]
+
+
+def _lists(block: dict[str, Any], key: str) -> list[list[Any]]:
+    found = block.get(key)
+    return [item for item in found if isinstance(item, list)] if isinstance(found, list) else []
