@@ -299,4 +299,7 @@ async def _end(process: asyncio.subprocess.Process) -> None:
     if process.returncode is None:
         with contextlib.suppress(ProcessLookupError):
             process.kill()
-    await asyncio.wait_for(process.wait(), END_TIMEOUT_S)
+    async with asyncio.timeout(END_TIMEOUT_S):
+        while process.stdout is not None and await process.stdout.read(64 * 1024):
+            continue  # asyncio calls a process ended only when its pipes are read to their end
+        await process.wait()
