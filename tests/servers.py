@@ -13,9 +13,10 @@ from uuid import uuid4
 
 import httpx
 
-from deploy.local import accounts, ports, private, processes, secrets
-from deploy.local.ports import LOOPBACK, Ports
-from deploy.local.secrets import BROKER_ADMIN, DATABASE_SUPERUSER, Secrets
+from deploy.local import accounts, ports, processes
+from deploy.local.installation import Installation
+from deploy.local.ports import LOOPBACK
+from deploy.local.secrets import BROKER_ADMIN, DATABASE_SUPERUSER
 from deploy.local.state import State
 
 SERVERS_VARIABLE = "MALBOX_TEST_SERVERS"
@@ -59,15 +60,6 @@ class Broker:
             client.request(method, path, json=body).raise_for_status()
 
 
-@dataclass(frozen=True)
-class Installation:
-    """A state directory of its own with ports and secrets, for tests of the deployment."""
-
-    state: State
-    ports: Ports
-    secrets: Secrets
-
-
 @contextlib.contextmanager
 def installation() -> Iterator[Installation]:
     """An empty, prepared installation in a temporary directory; nothing of it is left running or lying about."""
@@ -75,9 +67,8 @@ def installation() -> Iterator[Installation]:
     root = Path(tempfile.mkdtemp(prefix="mbx-", dir="/tmp"))
     state = State(root)
     try:
-        state.prepare()
-        settled, _ = ports.settle(state)
-        yield Installation(state, settled, secrets.ensure(state))
+        here, _ = Installation.prepare(state)
+        yield here
     finally:
         for identity in processes.leftovers(state):
             processes.end(identity, signal.SIGKILL, 5)
@@ -91,7 +82,7 @@ def database_server() -> Iterator[Database]:
         yield from _database_container()
         return
     with installation() as here:
-        server = private.postgres(here.state, here.ports, here.secrets)
+        server = here.postgres()
         server.start()
         try:
             yield Database(server.url(DATABASE_SUPERUSER, "postgres"))
@@ -107,13 +98,10 @@ def broker_server() -> Iterator[Broker]:
         return
     with installation() as here:
         management_port = ports.choose(here.state, "management", avoid=set())
-        server = private.rabbitmq(here.state, here.ports, here.secrets, management_port)
-        server.start()
-        try:
-            url = f"amqp://{BROKER_ADMIN}:{here.secrets.broker[BROKER_ADMIN]}@{LOOPBACK}:{here.ports['amqp']}"
-            yield Broker(url, f"http://{LOOPBACK}:{management_port}")
-        finally:
-            server.stop()
+        server = here.rabbitmq(management_port)
+        server.start()  # ended by `installation`: a drained shutdown of something thrown away is five lost seconds
+        url = f"amqp://{BROKER_ADMIN}:{here.secrets.broker[BROKER_ADMIN]}@{LOOPBACK}:{here.ports['amqp']}"
+        yield Broker(url, f"http://{LOOPBACK}:{management_port}")
 
 
 def container_engine_is_reachable() -> bool:

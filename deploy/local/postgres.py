@@ -42,10 +42,11 @@ class Postgres:
 
     def start(self) -> processes.Identity:
         """The server accepts connections; a running one is used as it is. Raises DeployError."""
-        running = processes.started(self.state, NAME)
-        if running is None:
-            self._initialise()
-            running = processes.spawn(self.state, self._command())
+        with processes.only_starter(self.state, NAME):
+            running = processes.started(self.state, NAME)
+            if running is None:
+                self._initialise()
+                running = processes.spawn(self.state, self._command())
         self._await_ready(running)
         return running
 

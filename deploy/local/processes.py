@@ -5,6 +5,7 @@ to (proc(5), field 22 of /proc/<pid>/stat). Nothing is signalled before that ide
 """
 
 import contextlib
+import fcntl
 import json
 import os
 import pwd
@@ -12,14 +13,15 @@ import select
 import signal
 import subprocess
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
-from deploy.local.state import State, group_ids_of, write_private
+from deploy.local.state import DeployError, State, group_ids_of, write_private
 
 STOP_TIMEOUT_S = 20.0
 KILL_TIMEOUT_S = 5.0
+LOCK_TIMEOUT_S = 120.0
 LOG_MAX_BYTES = 32 * 1024 * 1024
 _PROCESS_LIST_MAX = 100_000
 
@@ -89,6 +91,22 @@ def remember(state: State, name: str, identity: Identity) -> None:
 def forget(state: State, name: str) -> None:
     """The name means no process any more."""
     pid_file(state, name).unlink(missing_ok=True)
+
+
+@contextlib.contextmanager
+def only_starter(state: State, name: str) -> Iterator[None]:
+    """Nobody else is starting the process of that name; the kernel drops the lock of a starter that was killed."""
+    with (state.run / f"{name}.lock").open("w") as lock:
+        give_up_at = time.monotonic() + LOCK_TIMEOUT_S
+        while True:
+            try:
+                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                break
+            except BlockingIOError:
+                if time.monotonic() > give_up_at:
+                    raise DeployError(f"somebody else has been starting {name} for {LOCK_TIMEOUT_S:.0f} s") from None
+                time.sleep(0.05)
+        yield
 
 
 def spawn(state: State, command: Command) -> Identity:
@@ -193,16 +211,6 @@ def log_tail(state: State, name: str, lines: int = 12) -> str:
             return "\n".join(source.read().decode(errors="replace").splitlines()[-lines:])
     except OSError:
         return ""
-
-
-def wait_for_file(path: Path, timeout_s: float) -> bool:
-    """Whether `path` exists within the time."""
-    give_up_at = time.monotonic() + timeout_s
-    while not path.exists():
-        if time.monotonic() > give_up_at:
-            return False
-        time.sleep(0.02)
-    return True
 
 
 @dataclass(frozen=True)

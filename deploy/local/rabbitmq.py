@@ -48,22 +48,21 @@ class RabbitMQ:
 
     def start(self) -> processes.Identity:
         """The broker answers; a running one is used as it is. Raises DeployError."""
-        running = processes.started(self.state, NAME)
         self.start_mapper()
-        if running is None:
-            self._write_files()
-            running = processes.spawn(self.state, self._command())
+        with processes.only_starter(self.state, NAME):
+            running = processes.started(self.state, NAME)
+            if running is None:
+                self._write_files()
+                running = processes.spawn(self.state, self._command())
         self._await_ready(running)
         return running
 
     def start_mapper(self) -> processes.Identity:
         """The port mapper runs, on loopback and a port of its own, so that no shared one is left behind."""
-        running = processes.started(self.state, MAPPER)
-        if running is not None:
-            return running
         argv = [str(PORT_MAPPER), "-address", LOOPBACK, "-port", str(self.mapper_port)]
-        user = self.state.users.rabbitmq
-        return processes.spawn(self.state, processes.Command(MAPPER, argv, user, self.env(), self.state.rabbitmq))
+        command = processes.Command(MAPPER, argv, self.state.users.rabbitmq, self.env(), self.state.rabbitmq)
+        with processes.only_starter(self.state, MAPPER):
+            return processes.started(self.state, MAPPER) or processes.spawn(self.state, command)
 
     def stop(self) -> bool:
         """Broker and port mapper are down. Returns whether the broker ran."""

@@ -1,0 +1,155 @@
+"""Looks for what keeps Malbox from working, and says what to do about each finding."""
+
+import os
+import platform
+import shutil
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+from deploy.local import images, nginx, ports, postgres, processes, rabbitmq
+from deploy.local.state import DeployError, State
+from deploy.local.status import status
+
+DISK_MIN_GIB = 8
+MEMORY_MIN_MIB = 2048
+COMMAND_TIMEOUT_S = 15.0
+BOOTSTRAP = "deploy/bootstrap.sh"
+PROGRAMS: dict[str, Callable[[], Path]] = {
+    "postgresql": lambda: postgres.binary("postgres"),
+    "rabbitmq-server": lambda: rabbitmq.SERVER,
+    "erlang port mapper": lambda: rabbitmq.PORT_MAPPER,
+    "nginx": lambda: nginx.BINARY,
+    "libvirt": lambda: Path("/usr/sbin/libvirtd"),
+    "qemu": lambda: Path("/usr/bin/qemu-system-x86_64"),
+    "qemu-img": lambda: Path("/usr/bin/qemu-img"),
+    "bubblewrap": lambda: Path("/usr/bin/bwrap"),
+    "mmdebstrap": lambda: Path("/usr/bin/mmdebstrap"),
+}
+
+
+@dataclass(frozen=True)
+class Finding:
+    """One thing that was looked at."""
+
+    what: str
+    level: Literal["ok", "note", "fault"]
+    found: str
+    remedy: str = ""
+
+
+def doctor(state: State) -> list[Finding]:
+    """Every check was made, running installation or not."""
+    checks: tuple[Callable[[State], list[Finding]], ...] = (
+        _platform,
+        _programs,
+        _disk,
+        _memory,
+        _namespaces,
+        _acceleration,
+        _ports,
+        _image,
+        _running,
+    )
+    return [finding for check in checks for finding in check(state)]
+
+
+def _platform(_state: State) -> list[Finding]:
+    release = platform.freedesktop_os_release()
+    name = f"{release.get('ID', '?')} {release.get('VERSION_ID', '?')} {platform.machine()}"
+    if (release.get("ID"), release.get("VERSION_ID"), platform.machine()) == ("debian", "12", "x86_64"):
+        return [Finding("platform", "ok", name)]
+    return [Finding("platform", "fault", name, "Malbox is built for Debian 12 on x86_64: run it there")]
+
+
+def _programs(_state: State) -> list[Finding]:
+    found = []
+    for what, where in PROGRAMS.items():
+        try:
+            is_there = where().exists()
+        except DeployError:
+            is_there = False
+        remedy = "" if is_there else f"run {BOOTSTRAP} as root: it installs what is missing"
+        found.append(Finding(what, "ok" if is_there else "fault", "installed" if is_there else "missing", remedy))
+    return found
+
+
+def _disk(state: State) -> list[Finding]:
+    place = next(path for path in (state.root, *state.root.parents) if path.exists())
+    free_gib = shutil.disk_usage(place).free / 1024**3
+    said = f"{free_gib:.1f} GiB free at {place}"
+    if free_gib >= DISK_MIN_GIB:
+        return [Finding("disk", "ok", said)]
+    return [Finding("disk", "fault", said, f"make room: images, snapshots and results want {DISK_MIN_GIB} GiB")]
+
+
+def _memory(_state: State) -> list[Finding]:
+    lines = Path("/proc/meminfo").read_text(encoding="utf-8").splitlines()
+    kib = next(int(line.split()[1]) for line in lines if line.startswith("MemAvailable:"))
+    said = f"{kib // 1024} MiB available"
+    if kib // 1024 >= MEMORY_MIN_MIB:
+        return [Finding("memory", "ok", said)]
+    return [Finding("memory", "fault", said, f"free some: services and one machine want {MEMORY_MIN_MIB} MiB")]
+
+
+def _namespaces(state: State) -> list[Finding]:
+    """Whether the user that runs plugins may make the namespaces of their sandbox: by making them."""
+    argv = ["/usr/bin/bwrap", "--unshare-all", "--ro-bind", "/", "/", "/bin/true"]
+    try:
+        postgres.run_as(state.users.services, argv, Path("/"), COMMAND_TIMEOUT_S)
+    except (DeployError, KeyError) as error:
+        remedy = "allow unprivileged user namespaces: sysctl kernel.unprivileged_userns_clone=1"
+        return [Finding("plugin sandbox", "fault", str(error), remedy)]
+    return [Finding("plugin sandbox", "ok", f"namespaces can be made by {state.users.services}")]
+
+
+def _acceleration(state: State) -> list[Finding]:
+    """What the machines service found by booting; a device file alone proves nothing."""
+    if not Path("/dev/kvm").exists():
+        return [Finding("acceleration", "note", "no /dev/kvm: guests are emulated, ten times slower", _EMULATED)]
+    if not os.access("/dev/kvm", os.R_OK | os.W_OK):
+        return [
+            Finding("acceleration", "note", "/dev/kvm is closed to this user", f"add {state.users.machines} to kvm")
+        ]
+    return [Finding("acceleration", "note", "/dev/kvm is there; whether a guest boots on it is tried, then remembered")]
+
+
+_EMULATED = "enable hardware virtualisation, also for this host itself if it is virtual"
+
+
+def _ports(state: State) -> list[Finding]:
+    chosen = ports.load(state)
+    if chosen is None:
+        return [Finding("ports", "note", "not chosen yet", "run `malbox up`")]
+    ours = {identity.pid for identity in processes.leftovers(state)}
+    taken = []
+    for name in ports.NAMES:
+        if not ports.is_free(chosen[name]):
+            holder = ports.holder_of(chosen[name])
+            if not any(f"(process {pid})" in holder for pid in ours):
+                taken.append(f"{chosen[name]} ({name}) by {holder}")
+    if taken:
+        return [Finding("ports", "fault", f"taken: {'; '.join(taken)}", "`malbox up` chooses others by itself")]
+    return [Finding("ports", "ok", f"{chosen['gateway']} for the gateway")]
+
+
+def _image(state: State) -> list[Finding]:
+    if images.is_built(state):
+        return [Finding("guest image", "ok", images.DEFAULT_IMAGE)]
+    return [Finding("guest image", "note", "not built yet", "`malbox up` builds it (one to two minutes)")]
+
+
+def _running(state: State) -> list[Finding]:
+    try:
+        found = status(state)
+    except DeployError as error:
+        return [Finding("processes", "note", str(error), "run `malbox up`")]
+    if not found.is_running:
+        return [Finding("processes", "note", "nothing runs", "run `malbox up`")]
+    return [
+        Finding(part.name, "ok", f"process {part.pid}, {part.detail}")
+        if part.is_ready
+        else Finding(part.name, "fault", part.detail, f"look into {state.log / part.name}.log, or run `malbox up`")
+        for part in found.parts
+    ]

@@ -1,0 +1,105 @@
+"""The settings file of each service, written from ports, secrets and paths at every `up`."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+from deploy.local import pki
+from deploy.local.installation import Installation
+from deploy.local.ports import LOOPBACK, Ports
+from deploy.local.state import SERVICES, State, write_private
+
+HOST = "local"
+LIBVIRT_TABLE = "libvirt"
+MACHINES = """\
+# The machines of this host. Yours to edit; `malbox up` reads it again and never overwrites it.
+# A machine has a profile; what a profile says, a machine may say differently.
+
+[profile.linux]
+platform = "linux"
+image = "linux"
+memory_mib = 512
+vcpus = 1
+routes = ["none"]
+
+[[machine]]
+id = "linux-1"
+profile = "linux"
+"""
+
+
+def write(here: Installation, libvirt_uri: str) -> None:
+    """Every service's settings file says what it needs, readable by its user only."""
+    state = here.state
+    if not machines_file(state).exists():
+        write_private(machines_file(state), MACHINES, mode=0o644)
+    for service in SERVICES:
+        values = {**_shared(here, service), **_own(here, service, libvirt_uri)}
+        write_private(state.settings_file(service), toml(values), state.users.of_service(service))
+    write_private(endpoint_file(state), toml({"url": gateway_url(here.ports)}), mode=0o644)
+
+
+def machines_file(state: State) -> Path:
+    """The operator's list of machines."""
+    return state.etc / "machines.toml"
+
+
+def endpoint_file(state: State) -> Path:
+    """Where the command line finds the origin."""
+    return state.etc / "endpoint.toml"
+
+
+def gateway_url(ports: Ports) -> str:
+    """The one origin."""
+    return f"http://{LOOPBACK}:{ports['gateway']}"
+
+
+def toml(values: dict[str, Any]) -> str:
+    """TOML of plain values and of tables one level deep. A JSON string or array of strings is TOML as well."""
+    plain = [f"{key} = {json.dumps(value)}" for key, value in values.items() if not isinstance(value, dict)]
+    tables = [
+        "\n".join([f"\n[{key}]", *(f"{name} = {json.dumps(inner)}" for name, inner in value.items())])
+        for key, value in values.items()
+        if isinstance(value, dict)
+    ]
+    return "\n".join([*plain, *tables]) + "\n"
+
+
+def _shared(here: Installation, service: str) -> dict[str, Any]:
+    state = here.state
+    blobs = state.machines / "blobs" if service == "machines" else state.blobs
+    return {
+        "host": HOST,
+        "amqp_url": here.rabbitmq().url(service),
+        "database_url": here.postgres().url(service),
+        "blob_dir": str(blobs),
+        "scratch_dir": str(state.scratch / service),
+        "http_host": LOOPBACK,
+        "http_port": here.ports[service],
+        "gateway_secret": here.secrets.gateway,
+    }
+
+
+def _own(here: Installation, service: str, libvirt_uri: str) -> dict[str, Any]:
+    state = here.state
+    if service == "intake":
+        return {"admin_token_sha256": here.secrets.admin_token_sha256}
+    if service == "machines":
+        return {
+            "machines_file": str(machines_file(state)),
+            "guest_client_ca_file": str(pki.ca_file(state)),
+            **_client(state, service),
+            LIBVIRT_TABLE: {
+                "uri": libvirt_uri,
+                "images_dir": str(state.images),
+                "machines_dir": str(state.machines),
+            },
+        }
+    return _client(state, service) if service == "plugins" else {}
+
+
+def _client(state: State, service: str) -> dict[str, Any]:
+    return {
+        "guest_client_cert_file": str(pki.cert_file(state, service)),
+        "guest_client_key_file": str(pki.key_file(state, service)),
+    }
