@@ -1,0 +1,163 @@
+"""One example of every message."""
+
+from datetime import UTC, datetime
+
+from contracts import intake, machines, plugins, results, scheduler
+from contracts.blobs import BlobRef
+from contracts.envelope import Message
+from contracts.machines import GuestEndpoint, LeaseRef, MachineSummary
+from contracts.planning import Plan, PlannedRun, PlannedStage
+from contracts.plugins import PluginManifest, RunError
+from contracts.submission import AnalysisRequest, PluginChoice, SampleRef
+
+AT = datetime(2026, 1, 2, 3, 4, 5, tzinfo=UTC)
+TASK = "tsk_" + "1" * 32
+SUBMISSION = "sub_" + "2" * 32
+LEASE_ID = "lea_" + "3" * 32
+RUN = "run_" + "4" * 32
+RESULT = "res_" + "5" * 32
+BLOB = BlobRef(sha256="a" * 64, size_bytes=3)
+SAMPLE = SampleRef(blob=BLOB, name="invoice.sh")
+REQUEST = AnalysisRequest(plugins=(PluginChoice(name="yara"),), arguments=("-x",))
+STAGE = PlannedStage(name="guest", groups=((PlannedRun(plugin="syscalls", version="1.0.0", config={}),),))
+PLAN = Plan(stages=(STAGE,))
+MACHINE = MachineSummary(machine_id="linux-1", host="local", profile="linux", platform="linux", arch="x86_64")
+ENDPOINT = GuestEndpoint(
+    scheme="tcp", host="127.0.0.1", port=40000, server_identity="lea-3.linux-1.malbox", ca_pem="PEM"
+)
+LEASE = LeaseRef(lease_id=LEASE_ID, machine_id="linux-1", epoch=4, term=1)
+GUEST = scheduler.GuestAssignment(lease=LEASE, endpoint=ENDPOINT, platform="linux", hard_deadline_at=AT)
+ERROR = RunError(plugin="yara", stage="static", outcome="crashed", reason="it ended by signal 11")
+
+_OF = {"machine_id": "linux-1", "epoch": 4}
+_STAGE = {"task_id": TASK, "attempt": 1, "stage": "guest"}
+_RUN = {**_STAGE, "run_id": RUN, "plugin": "syscalls", "version": "1.0.0"}
+_END = {"task_id": TASK, "attempts": 1, "machine": "clean"}
+
+_FIELDS: dict[type[Message], dict[str, object]] = {
+    intake.SampleStored: {"sample": SAMPLE, "owner": "ana"},
+    intake.TaskSubmitted: {
+        "task_id": TASK,
+        "submission_id": SUBMISSION,
+        "owner": "ana",
+        "sample": SAMPLE,
+        "request": REQUEST,
+    },
+    intake.TaskCancellationRequested: {"task_id": TASK, "by": "ana", "reason": "a mistake"},
+    scheduler.TaskPlanned: {
+        "task_id": TASK,
+        "submission_id": SUBMISSION,
+        "owner": "ana",
+        "sample": SAMPLE,
+        "request": REQUEST,
+        "plan": PLAN,
+    },
+    scheduler.TaskQueued: {"task_id": TASK, "waiting_for": "a machine of profile linux"},
+    scheduler.TaskStarted: {"task_id": TASK, "machine_id": "linux-1", "attempt": 1},
+    scheduler.TaskRequeued: {"task_id": TASK, "attempt": 1, "reason": "the guest was lost"},
+    scheduler.TaskCompleted: {**_END, "ended_by": "sample_exit"},
+    scheduler.TaskFailed: {**_END, "reason": "no agent"},
+    scheduler.TaskTimedOut: {**_END, "ended_by": "timeout"},
+    scheduler.TaskCancelled: {**_END, "reason": "cancelled by ana"},
+    scheduler.TaskUnserviceable: {"task_id": TASK, "reason": "no machine fits"},
+    machines.MachineRegistered: {**_OF, "machine": MACHINE, "state": "registered"},
+    machines.MachineProvisioned: {**_OF, "acceleration": "tcg"},
+    machines.MachineLeased: {
+        **_OF,
+        "task_id": TASK,
+        "lease": LEASE,
+        "endpoint": ENDPOINT,
+        "platform": "linux",
+        "hard_deadline_at": AT,
+    },
+    machines.LeaseRefused: {**_OF, "task_id": TASK, "operation_id": "ope_1", "reason": "machine is cleaning"},
+    machines.LeaseExpired: {
+        **_OF,
+        "task_id": TASK,
+        "lease_id": LEASE_ID,
+        "cause": "guest_lost",
+        "reason": "its virtual machine ended",
+    },
+    machines.MachineReleased: {**_OF, "task_id": TASK, "lease_id": LEASE_ID},
+    machines.MachineReverting: {**_OF, "task_id": TASK, "reason": "released"},
+    machines.MachineReverted: {**_OF, "task_id": TASK, "machine": MACHINE, "evidence": {"boot_id": "b"}},
+    machines.RevertFailed: {**_OF, "reason": "no agent", "attempt": 1},
+    machines.MachineQuarantined: {**_OF, "reason": "could not be cleaned"},
+    machines.MachineDrifted: {**_OF, "reason": "its domain is gone"},
+    machines.MachineRetired: {**_OF, "reason": "replaced"},
+    plugins.PluginRegistered: {
+        "manifest": PluginManifest(
+            name="yara", version="1.0.0", description="matches rules", kind="host", stages=("static",)
+        ),
+    },
+    plugins.PluginRejected: {"folder": "broken", "reason": "plugin.toml: plugin.name is missing"},
+    plugins.PluginRemoved: {"name": "yara"},
+    plugins.PluginStageStarted: _STAGE,
+    plugins.PluginStageCompleted: {
+        **_STAGE,
+        "result_ids": (RESULT,),
+        "errors": (ERROR,),
+        "ended_by": "sample_exit",
+    },
+    plugins.PluginStageFailed: {**_STAGE, "reason": "wrong archive password", "is_retryable": False},
+    plugins.PluginStarted: _RUN,
+    plugins.PluginFinished: {**_RUN, "outcome": "completed", "duration_ms": 12},
+    plugins.PluginResultProduced: {
+        **_RUN,
+        "result_id": RESULT,
+        "name": "trace",
+        "kind": "bytes",
+        "media_type": "text/plain",
+        "blob": BLOB,
+    },
+    plugins.SampleStarted: {**_STAGE, "lease_id": LEASE_ID, "pid": 7, "argv": ("/bin/sh", "/x")},
+    plugins.SampleExited: {**_STAGE, "lease_id": LEASE_ID, "exit_code": 0},
+    plugins.ObservationEnded: {**_STAGE, "ended_by": "window"},
+    plugins.GuestConnected: {**_STAGE, "lease_id": LEASE_ID, "agent_version": "1.0.0"},
+    plugins.GuestLost: {**_STAGE, "lease_id": LEASE_ID, "reason": "no heartbeat for 10 s"},
+    results.ArtifactStored: {"task_id": TASK, "result_id": RESULT, "blob": BLOB, "name": "trace"},
+    results.ReportReady: {"task_id": TASK, "verdict": "suspicious", "score": 40, "report": BLOB},
+    scheduler.LeaseMachine: {
+        "operation_id": "ope_1",
+        "task_id": TASK,
+        "machine_id": "linux-1",
+        "host": "local",
+        "route": "none",
+        "hold_s": 330,
+    },
+    scheduler.ReleaseMachine: {
+        "task_id": TASK,
+        "machine_id": "linux-1",
+        "host": "local",
+        "lease_id": LEASE_ID,
+        "epoch": 4,
+    },
+    scheduler.RunStage: {
+        "task_id": TASK,
+        "attempt": 1,
+        "stage": STAGE,
+        "sample": SAMPLE,
+        "request": REQUEST,
+        "guest": GUEST,
+    },
+    scheduler.CancelStage: {"task_id": TASK, "attempt": 1, "stage": "guest", "reason": "cancelled by ana"},
+    scheduler.SealReport: {
+        "task_id": TASK,
+        "submission_id": SUBMISSION,
+        "owner": "ana",
+        "sample": SAMPLE,
+        "request": REQUEST,
+        "plan": PLAN,
+        "submitted_at": AT,
+        "machine_id": "linux-1",
+        "platform": "linux",
+        "acceleration": "tcg",
+        "attempts": 1,
+        "outcome": "completed",
+        "ended_by": "sample_exit",
+        "result_ids": (RESULT,),
+        "errors": (),
+    },
+}
+
+EXAMPLES: tuple[Message, ...] = tuple(kind.model_validate(fields) for kind, fields in _FIELDS.items())

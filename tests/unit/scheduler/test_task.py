@@ -1,0 +1,258 @@
+"""The task aggregate: what follows from what."""
+
+from typing import Any
+
+import pytest
+from hypothesis import settings
+from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
+
+from contracts.envelope import Message
+from contracts.scheduler import LeaseMachine, ReleaseMachine, RunStage, SealReport, TaskCompleted
+from services.scheduler.announcements import announce
+from services.scheduler.domain.task import NotPossible, Task
+from tests.unit.scheduler.tasks import NOW, expired, granted, leased, started
+
+
+def said(task: Task) -> list[Message]:
+    """What the task's new events announce."""
+    return [message for event in task.collect_events() for message in announce(event, task)]
+
+
+def state(task: Task) -> str:
+    """The task's state, read anew."""
+    return task.state
+
+
+def finish(task: Task, *, stages: tuple[str, ...] = ("static", "guest", "post")) -> Task:
+    """Every stage ends well, the report is sealed, the machine is clean."""
+    for stage in stages:
+        task.end_stage(stage, 1, at=NOW, result_ids=("res_" + "1" * 32,))
+    task.seal("benign", 0, NOW)
+    task.machine_left("linux-1", "clean", NOW)
+    return task
+
+
+def test_static_work_starts_at_once_while_the_task_waits_for_a_machine() -> None:
+    """Static stages need no machine, so they are ordered together with the queueing."""
+    task = started("static", "guest", "post")
+    orders = [message for message in said(task) if isinstance(message, RunStage)]
+    assert state(task) == "queued"
+    assert [order.stage.name for order in orders] == ["static"]
+
+
+@pytest.mark.promise("B2", "P9")
+def test_completed_means_report_sealed_and_machine_clean() -> None:
+    """Neither the sealed report nor the clean machine alone completes a task."""
+    task = granted(started("static", "guest", "post"))
+    for stage in ("static", "guest", "post"):
+        task.end_stage(stage, 1, at=NOW, result_ids=("res_" + "1" * 32,))
+    assert (state(task), task.machine) == ("reporting", "reverting")
+    task.seal("benign", 0, NOW)
+    assert state(task) == "reporting"
+    task.machine_left("linux-1", "clean", NOW)
+    assert (state(task), task.machine) == ("completed", "clean")
+
+
+@pytest.mark.promise("B2")
+def test_a_clean_machine_without_a_report_does_not_complete_a_task() -> None:
+    """The other order of the same two facts."""
+    task = granted(started("guest"))
+    task.end_stage("guest", 1, at=NOW, result_ids=("res_" + "1" * 32,))
+    task.machine_left("linux-1", "clean", NOW)
+    assert state(task) == "reporting"
+    task.seal("benign", 0, NOW)
+    assert state(task) == "completed"
+
+
+@pytest.mark.promise("P20")
+def test_a_task_ends_once() -> None:
+    """Repeated facts after the end announce nothing more."""
+    task = finish(granted(started("static", "guest", "post")))
+    ends = [message for message in said(task) if isinstance(message, TaskCompleted)]
+    finish(task)
+    assert len(ends) == 1
+    assert said(task) == []
+
+
+@pytest.mark.promise("B1b", "G2")
+def test_a_failed_guest_stage_gives_the_machine_back_and_tries_again() -> None:
+    """A retryable failure costs an attempt, never a machine."""
+    task = granted(started("guest"))
+    said(task)
+    task.end_stage("guest", 1, at=NOW, is_failed=True, is_retryable=True, reason="no agent")
+    messages = said(task)
+    assert any(isinstance(message, ReleaseMachine) for message in messages)
+    assert (state(task), task.attempt_reasons) == ("queued", ["no agent"])
+
+
+def test_three_failed_attempts_are_a_failed_task_that_says_why() -> None:
+    """Attempts are bounded."""
+    task = started("guest")
+    for number in (1, 2, 3):
+        granted(task, epoch=number)
+        task.end_stage("guest", number, at=NOW, is_failed=True, is_retryable=True, reason=f"no agent {number}")
+    assert state(task) == "reporting"
+    assert (task.outcome, task.outcome_reason) == ("failed", "no agent 3")
+
+
+@pytest.mark.promise("A4")
+def test_a_lease_at_its_hard_deadline_is_a_timed_out_task() -> None:
+    """The host's deadline allows no further attempt."""
+    task = granted(started("guest"))
+    task.lose_machine(expired(task, "deadline"), NOW)
+    assert (task.outcome, task.ended_by) == ("timed_out", "timeout")
+
+
+@pytest.mark.promise("B1a", "G1")
+def test_cancelling_while_queued_ends_the_task_without_a_machine() -> None:
+    """A task that never had a machine owes none."""
+    task = started("static", "guest", "post")
+    task.cancel("ana", "", NOW)
+    task.end_stage("static", 1, at=NOW, result_ids=("res_" + "1" * 32,))
+    task.seal("unknown", 0, NOW)
+    assert (state(task), task.machine) == ("cancelled", "none")
+
+
+@pytest.mark.promise("B1a", "P9")
+def test_cancelling_while_a_machine_is_prepared_waits_until_it_is_clean_again() -> None:
+    """The machine that comes too late is given back before the task ends."""
+    task = started("guest")
+    task.match("linux-1", "local", NOW)
+    task.cancel("ana", "", NOW)
+    assert state(task) == "preparing"
+    said(task)
+    task.grant(leased(task), NOW)
+    assert any(isinstance(message, ReleaseMachine) for message in said(task))
+    task.seal("unknown", 0, NOW)
+    assert state(task) == "reporting"
+    task.machine_left("linux-1", "clean", NOW)
+    assert state(task) == "cancelled"
+
+
+def test_cancelling_a_task_that_is_over_is_refused_with_its_state() -> None:
+    """Nothing changes after the end."""
+    task = finish(granted(started("static", "guest", "post")))
+    with pytest.raises(NotPossible, match="already completed"):
+        task.cancel("ana", "", NOW)
+
+
+@pytest.mark.promise("G4")
+def test_a_late_word_about_an_earlier_attempt_changes_nothing() -> None:
+    """Facts carry their attempt."""
+    task = granted(started("guest"), epoch=1)
+    task.end_stage("guest", 1, at=NOW, is_failed=True, is_retryable=True, reason="lost")
+    granted(task, epoch=2)
+    version = task.version
+    task.end_stage("guest", 1, at=NOW, result_ids=("res_" + "2" * 32,))
+    assert task.version == version
+
+
+def test_a_refused_match_returns_the_task_to_the_queue() -> None:
+    """Somebody else was faster; nothing is lost."""
+    task = started("guest")
+    task.match("linux-1", "local", NOW)
+    task.refuse_match(task.operation_id, "machine linux-1 is cleaning", NOW)
+    assert state(task) == "queued"
+    task.match("linux-1", "local", NOW)
+    order = next(message for message in reversed(said(task)) if isinstance(message, LeaseMachine))
+    assert order.operation_id == task.operation_id
+
+
+def test_the_report_names_every_result_and_error() -> None:
+    """The order to seal carries what the stages brought."""
+    task = granted(started("static", "guest"))
+    task.end_stage("static", 1, at=NOW, result_ids=("res_" + "1" * 32,))
+    task.end_stage("guest", 1, at=NOW, result_ids=("res_" + "2" * 32,))
+    order = next(message for message in said(task) if isinstance(message, SealReport))
+    assert order.result_ids == ("res_" + "1" * 32, "res_" + "2" * 32)
+
+
+class TaskMachine(RuleBasedStateMachine):
+    """Any fact at any moment, repeated and reordered: the aggregate stays consistent and replays to itself."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.task = started("static", "guest", "post")
+        self.recorded: list[Any] = []
+        self.epoch = 0
+        self.ends = 0
+
+    def drain(self) -> None:
+        """Record what happened, counting ends."""
+        events = list(self.task.collect_events())
+        self.recorded.extend(events)
+        self.ends += sum(type(event).__name__ in {"Completed", "Failed", "TimedOut", "Cancelled"} for event in events)
+
+    @precondition(lambda self: self.task.state == "queued")
+    @rule()
+    def match(self) -> None:
+        """A machine is chosen."""
+        self.epoch += 1
+        self.task.match("linux-1", "local", NOW)
+
+    @rule()
+    def grant(self) -> None:
+        """The machine is leased, perhaps for nobody."""
+        self.task.grant(leased(self.task, self.epoch), NOW)
+
+    @rule()
+    def refuse(self) -> None:
+        """The machine was not to be had."""
+        self.task.refuse_match(self.task.operation_id, "busy", NOW)
+
+    @rule()
+    def expire(self) -> None:
+        """The lease is lost."""
+        self.task.lose_machine(expired(self.task, epoch=self.epoch), NOW)
+
+    @rule()
+    def stage_ends(self) -> None:
+        """The first running stage ends well."""
+        for stage in self.task.running_stages()[:1]:
+            self.task.end_stage(stage, self.task.attempt_of(stage), at=NOW, result_ids=("res_" + "3" * 32,))
+
+    @rule()
+    def stage_fails(self) -> None:
+        """The last running stage fails for now."""
+        for stage in self.task.running_stages()[-1:]:
+            self.task.end_stage(
+                stage, self.task.attempt_of(stage), at=NOW, is_failed=True, is_retryable=True, reason="lost"
+            )
+
+    @rule()
+    def cancel(self) -> None:
+        """Somebody cancels."""
+        if not self.task.is_over:
+            self.task.cancel("ana", "", NOW)
+
+    @rule()
+    def seal(self) -> None:
+        """The report is ready."""
+        self.task.seal("benign", 0, NOW)
+
+    @rule()
+    def clean(self) -> None:
+        """The machine is clean."""
+        self.task.machine_left("linux-1", "clean", NOW)
+
+    @invariant()
+    def it_ends_once_and_owes_no_machine(self) -> None:
+        """An ended task holds no machine and waits for none to be clean."""
+        self.drain()
+        assert self.ends <= 1
+        if self.task.is_over:
+            assert self.task.guest is None
+            assert not self.task.reverting
+            assert not self.task.running_stages()
+
+    @invariant()
+    def replay_gives_the_same_task(self) -> None:
+        """What is in memory is what the events say."""
+        copy: Any = None
+        for event in self.recorded:
+            copy = event.mutate(copy)
+        assert vars(copy) == {**vars(self.task), "_pending_events": []}
+
+
+TaskMachine.TestCase.settings = settings(max_examples=150, stateful_step_count=30, deadline=None)
+TestAnyOrderOfFacts = pytest.mark.promise("P15", "P16", "P20")(TaskMachine.TestCase)
