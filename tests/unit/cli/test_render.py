@@ -1,0 +1,166 @@
+"""Reports on a terminal: what matters is there, and a sample can forge none of it."""
+
+import io
+import json
+import re
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from rich.console import Console
+
+from cli.render import render_report
+from cli.render.escape import escaped
+
+WIDTH = 100
+COLOUR = re.compile(r"\x1b\[[0-9;]*m")
+HOSTILE = (
+    "\x1b[2J\x1b[H\x1b]0;owned\x07",
+    "\x1b]8;;http://evil.example\x1b\\click\x1b]8;;\x1b\\",
+    "a\r\nVerdict: BENIGN\n",
+    "\u202egnp.exe",
+    "\u2066x\u2069\u200b\u2028\u2029\x85\x9b31m",
+    "[bold red]markup[/] [link=file:///etc/passwd]x[/link] :skull:",
+    "[/nothing]",
+    "z" + "\u0301" * 50,
+    "x" + " " * 90 + "BENIGN  0/100",
+    "\ud800\udfff",
+    "\x00\x08\x08\x7f",
+    "a" * 100_000,
+)
+
+
+def evil(text: str) -> dict[str, Any]:
+    """A report with the text in every place that a sample, a guest or a plugin can reach."""
+    proof = {"plugin": text, "result_id": text, "pointer": text}
+    return {
+        "verdict": text,
+        "score": 10,
+        "outcome": text,
+        "outcome_reason": text,
+        "ended_by": text,
+        "sample": {"name": text, "type": text, "mime": text, "sha256": text, "size_bytes": 1},
+        "task": {"task_id": text},
+        "environment": {"machine_id": text, "platform": text, "acceleration": text, "statement": text},
+        "timings": {"submitted_at": text},
+        "reasons": [{"points": 1, "weight": 2, "why": text, "techniques": [text], "evidence": proof}],
+        "processes": [
+            {"pid": 1, "depth": 0, "argv": [text, text], "signal": text},
+            {"pid": 2, "depth": 9, "exe": text},
+        ],
+        "timeline": [{"at_s": 1.0, "pid": 1, "event": text, "detail": text}],
+        "network": [{"protocol": text, "address": text, "port": 1, "query": text, "outcome": text}],
+        "files": [{"path": text, "actions": [text], "result_id": text, "size_bytes": 1}],
+        "matches": [{"rule": text, "description": text, "severity": 3, "techniques": [text]}],
+        "techniques": [{"id": text, "name": text, "sources": [text]}],
+        "indicators": [{"kind": text, "role": text, "value": text}],
+        "errors": [{"outcome": text, "stage": text, "plugin": text, "reason": text}],
+        "artifacts": [{}],
+        "sections": [
+            {
+                "plugin": text,
+                "version": text,
+                "blocks": [
+                    {"kind": "facts", "title": text, "facts": [[text, text]]},
+                    {"kind": "table", "title": text, "columns": [text], "rows": [[text], [text, text]]},
+                    {"kind": "text", "title": text, "text": text},
+                ],
+            }
+        ],
+    }
+
+
+def shown(report: dict[str, Any], *, is_terminal: bool = True) -> str:
+    """What the terminal gets."""
+    console = Console(
+        file=io.StringIO(), width=WIDTH, force_terminal=is_terminal, color_system="standard" if is_terminal else None
+    )
+    console.print(render_report(report))
+    written = console.file
+    assert isinstance(written, io.StringIO)
+    return written.getvalue()
+
+
+def assert_is_plain(output: str) -> None:
+    """Nothing but printable characters, line ends and rich's own colours."""
+    bare = COLOUR.sub("", output)
+    assert [line for line in bare.split("\n") if not line.isprintable()] == []
+
+
+@pytest.mark.promise("P49")
+@pytest.mark.parametrize("text", HOSTILE, ids=range(len(HOSTILE)))
+def test_hostile_text_cannot_leave_its_place(text: str) -> None:
+    """No control, colour, link, direction or line of a sample reaches the terminal."""
+    assert_is_plain(shown(evil(text)))
+
+
+@pytest.mark.promise("P49")
+@given(st.text(st.characters(), max_size=60))
+def test_any_text_is_shown_as_printable_characters_on_one_line(text: str) -> None:
+    """Escaping knows no exception."""
+    assert escaped(text).isprintable()
+    assert "  " not in escaped(text)
+
+
+@pytest.mark.promise("P49")
+def test_markup_is_shown_and_not_obeyed() -> None:
+    """Square brackets are text, and colons spell no picture."""
+    output = COLOUR.sub("", shown(evil("[bold]x[/] :skull:")))
+    assert "[bold]x[/] :skull:" in output
+    assert "\x1b]8" not in shown(evil("[link=http://evil.example]x[/link]"))
+
+
+@pytest.mark.promise("P49")
+def test_spaces_cannot_push_forged_text_to_a_line_of_its_own() -> None:
+    """A name that is mostly spaces does not become a headline."""
+    lines = COLOUR.sub("", shown(evil("x" + " " * 90 + "MALICIOUS 100/100"))).split("\n")
+    assert not [line for line in lines if line.strip(" │").startswith("MALICIOUS")]
+
+
+def test_escapes_show_what_was_there() -> None:
+    """An analyst can read which characters were hidden."""
+    assert escaped("a\x1b[31m\u202e\U000e0001") == "a\\x1b[31m\\u202e\\U000e0001"
+    assert escaped("é ü 漢字 😀") == "é ü 漢字 😀"
+    assert escaped("a" * 500, limit_chars=10) == "a" * 10 + " … 490 more characters"
+
+
+def test_the_verdict_and_its_reasons_come_first() -> None:
+    """Who reads only the first lines knows what matters."""
+    report = evil("ordinary") | {"verdict": "malicious", "score": 70}
+    lines = shown(report, is_terminal=False).split("\n")
+    assert "MALICIOUS" in lines[2]
+    assert "70/100" in lines[2]
+    assert "+1" in lines[4]
+    assert all(len(line) <= WIDTH for line in lines)
+
+
+def test_a_kept_file_comes_with_the_command_that_fetches_it() -> None:
+    """The command can be copied as it stands."""
+    report = {"files": [{"path": "/tmp/a", "actions": ["written"], "result_id": "res_" + "0" * 32, "size_bytes": 5}]}
+    assert f"malbox artifacts get res_{'0' * 32}" in shown(report, is_terminal=False)
+
+
+def test_long_lists_are_cut_and_say_how_many_more_there_are() -> None:
+    """Both what the terminal leaves out and what the report left out are counted."""
+    events = [{"at_s": float(n), "event": f"event-{n}"} for n in range(100)]
+    output = shown({"timeline": events, "truncated": {"timeline": 900}}, is_terminal=False)
+    assert "event-39" in output
+    assert "event-40" not in output
+    assert "960 more events" in output
+
+
+@given(
+    st.recursive(
+        st.none() | st.booleans() | st.integers() | st.text(max_size=5),
+        lambda inner: (
+            st.lists(inner, max_size=3)
+            | st.dictionaries(st.sampled_from(sorted(evil(""))) | st.text(max_size=5), inner, max_size=4)
+        ),
+        max_leaves=12,
+    )
+)
+def test_a_report_of_another_shape_is_no_crash(value: Any) -> None:
+    """A newer or broken server does not bring the command line down."""
+    report = value if isinstance(value, dict) else {"reasons": value, "files": value, "processes": [value]}
+    assert_is_plain(shown(json.loads(json.dumps(report))))
