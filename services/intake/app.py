@@ -3,7 +3,7 @@
 import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import datetime, timedelta
 from typing import Any
 
 import orjson
@@ -15,6 +15,8 @@ from contracts.submission import AnalysisRequest, SampleRef
 from services.chassis.unit import Unit
 from services.intake.domain.names import escaped_original, safe_name
 
+CONFIRM_TASK = "confirm_task"
+CONFIRM_AFTER_S = 60.0
 INSERT = (
     "INSERT INTO submissions (submission_id, owner, idempotency_key, fingerprint, sha256, size_bytes, name, name_sent, "
     "submitted_at, tasks) VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10::jsonb)"
@@ -118,13 +120,24 @@ def record(submission: Submission, unit: Unit) -> None:
         message_id=derived("msg", submission.submission_id, "sample"),
     )
     for task in submission.tasks:
-        unit.say(
-            TaskSubmitted(
-                task_id=task.task_id,
-                submission_id=submission.submission_id,
-                owner=submission.owner,
-                sample=submission.sample,
-                request=task.request,
-            ),
-            message_id=derived("msg", task.task_id, "submitted"),
+        say_task(submission, task, unit)
+        unit.enqueue(
+            CONFIRM_TASK,
+            task.task_id,
+            {"task_id": task.task_id, "submission_id": submission.submission_id},
+            due_at=unit.at + timedelta(seconds=CONFIRM_AFTER_S),
         )
+
+
+def say_task(submission: Submission, task: SubmittedTask, unit: Unit) -> None:
+    """TaskSubmitted is said, under the same message id every time."""
+    unit.say(
+        TaskSubmitted(
+            task_id=task.task_id,
+            submission_id=submission.submission_id,
+            owner=submission.owner,
+            sample=submission.sample,
+            request=task.request,
+        ),
+        message_id=derived("msg", task.task_id, "submitted"),
+    )

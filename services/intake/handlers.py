@@ -1,13 +1,15 @@
-"""What intake hears: which plugins and machines exist. Each fact is one row."""
+"""What intake hears: which plugins and machines exist (each fact is one row), and that the scheduler knows a task."""
 
 from collections.abc import Mapping
 
 from contracts.envelope import Message
 from contracts.machines import MachineRegistered, MachineRetired, MachineReverted
 from contracts.plugins import PluginRegistered, PluginRemoved
+from contracts.scheduler import TaskCancelled, TaskEnded, TaskFailed, TaskPlanned, TaskUnserviceable
 from services.chassis.bus import Handler
 from services.chassis.store import Store
 from services.chassis.unit import Unit
+from services.intake.app import CONFIRM_TASK
 
 KNOW_PLUGIN = (
     "INSERT INTO known_plugins VALUES ($1, $2::jsonb) ON CONFLICT (name) DO UPDATE SET manifest = excluded.manifest"
@@ -40,10 +42,19 @@ async def on_machine_retired(fact: MachineRetired, unit: Unit, _store: Store) ->
     unit.execute(KNOW_MACHINE, fact.machine_id, fact.epoch, None)
 
 
+async def on_task_known(fact: TaskPlanned | TaskEnded | TaskUnserviceable, unit: Unit, _store: Store) -> None:
+    """The task need not be said again."""
+    unit.execute("DELETE FROM work WHERE kind = $1 AND key = $2", CONFIRM_TASK, fact.task_id)
+
+
 HANDLERS: Mapping[type[Message], Handler] = {
     PluginRegistered: on_plugin_registered,
     PluginRemoved: on_plugin_removed,
     MachineRegistered: on_machine_registered,
     MachineReverted: on_machine_registered,
     MachineRetired: on_machine_retired,
+    TaskPlanned: on_task_known,
+    TaskUnserviceable: on_task_known,
+    TaskFailed: on_task_known,
+    TaskCancelled: on_task_known,
 }

@@ -1,4 +1,4 @@
-"""Composition of intake: settings, tables, blobs, routes and handlers."""
+"""Composition of intake: settings, tables, blobs, routes, handlers and runners."""
 
 from importlib.resources import files
 
@@ -6,6 +6,7 @@ from services.chassis.run import Runtime, Service, run
 from services.chassis.settings import load_settings
 from services.intake.adapters.tables import Tables
 from services.intake.api import build_router
+from services.intake.effects import RUNNERS
 from services.intake.handlers import HANDLERS
 from services.intake.settings import IntakeSettings
 
@@ -23,7 +24,7 @@ async def compose(runtime: Runtime) -> Service:
     settings.scratch_dir.mkdir(parents=True, exist_ok=True)
     tables = Tables(runtime.store, runtime.unit)
     router = build_router(settings, tables, runtime.blobs, runtime.clock)
-    return Service(handlers=HANDLERS, routers=(router,))
+    return Service(handlers=HANDLERS, runners=RUNNERS, routers=(router,))
 
 
 def main() -> None:

@@ -65,10 +65,7 @@ class Tables:
 
     async def find(self, submission_id: str) -> Submission | None:
         """The submission of that id."""
-        row = await self._store.fetchrow(
-            "SELECT *, tasks::text AS tasks_json FROM submissions WHERE submission_id = $1", submission_id
-        )
-        return None if row is None else _submission(row)
+        return await find_submission(self._store, submission_id)
 
     async def find_by_key(self, owner: str, key: str) -> Submission | None:
         """The submission that the owner made under that idempotency key."""
@@ -99,6 +96,14 @@ class Tables:
         if standing is None:
             raise StoreUnavailable("a submission conflicts with one that cannot be found")
         return standing
+
+
+async def find_submission(store: Store, submission_id: str) -> Submission | None:
+    """The submission of that id. Raises StoreUnavailable."""
+    row = await store.fetchrow(
+        "SELECT *, tasks::text AS tasks_json FROM submissions WHERE submission_id = $1", submission_id
+    )
+    return None if row is None else _submission(row)
 
 
 def _submission(row: Any) -> Submission:
