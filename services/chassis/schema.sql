@@ -67,7 +67,7 @@ BEGIN
     INSERT INTO outbox (message_id, exchange, routing_key, body)
         SELECT * FROM unnest(message_ids, exchanges, routing_keys, bodies) ON CONFLICT (message_id) DO NOTHING;
     INSERT INTO work (kind, key, payload, due_at)
-        SELECT k, y, p::jsonb, d FROM unnest(kinds, keys, payloads, dues) AS t(k, y, p, d)
+        SELECT DISTINCT ON (k, y) k, y, p::jsonb, d FROM unnest(kinds, keys, payloads, dues) AS t(k, y, p, d)
         ON CONFLICT (kind, key) DO UPDATE SET due_at = least(work.due_at, excluded.due_at);
     RETURN 'committed';
 END $$;
