@@ -1,5 +1,7 @@
 """Prints which test holds which promise: `python -m tests.promises`. The markers on the tests are the only source."""
 
+import contextlib
+import io
 import sys
 from collections import defaultdict
 from collections.abc import Iterator
@@ -41,8 +43,11 @@ def table(held: dict[str, list[str]]) -> Iterator[str]:
 def main() -> int:
     """Collects without running; 0 when every test file could be read."""
     collector = Collector()
-    quiet = ["--collect-only", "--quiet", "--quiet", "--no-header", "--no-summary", "-p", "no:terminal"]
-    status = pytest.main(quiet, plugins=[collector])
+    said = io.StringIO()
+    with contextlib.redirect_stdout(said):
+        status = pytest.main(["--collect-only", "--quiet"], plugins=[collector])
+    if status != pytest.ExitCode.OK:
+        print(said.getvalue(), file=sys.stderr)  # noqa: T201 - a file that cannot be read holds no promise
     for line in table(collector.held):
         print(line)  # noqa: T201 - the table is what this command is for
     tests = {test for names in collector.held.values() for test in names}

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-from deploy.local import images, nginx, ports, postgres, processes, rabbitmq
+from deploy.local import images, nginx, parts, ports, postgres, rabbitmq
 from deploy.local.state import DeployError, State
 from deploy.local.status import status
 
@@ -122,13 +122,12 @@ def _ports(state: State) -> list[Finding]:
     chosen = ports.load(state)
     if chosen is None:
         return [Finding("ports", "note", "not chosen yet", "run `malbox up`")]
-    ours = {identity.pid for identity in processes.leftovers(state)}
-    taken = []
-    for name in ports.NAMES:
-        if not ports.is_free(chosen[name]):
-            holder = ports.holder_of(chosen[name])
-            if not any(f"(process {pid})" in holder for pid in ours):
-                taken.append(f"{chosen[name]} ({name}) by {holder}")
+    foreign = [name for name in ports.NAMES if name not in parts.ports_in_use(state)]
+    taken = [
+        f"{chosen[name]} ({name}) by {ports.holder_of(chosen[name])}"
+        for name in foreign
+        if not ports.is_free(chosen[name])
+    ]
     if taken:
         return [Finding("ports", "fault", f"taken: {'; '.join(taken)}", "`malbox up` chooses others by itself")]
     return [Finding("ports", "ok", f"{chosen['gateway']} for the gateway")]

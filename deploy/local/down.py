@@ -1,11 +1,9 @@
 """Stops exactly what this installation started, and nothing else."""
 
-import os
 import signal
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
-from pathlib import Path
 
 from deploy.local import nginx, parts, processes, rabbitmq, supervisor
 from deploy.local.installation import Installation
@@ -34,7 +32,7 @@ def down(state: State, progress: Progress = silent) -> Stopped:
     servers.pop(rabbitmq.MAPPER)  # the broker ends its port mapper itself
     for group in ([*parts.services(here), gateway], list(servers.values())):
         run_together({part.name: _stage(part, ran) for part in group}, progress)
-    remaining = [*guests(state), *processes.leftovers(state)]
+    remaining = processes.leftovers(state)
     ran += [processes.end(identity, signal.SIGTERM, LEFTOVER_TIMEOUT_S) for identity in remaining]
     return Stopped(any(ran), time.monotonic() - began_s)
 
@@ -46,18 +44,3 @@ def _stage(part: Part, ran: list[bool]) -> Callable[[], str]:
         return "stopped" if was_running else "was not running"
 
     return stop
-
-
-def guests(state: State) -> list[processes.Identity]:
-    """QEMU processes of this installation's machines: they outlive the daemon that started them."""
-    mark = os.fsencode(state.machines) + b"/"
-    found = []
-    for entry in sorted(Path("/proc").glob("[0-9]*")):
-        try:
-            is_qemu = (entry / "comm").read_bytes().startswith(b"qemu-system")
-            if is_qemu and mark in (entry / "cmdline").read_bytes():
-                identity = processes.Identity.of(int(entry.name))
-                found += [identity] if identity else []
-        except OSError:
-            continue  # it ended while we looked
-    return found

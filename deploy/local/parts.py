@@ -3,12 +3,10 @@
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from deploy.local import images, nginx, postgres, processes, rabbitmq
+from deploy.local import images, libvirt, nginx, postgres, processes, rabbitmq
 from deploy.local.installation import Installation
 from deploy.local.services import ServiceProcess
 from deploy.local.state import SERVICES, DeployError, State
-
-LIBVIRT = "libvirt"
 
 
 def always() -> bool:
@@ -33,7 +31,7 @@ def servers(here: Installation) -> list[Part]:
         Part(postgres.NAME, database.start, database.stop),
         Part(rabbitmq.MAPPER, broker.start_mapper, lambda: processes.stop(here.state, rabbitmq.MAPPER)),
         Part(rabbitmq.NAME, broker.start, broker.stop),
-        Part(LIBVIRT, lambda: start_libvirt(here.state)[0], lambda: stop_libvirt(here.state)),
+        Part(libvirt.NAME, lambda: start_libvirt(here.state), lambda: libvirt.stop(here.state)),
         Part(nginx.NAME, gateway.start, gateway.stop),
     ]
 
@@ -55,23 +53,23 @@ def services(here: Installation) -> list[Part]:
     ]
 
 
-def start_libvirt(state: State) -> tuple[processes.Identity, str]:
-    """The private libvirt daemon answers at the address returned. Raises DeployError."""
-    from deploy.local import libvirt  # noqa: PLC0415 - its binding is compiled: only up and down need it
+def ports_in_use(state: State) -> frozenset[str]:
+    """Names of the ports that running processes of this installation hold."""
+    holders = {
+        postgres.NAME: ("postgres",),
+        rabbitmq.NAME: ("amqp", "dist"),
+        rabbitmq.MAPPER: ("epmd",),
+        nginx.NAME: ("gateway",),
+        **{service: (service,) for service in SERVICES},
+    }
+    return frozenset(port for name, held in holders.items() if processes.started(state, name) for port in held)
 
-    started = libvirt.start(state)
-    running = processes.Identity.of(started.pid)
+
+def start_libvirt(state: State) -> processes.Identity:
+    """The private libvirt daemon answers. Raises DeployError."""
+    with processes.only_starter(state, libvirt.NAME):
+        libvirt.start(state)
+    running = processes.started(state, libvirt.NAME)
     if running is None:
         raise DeployError(f"the private libvirt daemon ended at once; look into {state.log}")
-    processes.remember(state, LIBVIRT, running)
-    return running, started.uri
-
-
-def stop_libvirt(state: State) -> bool:
-    """The private libvirt daemon is down. Returns whether it ran."""
-    from deploy.local import libvirt  # noqa: PLC0415 - see above
-
-    was_running = processes.started(state, LIBVIRT) is not None
-    libvirt.stop(state)
-    processes.forget(state, LIBVIRT)
-    return was_running
+    return running

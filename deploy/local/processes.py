@@ -76,11 +76,16 @@ def pid_file(state: State, name: str) -> Path:
 
 def started(state: State, name: str) -> Identity | None:
     """The running process of that name that this installation started, if any."""
+    identity = remembered(state, name)
+    return identity if identity is not None and identity.is_running() else None
+
+
+def remembered(state: State, name: str) -> Identity | None:
+    """The process that was last started under that name, running or not."""
     try:
-        identity = Identity(**json.loads(pid_file(state, name).read_text(encoding="utf-8")))
+        return Identity(**json.loads(pid_file(state, name).read_text(encoding="utf-8")))
     except (OSError, ValueError, TypeError):
         return None
-    return identity if identity.is_running() else None
 
 
 def remember(state: State, name: str, identity: Identity) -> None:
@@ -111,6 +116,7 @@ def only_starter(state: State, name: str) -> Iterator[None]:
 
 def spawn(state: State, command: Command) -> Identity:
     """The command runs in a session of its own with its output in `<state>/log`, and is remembered by its name."""
+    end_orphans(state, command.name)
     log = open_log(state, command.name)
     as_user = _as_user(command.user)
     try:
@@ -147,8 +153,29 @@ def stop(
     """The process of that name has ended and is forgotten. Returns whether there was one."""
     identity = started(state, name)
     was_running = identity is not None and end(identity, how, timeout_s)
+    end_orphans(state, name)
     forget(state, name)
     return was_running
+
+
+def end_orphans(state: State, name: str) -> None:
+    """Processes that an ended one has left in its session are killed: they hold its ports and files.
+
+    The kernel gives a number away again only when no session bears it, so members of a session whose leader has ended
+    are the children of that leader, and of nobody else.
+    """
+    leader = remembered(state, name)
+    if leader is None or leader.boot_id != _boot_id() or Identity.of(leader.pid) is not None:
+        return
+    for member in session_members(leader.pid):
+        end(member, signal.SIGKILL, KILL_TIMEOUT_S)
+
+
+def session_members(session: int) -> list[Identity]:
+    """The processes of a session (proc(5), field 6 of stat)."""
+    numbers = [int(entry.name) for entry in sorted(Path("/proc").glob("[0-9]*"))[:_PROCESS_LIST_MAX]]
+    members = [Identity.of(pid) for pid in numbers if (_stat_of(pid) or [""] * 4)[3] == str(session)]
+    return [member for member in members if member is not None]
 
 
 def end(identity: Identity, how: signal.Signals, timeout_s: float) -> bool:

@@ -8,6 +8,7 @@ Progress = Callable[[str], None]
 """Receives one line at a time."""
 
 REMIND_EVERY_S = 5.0
+NOTICEABLE_S = 0.5
 
 
 def silent(_line: str) -> None:
@@ -42,7 +43,9 @@ def await_all(
         for name in list(open_names):
             if waiting[name]():
                 open_names.remove(name)
-                progress(f"{name}: ready after {time.monotonic() - began_s:.1f} s")
+                took_s = time.monotonic() - began_s
+                if took_s > NOTICEABLE_S:
+                    progress(f"{name}: ready after {took_s:.1f} s")
         if open_names and time.monotonic() > remind_at:
             remind_at += REMIND_EVERY_S
             progress(f"waiting for {', '.join(open_names)} ({time.monotonic() - began_s:.0f} s so far)")

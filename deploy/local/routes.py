@@ -25,11 +25,11 @@ class Route:
 
 ROUTES = (
     Route(r"/tasks/[^/]+/(report|results|artifacts)(/.*)?", "results", is_pattern=True),
-    Route(r"/submissions/?", "intake", is_pattern=True, takes_sample=True),
-    Route("/submissions/", "intake"),
+    Route(r"/submissions", "intake", is_pattern=True, takes_sample=True),
+    Route("/submissions", "intake"),
     Route("/tasks", "scheduler"),
     Route("/events", "scheduler"),
-    Route("/artifacts/", "results"),
+    Route("/artifacts", "results"),
     Route("/machines", "machines"),
     Route("/plugins", "plugins"),
     *(Route(rf"/health/{service}", service, is_pattern=True, needs_identity=False) for service in SERVICES),

@@ -47,8 +47,8 @@ class ServiceProcess:
     def version(self) -> str:
         """A digest of the source and of the settings that the service would start with now."""
         digest = hashlib.sha256()
-        for path in (self.state.app / "digest", self.state.settings_file(self.name), self.state.etc / "machines.toml"):
-            if path.name != "machines.toml" or self.name == "machines":
+        for path in (self.state.app / "digest", self.state.settings_file(self.name), self.state.etc / "fleet.toml"):
+            if path.name != "fleet.toml" or self.name == "machines":
                 digest.update(path.read_bytes())
         return digest.hexdigest()
 

@@ -41,7 +41,7 @@ def write(here: Installation, libvirt_uri: str) -> None:
 
 def machines_file(state: State) -> Path:
     """The operator's list of machines."""
-    return state.etc / "machines.toml"
+    return state.etc / "fleet.toml"
 
 
 def endpoint_file(state: State) -> Path:

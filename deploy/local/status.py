@@ -4,13 +4,13 @@ import os
 import time
 from dataclasses import dataclass
 
-from deploy.local import nginx, parts, postgres, processes, rabbitmq, settings, supervisor
+from deploy.local import libvirt, nginx, postgres, processes, rabbitmq, settings, supervisor
 from deploy.local.installation import Installation
 from deploy.local.ports import LOOPBACK
 from deploy.local.services import fetch_health
 from deploy.local.state import SERVICES, State
 
-SERVERS = (postgres.NAME, rabbitmq.MAPPER, rabbitmq.NAME, parts.LIBVIRT, nginx.NAME, supervisor.NAME)
+SERVERS = (postgres.NAME, rabbitmq.MAPPER, rabbitmq.NAME, libvirt.NAME, nginx.NAME, supervisor.NAME)
 
 
 @dataclass(frozen=True)
@@ -58,6 +58,7 @@ def _server(here: Installation, name: str) -> PartStatus:
         rabbitmq.NAME: lambda: rabbitmq.answers(here.ports["amqp"]),
         nginx.NAME: lambda: nginx.accepts(here.ports["gateway"]),
         postgres.NAME: lambda: nginx.accepts(here.ports["postgres"]),
+        libvirt.NAME: lambda: libvirt.answers(here.state),
     }.get(name, lambda: True)()
     port = {rabbitmq.NAME: "amqp", nginx.NAME: "gateway", postgres.NAME: "postgres"}.get(name)
     where = f"{LOOPBACK}:{here.ports[port]}" if port else ""

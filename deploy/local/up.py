@@ -5,12 +5,12 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
-from deploy.local import images, nginx, parts, pki, postgres, processes, rabbitmq, settings, supervisor
+from deploy.local import images, libvirt, nginx, parts, pki, postgres, processes, rabbitmq, settings, supervisor
 from deploy.local.installation import Installation
 from deploy.local.ports import Moved
 from deploy.local.progress import Progress, await_all, run_together, silent
 from deploy.local.services import ServiceProcess, fetch_health
-from deploy.local.state import SERVICES, DeployError, State
+from deploy.local.state import DeployError, State
 
 READY_TIMEOUT_S = 90.0
 
@@ -30,7 +30,7 @@ def up(state: State, progress: Progress = silent) -> Started:
     began_s = time.monotonic()
     state.prepare()
     with processes.only_starter(state, "up"):
-        here, moved = Installation.prepare(state, frozenset(_ports_in_use(state)))
+        here, moved = Installation.prepare(state, parts.ports_in_use(state))
         _tell_moved(moved, progress)
         pki.ensure(state)
         _start(here, progress)
@@ -47,12 +47,10 @@ def _start(here: Installation, progress: Progress) -> None:
         return said
 
     def start_libvirt() -> str:
-        said = "was running" if processes.started(here.state, parts.LIBVIRT) else "ready"
-        _, uri = parts.start_libvirt(here.state)
-        settings.write(here, uri)
-        return said
+        return _started(here.state, libvirt.NAME, lambda: parts.start_libvirt(here.state))
 
     def start_services() -> str:
+        settings.write(here, libvirt.uri(here.state))
         run_together({"postgres": start_database, "libvirt": start_libvirt}, progress)
         return _start_services(here)
 
@@ -85,7 +83,7 @@ def _await_ready(here: Installation, progress: Progress) -> None:
     waiting: dict[str, Callable[[], bool]] = {
         service.name: _readiness(service, gateway) for service in parts.service_processes(here)
     }
-    late = await_all(waiting, READY_TIMEOUT_S, progress if not _all_ready(waiting) else silent)
+    late = await_all(waiting, READY_TIMEOUT_S, progress)
     if late:
         tails = "\n".join(f"{name}:\n{processes.log_tail(here.state, name, 5)}" for name in late)
         raise DeployError(
@@ -101,26 +99,10 @@ def _readiness(service: ServiceProcess, gateway_port: int) -> Callable[[], bool]
     return is_ready
 
 
-def _all_ready(waiting: dict[str, Callable[[], bool]]) -> bool:
-    return all(is_ready() for is_ready in waiting.values())
-
-
 def _started(state: State, name: str, start: Callable[[], processes.Identity]) -> str:
     was_running = processes.started(state, name) is not None
     start()
     return "was running" if was_running else "ready"
-
-
-def _ports_in_use(state: State) -> set[str]:
-    """Names of the ports that our own running processes hold."""
-    held = {
-        postgres.NAME: {"postgres"},
-        rabbitmq.NAME: {"amqp", "dist"},
-        rabbitmq.MAPPER: {"epmd"},
-        nginx.NAME: {"gateway"},
-        **{service: {service} for service in SERVICES},
-    }
-    return {port for name, names in held.items() if processes.started(state, name) for port in names}
 
 
 def _tell_moved(moved: list[Moved], progress: Progress) -> None:
