@@ -53,7 +53,6 @@ class Identity(Input):
     mime: Short | None = None
     description: Short | None = None
     package: Short | None = None
-    platform: Short | None = None
 
 
 class YaraString(Input):

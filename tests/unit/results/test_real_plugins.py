@@ -1,0 +1,63 @@
+"""What the plugins that ship really say is what the report reads."""
+
+import json
+import shutil
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from services.plugins.builtin.elf.plugin import describe
+from services.plugins.builtin.identity.plugin import identify
+from services.plugins.builtin.yara.plugin import compile_rules, scan
+from services.results.assembly import assemble
+from services.results.domain.report import Report
+from tests.unit.results.cases import case
+
+EICAR = b"X5O!P%@AP[4\\PZX54(P^)7CC)7}$" + b"EICAR-STANDARD-" + b"ANTIVIRUS-TEST-FILE!" + b"$H+H*"
+
+
+def analysed(sample: Path, **others: Any) -> Report:
+    """The report over what `identity` and `yara` say of the file."""
+    documents = {"identity": identify(sample, sample.name), "yara": scan(sample, compile_rules()), **others}
+    return assemble(case({plugin: json.dumps(document).encode() for plugin, document in documents.items()}))
+
+
+def test_eicar_is_malicious(tmp_path: Path) -> None:
+    """The test file of the whole field is called malicious, with the rule as its reason."""
+    sample = tmp_path / "harmless.com"
+    sample.write_bytes(EICAR)
+    report = analysed(sample)
+    assert (report.verdict, report.errors) == ("malicious", ())
+    assert report.reasons[0].evidence.plugin == "yara"
+    assert {indicator.kind for indicator in report.indicators} == {"sha256", "sha1", "md5"}
+    assert report.sample.mime
+    assert report.sample.type
+
+
+def test_an_ordinary_program_has_a_section_and_no_reason(tmp_path: Path) -> None:
+    """The structure of an ELF file is shown, and nothing is held against it."""
+    sample = Path(shutil.copy("/usr/bin/true", tmp_path / "true"))
+    report = analysed(sample, elf=describe(sample))
+    assert (report.reasons, report.errors) == ((), ())
+    [section] = [section for section in report.sections if section.plugin == "elf"]
+    titles = [block.title for block in section.blocks]
+    assert titles[:1] == ["elf"]
+    assert {"sections", "segments"} <= set(titles)
+    assert report.sample.package == "elf"
+
+
+def test_a_shell_script_without_a_run_is_unknown(tmp_path: Path) -> None:
+    """Looking at harmless bytes says nothing of what they do."""
+    sample = tmp_path / "hello.sh"
+    sample.write_bytes(b"#!/bin/sh\necho hello\n")
+    assert analysed(sample).verdict == "unknown"
+
+
+@pytest.mark.parametrize("plugin", ["identity", "yara"])
+def test_what_a_plugin_says_is_read_whole(plugin: str, tmp_path: Path) -> None:
+    """No fault is found in the output of our own plugins."""
+    sample = tmp_path / "empty-ish"
+    sample.write_bytes(b"\0")
+    report = analysed(sample)
+    assert [error for error in report.errors if error.plugin == plugin] == []
