@@ -5,6 +5,7 @@ system's own libvirt, if there is one, is neither used nor disturbed.
 """
 
 import os
+import shutil
 import signal
 import time
 from dataclasses import dataclass
@@ -112,7 +113,17 @@ def _command(state: State) -> processes.Command:
         # QEMU keeps its temporary files where the installation's others are.
         "TMPDIR": str(home / "run"),
     }
-    return processes.Command(NAME, [str(_DAEMON)], state.users.machines, environment, home)
+    return processes.Command(NAME, _argv(), state.users.machines, environment, home)
+
+
+def _argv() -> list[str]:
+    """The daemon, below a process that collects ended emulators at once.
+
+    They are nobody's children, and libvirt waits until they are collected: an init that does so lazily, as in many
+    containers and small virtual machines, makes each destroy last seconds.
+    """
+    reaper = shutil.which("tini")
+    return [reaper, "-s", "--", str(_DAEMON)] if reaper else [str(_DAEMON)]
 
 
 def _await_answer(state: State, running: processes.Identity) -> None:

@@ -5,11 +5,13 @@ loopback forwarded to the agent. libvirt 9.0 can forward ports only through pass
 """
 
 import hashlib
+import re
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
 from lxml import etree
+from lxml.etree import _Element
 
 from contracts.ids import uuid_of
 from services.machines.domain.spec import MachineSpec
@@ -24,6 +26,7 @@ _BLOCK_DEVICES = {"virtio": ("vda", "virtio"), "sata": ("sda", "sata")}
 # la57 costs a fifth level of page tables; smap breaks 32-bit segments in QEMU 7.2's emulation. Only when emulated.
 _EMULATED_CPU_OFF = ("la57", "smap")
 _TRANSLATION_CACHE_MIB = 256
+_FORWARD = re.compile(r"hostfwd=tcp:127\.0\.0\.1:([0-9]{1,5})-")
 _NAMESPACES = {"q": QEMU, "m": OURS}
 
 Accelerator = Literal["kvm", "tcg"]
@@ -95,6 +98,15 @@ def succeed(saved_xml: str, *, epoch: int, disk: Path, enrolment: Path, agent_po
     return etree.tostring(domain, encoding="unicode")
 
 
+def forwarded_port(xml: str) -> int | None:
+    """The port of the host's loopback that leads to the domain's agent, or None when there is none."""
+    for argument in _find(_parse(xml), "q:commandline/q:arg"):
+        match = _FORWARD.search(argument.get("value", ""))
+        if match:
+            return int(match.group(1))
+    return None
+
+
 def ownership(xml: str) -> tuple[str, int] | None:
     """Machine and epoch that a domain's metadata name, or None when it is not ours."""
     found = _find(_parse(xml), "metadata/m:machine")
@@ -126,7 +138,7 @@ def identity(xml: str) -> str:
     return hashlib.sha256(canonical.encode()).hexdigest()
 
 
-def _boot(plan: DomainPlan) -> etree._Element:
+def _boot(plan: DomainPlan) -> _Element:
     root = f"root=/dev/{_BLOCK_DEVICES[plan.spec.disk_bus][0]}"
     return _element(
         "os",
@@ -137,21 +149,21 @@ def _boot(plan: DomainPlan) -> etree._Element:
     )
 
 
-def _features(plan: DomainPlan) -> etree._Element:
+def _features(plan: DomainPlan) -> _Element:
     features = _element("features", _element("acpi"), _element("vmport", state="off"))
     if plan.accelerator == "tcg":
         features.append(_element("tcg", _element("tb-cache", str(_TRANSLATION_CACHE_MIB), unit="MiB")))
     return features
 
 
-def _cpu(plan: DomainPlan) -> etree._Element:
+def _cpu(plan: DomainPlan) -> _Element:
     cpu = _element("cpu", mode="maximum", check="none", migratable="on")
     if plan.accelerator == "tcg":
         cpu.extend(_element("feature", policy="disable", name=name) for name in _EMULATED_CPU_OFF)
     return cpu
 
 
-def _devices(plan: DomainPlan) -> etree._Element:
+def _devices(plan: DomainPlan) -> _Element:
     name, bus = _BLOCK_DEVICES[plan.spec.disk_bus]
     console = (
         _element("serial", type="null")
@@ -177,7 +189,7 @@ def _devices(plan: DomainPlan) -> etree._Element:
     )
 
 
-def _control_card(plan: DomainPlan) -> etree._Element:
+def _control_card(plan: DomainPlan) -> _Element:
     device = f"virtio-net-pci,netdev=control,mac={control_mac(plan.spec.machine_id)},bus=pcie.0,addr=0x10,romfile="
     arguments = ("-netdev", _netdev(plan.agent_port), "-device", device)
     return _element(f"{{{QEMU}}}commandline", *(_element(f"{{{QEMU}}}arg", value=argument) for argument in arguments))
@@ -194,13 +206,13 @@ def control_mac(machine_id: str) -> str:
     return "02:4d:42:" + ":".join(f"{octet:02x}" for octet in tail)
 
 
-def _parse(xml: str) -> etree._Element:
+def _parse(xml: str) -> _Element:
     return etree.fromstring(
         xml.encode(), etree.XMLParser(resolve_entities=False, no_network=True, remove_blank_text=True)
     )
 
 
-def _element(tag: str, *children: "str | etree._Element", **attributes: str) -> etree._Element:
+def _element(tag: str, *children: str | _Element, **attributes: str) -> _Element:
     element = etree.Element(tag, attributes)
     for child in children:
         if isinstance(child, str):
@@ -210,18 +222,18 @@ def _element(tag: str, *children: "str | etree._Element", **attributes: str) -> 
     return element
 
 
-def _drop(element: etree._Element) -> None:
+def _drop(element: _Element) -> None:
     parent = element.getparent()
     if parent is not None:
         parent.remove(element)
 
 
-def _find(domain: etree._Element, path: str) -> list[etree._Element]:
+def _find(domain: _Element, path: str) -> list[_Element]:
     found = domain.xpath(path, namespaces=_NAMESPACES)
-    return [element for element in found if isinstance(element, etree._Element)] if isinstance(found, list) else []
+    return [element for element in found if isinstance(element, _Element)] if isinstance(found, list) else []
 
 
-def _one(domain: etree._Element, path: str) -> etree._Element:
+def _one(domain: _Element, path: str) -> _Element:
     found = _find(domain, path)
     if len(found) != 1:
         raise ValueError(f"expected one {path} in the domain, found {len(found)}")

@@ -8,7 +8,9 @@ from lxml import etree
 from services.machines.adapters.domain_xml import QEMU
 
 # Whatever is not on this list has no business in a machine: folders, USB, sound, clipboard, host devices, graphics.
-_DEVICES_ALLOWED = frozenset({"emulator", "disk", "controller", "serial", "console", "memballoon", "rng", "input"})
+_DEVICES_ALLOWED = frozenset(
+    {"emulator", "disk", "controller", "serial", "console", "memballoon", "rng", "input", "audio"}
+)
 _CONTROLLERS_ALLOWED = frozenset({"pci", "sata", "usb"})
 _ARGUMENTS_ALLOWED = ("-netdev", "user,id=control,restrict=on,", "-device", "virtio-net-pci,netdev=control,")
 _SECCOMP_FILTER = 2
@@ -26,6 +28,8 @@ def faults_of_domain(xml: str) -> list[str]:
             faults.append(f"it has a controller {device.get('type')}")
         elif device.tag == "controller" and device.get("type") == "usb" and device.get("model") != "none":
             faults.append("it has USB")
+        elif device.tag == "audio" and device.get("type") != "none":
+            faults.append("it has sound")
         elif device.tag == "input" and device.get("bus") != "ps2":
             faults.append("it has an input device that is not PS/2")
         elif device.tag == "memballoon" and device.get("model") != "none":

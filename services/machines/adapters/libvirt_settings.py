@@ -16,3 +16,4 @@ class LibvirtSettings(BaseModel):
     emulator: Path = Path("/usr/bin/qemu-system-x86_64")
     call_timeout_s: float = Field(default=60, gt=0, le=600)
     boot_timeout_s: float = Field(default=180, gt=0, le=1800)
+    save_timeout_s: float = Field(default=300, gt=0, le=1800, description="for digesting an image and saving memory")

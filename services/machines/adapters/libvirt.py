@@ -1,0 +1,265 @@
+"""The hypervisor port on libvirt and QEMU.
+
+A machine is provisioned once: it boots on an overlay of its image until its agent answers, then its memory goes to a
+file and the overlay becomes read-only. Every incarnation is that memory in a fresh process on a fresh overlay. Whatever
+acts holds the machine's lock and its host fence; whatever an earlier, interrupted action left is removed first.
+"""
+
+import asyncio
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+from services.machines.adapters import libvirt_domains as domains
+from services.machines.adapters import qemu_processes
+from services.machines.adapters.acceleration import Verdict, probe
+from services.machines.adapters.built_image import BuiltImage
+from services.machines.adapters.domain_xml import DomainPlan, forwarded_port, identity, render, succeed
+from services.machines.adapters.hardening import confinement, faults_of_domain, faults_of_process
+from services.machines.adapters.host_fence import HostFence
+from services.machines.adapters.libvirt_link import LibvirtLink
+from services.machines.adapters.libvirt_settings import LibvirtSettings
+from services.machines.adapters.machine_files import CONSOLE, DISK, ENROLMENT, MEMORY, MachineFiles, Snapshot
+from services.machines.domain.spec import MachineSpec
+from services.machines.errors import GuestUnreachable, HypervisorRefused
+from services.machines.ports import DomainSeen, GuestAddress, Incarnation, Provisioned
+
+ENROLMENT_MAX_BYTES = 16 * 1024
+_LOOPBACK = "127.0.0.1"
+_PROCESS_END_TIMEOUT_S = 20.0
+
+
+@dataclass(frozen=True)
+class _Build:
+    """A warm snapshot being made."""
+
+    spec: MachineSpec
+    epoch: int
+    image: BuiltImage
+    verdict: Verdict
+
+
+class LibvirtHypervisor:
+    """Machines of this host. Implements services.machines.ports.Hypervisor."""
+
+    def __init__(self, settings: LibvirtSettings) -> None:
+        self._settings = settings
+        self._link = LibvirtLink(settings.uri)
+
+    async def image_identity(self, spec: MachineSpec) -> str:
+        """The digest of the image's manifest, which names the digest of each of its files."""
+        step = partial(BuiltImage, self._settings.images_dir, spec.image)
+        return (await self._link.aside(step, timeout_s=self._settings.call_timeout_s)).identity
+
+    async def provision(
+        self,
+        spec: MachineSpec,
+        *,
+        epoch: int,
+        enrolment: bytes,
+        agent_waits: Callable[[GuestAddress], Awaitable[None]],
+    ) -> Provisioned:
+        """A warm snapshot stands, its agent waiting."""
+        if len(enrolment) > ENROLMENT_MAX_BYTES:
+            raise HypervisorRefused(f"an enrolment bundle of {len(enrolment)} bytes, {ENROLMENT_MAX_BYTES} are allowed")
+        image = await self._link.aside(partial(self._checked_image, spec), timeout_s=self._settings.save_timeout_s)
+        verdict = await self._link.aside(partial(self._choose, spec, image), timeout_s=self._settings.call_timeout_s)
+        build = _Build(spec, epoch, image, verdict)
+        port = await self._link.call(partial(self._boot, build, enrolment), timeout_s=self._settings.call_timeout_s)
+        try:
+            async with asyncio.timeout(self._settings.boot_timeout_s):
+                await agent_waits(GuestAddress(_LOOPBACK, port))
+        except TimeoutError as error:
+            said = await self._link.aside(partial(self._last_words, spec, epoch), timeout_s=5)
+            limit_s = self._settings.boot_timeout_s
+            raise GuestUnreachable(f"no agent within {limit_s:.0f} s of booting; the console ends {said!r}") from error
+        snapshot = await self._link.call(partial(self._freeze, build), timeout_s=self._settings.save_timeout_s)
+        return Provisioned(
+            acceleration=verdict.accelerator,
+            evidence={
+                "image": image.identity,
+                "image_disk_sha256": image.disk_sha256,
+                "warm_disk_sha256": snapshot.digests[DISK],
+                "memory_sha256": snapshot.digests[MEMORY],
+                "domain_sha256": snapshot.domain_identity,
+                "acceleration_reason": verdict.reason,
+            },
+        )
+
+    async def restore(self, spec: MachineSpec, *, epoch: int) -> Incarnation:
+        """A fresh process on a fresh overlay runs from the warm snapshot."""
+        step = partial(self._restore, spec.machine_id, epoch)
+        return await self._link.call(step, timeout_s=self._settings.call_timeout_s)
+
+    async def address(self, machine_id: str) -> GuestAddress:
+        """Where the live domain's own definition forwards the agent's port."""
+        step = partial(_port_of, machine_id)
+        return GuestAddress(_LOOPBACK, await self._link.call(step, timeout_s=self._settings.call_timeout_s))
+
+    async def pause(self, machine_id: str, *, epoch: int) -> None:
+        """The machine's processors stand still."""
+        await self._act(machine_id, epoch, domains.suspend)
+
+    async def resume(self, machine_id: str, *, epoch: int) -> None:
+        """The machine's processors run."""
+        await self._act(machine_id, epoch, domains.resume)
+
+    async def destroy(self, machine_id: str, *, epoch: int) -> None:
+        """No process, overlay or definition of the machine is left; the warm snapshot stays."""
+        await self._act(machine_id, epoch, self._sweep)
+
+    async def observe(self) -> list[DomainSeen]:
+        """Every domain there is."""
+        return await self._link.call(domains.seen, timeout_s=self._settings.call_timeout_s)
+
+    async def close(self) -> None:
+        """The connection is closed; machines run on."""
+        await self._link.close()
+
+    async def _act(self, machine_id: str, epoch: int, step: Callable[[Any, str], None]) -> None:
+        def fenced(connection: Any) -> None:
+            with self._fence(machine_id).acting(epoch, timeout_s=self._settings.call_timeout_s):
+                step(connection, machine_id)
+
+        await self._link.call(fenced, timeout_s=self._settings.call_timeout_s)
+
+    def _files(self, machine_id: str) -> MachineFiles:
+        return MachineFiles(self._settings.machines_dir, machine_id)
+
+    def _fence(self, machine_id: str) -> HostFence:
+        return HostFence(self._files(machine_id).directory)
+
+    def _sweep(self, connection: Any, machine_id: str) -> None:
+        """Nothing that any incarnation made is left. What libvirt forgot is found in the process table."""
+        files = self._files(machine_id)
+        # Killed before libvirt is asked: it would first ask the emulator politely, which takes it a second.
+        qemu_processes.end_all(files.directory, timeout_s=_PROCESS_END_TIMEOUT_S)
+        domains.gone(connection, machine_id)
+        qemu_processes.end_all(files.directory, timeout_s=_PROCESS_END_TIMEOUT_S)
+        files.discard_lives()
+
+    def _checked_image(self, spec: MachineSpec) -> BuiltImage:
+        image = BuiltImage(self._settings.images_dir, spec.image)
+        image.refuse_unfit(spec)
+        image.refuse_damaged()
+        return image
+
+    def _choose(self, spec: MachineSpec, image: BuiltImage) -> Verdict:
+        if spec.acceleration == "tcg":
+            return Verdict("tcg", "the specification asks for emulation")
+        cache = self._settings.machines_dir / ".acceleration.json"
+        verdict = probe(self._settings.emulator, image.kernel, cache)
+        if spec.acceleration == "kvm" and verdict.accelerator != "kvm":
+            raise HypervisorRefused(f"the specification asks for KVM, which this host does not have: {verdict.reason}")
+        return verdict
+
+    def _boot(self, build: _Build, enrolment: bytes, connection: Any) -> int:
+        spec, epoch, image = build.spec, build.epoch, build.image
+        files = self._files(spec.machine_id)
+        with self._fence(spec.machine_id).acting(epoch, timeout_s=self._settings.call_timeout_s):
+            self._sweep(connection, spec.machine_id)
+            files.discard_warm()
+            building = files.building(epoch)
+            disk = files.begin(building, backing=image.disk)
+            bundle = building / ENROLMENT
+            bundle.touch(mode=0o600)
+            bundle.write_bytes(enrolment)
+
+            def plan(port: int) -> str:
+                return render(
+                    DomainPlan(
+                        spec=spec,
+                        epoch=epoch,
+                        accelerator=build.verdict.accelerator,
+                        emulator=self._settings.emulator,
+                        kernel=image.kernel,
+                        initrd=image.initrd,
+                        kernel_arguments=image.kernel_arguments,
+                        disk=disk,
+                        enrolment=bundle,
+                        agent_port=port,
+                        console=building / CONSOLE,
+                    )
+                )
+
+            return domains.start(connection, plan)
+
+    def _freeze(self, build: _Build, connection: Any) -> Snapshot:
+        spec, epoch = build.spec, build.epoch
+        files = self._files(spec.machine_id)
+        building = files.building(epoch)
+        with self._fence(spec.machine_id).acting(epoch, timeout_s=self._settings.call_timeout_s):
+            known_as = identity(domains.live_xml(connection, spec.machine_id))
+            domains.save(connection, spec.machine_id, building / MEMORY)
+            qemu_processes.end_all(files.directory, timeout_s=_PROCESS_END_TIMEOUT_S)
+            return files.publish(
+                building,
+                epoch=epoch,
+                accelerator=build.verdict.accelerator,
+                domain_identity=known_as,
+                image_disk=build.image.disk,
+            )
+
+    def _restore(self, machine_id: str, epoch: int, connection: Any) -> Incarnation:
+        files = self._files(machine_id)
+        with self._fence(machine_id).acting(epoch, timeout_s=self._settings.call_timeout_s):
+            self._sweep(connection, machine_id)
+            snapshot = files.snapshot()
+            life = files.life(epoch)
+            disk = files.begin(life, backing=files.warm / DISK)
+            blank = _blank(life / ENROLMENT, like=files.warm / ENROLMENT)
+
+            def next_of(saved: str, port: int) -> str:
+                return succeed(saved, epoch=epoch, disk=disk, enrolment=blank, agent_port=port)
+
+            port = domains.restore(connection, files.warm / MEMORY, next_of)
+            evidence = self._judged(connection, machine_id, snapshot)
+            overlay = f"{disk.stat().st_ino}"
+            return Incarnation(GuestAddress(_LOOPBACK, port), evidence={**evidence, "overlay_inode": overlay})
+
+    def _judged(self, connection: Any, machine_id: str, snapshot: Snapshot) -> dict[str, str]:
+        """What shows that the incarnation is the one provisioned. Raises HypervisorRefused with each fault."""
+        xml = domains.live_xml(connection, machine_id)
+        faults = faults_of_domain(xml)
+        if identity(xml) != snapshot.domain_identity:
+            faults.append("its definition is not the one that was provisioned")
+        pids = qemu_processes.of_machine(self._files(machine_id).directory)
+        if len(pids) != 1:
+            faults.append(f"it has {len(pids)} processes")
+        for pid in pids:
+            faults += faults_of_process(confinement(pid), qemu_processes.arguments(pid))
+        if faults:
+            domains.gone(connection, machine_id)
+            raise HypervisorRefused(f"{machine_id} does not match the hardened profile: {'; '.join(faults)}")
+        return {
+            "warm_disk_sha256": snapshot.digests[DISK],
+            "memory_sha256": snapshot.digests[MEMORY],
+            "domain_sha256": snapshot.domain_identity,
+            "process": str(pids[0]),
+        }
+
+    def _last_words(self, spec: MachineSpec, epoch: int) -> bytes:
+        """The end of the boot's console: no sample has run yet, so this is our own image speaking."""
+        console: Path = self._files(spec.machine_id).building(epoch) / CONSOLE
+        try:
+            with console.open("rb") as stream:
+                stream.seek(max(0, console.stat().st_size - 300))
+                return stream.read(300)
+        except OSError:
+            return b""
+
+
+def _port_of(machine_id: str, connection: Any) -> int:
+    port = forwarded_port(domains.live_xml(connection, machine_id))
+    if port is None:
+        raise HypervisorRefused(f"the domain of {machine_id} forwards no port to its agent")
+    return port
+
+
+def _blank(path: Path, *, like: Path) -> Path:
+    """Zeros in place of the enrolment bundle: the agent has read it, and no sample needs to find it."""
+    path.touch(mode=0o600)
+    path.write_bytes(bytes(like.stat().st_size))
+    return path
