@@ -7,7 +7,7 @@ from services.machines.domain.machine import Machine, NotPossible
 from services.machines.domain.spec import MachineSpec
 from services.machines.policy import follow_up
 
-REGISTRATION_STATES = frozenset({"registered", "ready", "quarantined", "cleaning"})
+REBUILDABLE_STATES = frozenset({"ready", "quarantined"})
 
 
 def record(unit: Unit, machine: Machine) -> None:
@@ -29,18 +29,24 @@ def record(unit: Unit, machine: Machine) -> None:
         )
 
 
-def settle(unit: Unit, machine: Machine | None, spec: MachineSpec, image_identity: str) -> None:
-    """The operator's specification is the machine's: registered and built if new, rebuilt if changed."""
+def settle(unit: Unit, machine: Machine | None, spec: MachineSpec, image_identity: str | None) -> None:
+    """The operator's specification is the machine's: registered if new, built once its image is, rebuilt if changed."""
     at = unit.at
     if machine is None:
         machine = Machine.register(spec, at)
-        machine.start_provisioning("new", at)
-        record(unit, machine)
-        return
-    is_stale = bool(machine.image_identity) and machine.image_identity != image_identity
-    if (machine.spec != spec or is_stale) and machine.state in REGISTRATION_STATES:
-        machine.change_spec(spec, "the image was rebuilt" if machine.spec == spec else "the specification changed", at)
-        record(unit, machine)
+    if image_identity is not None:
+        if machine.state == "registered":
+            machine.start_provisioning("new", at)
+        elif machine.state in REBUILDABLE_STATES:
+            _rebuild_if_changed(machine, spec, image_identity, unit)
+    record(unit, machine)
+
+
+def _rebuild_if_changed(machine: Machine, spec: MachineSpec, image_identity: str, unit: Unit) -> None:
+    if machine.spec != spec:
+        machine.change_spec(spec, "the specification changed", unit.at)
+    elif machine.image_identity not in ("", image_identity):
+        machine.change_spec(spec, "the image was rebuilt", unit.at)
 
 
 def lease(unit: Unit, machine: Machine | None, command: LeaseMachine) -> None:

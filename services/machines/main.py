@@ -34,7 +34,7 @@ async def compose(runtime: Runtime) -> Service:
         runners=effects.runners(),
         routers=(router(runtime),),
         background=(reconciler.run,),
-        on_start=reconciler.settle,
+        on_start=reconciler.introduce,
         on_stop=hypervisor.close,
         has_host_commands=True,
     )

@@ -11,10 +11,11 @@ import structlog
 from services.chassis.errors import MalboxError
 from services.chassis.run import Runtime
 from services.chassis.store import Conflict
+from services.chassis.unit import Unit
 from services.machines import app
 from services.machines.domain.machine import Machine
 from services.machines.domain.spec import MachineSpec
-from services.machines.errors import HypervisorUnavailable
+from services.machines.errors import HypervisorRefused, HypervisorUnavailable
 from services.machines.policy import divergence
 from services.machines.ports import DomainSeen, Hypervisor
 
@@ -30,27 +31,49 @@ class Reconciler:
         self._specs = specs
         self._interval_s = interval_s
 
-    async def settle(self) -> None:
-        """The operator's machines are registered, and rebuilt where their specification or image changed."""
-        store = self._runtime.store
+    async def introduce(self) -> None:
+        """Every machine that was known before is said again, so that listeners who lost everything learn of it."""
         for spec in self._specs:
-            identity = await self._hypervisor.image_identity(spec)
             unit = self._runtime.unit()
-            machine = await store.load(Machine, Machine.stream(spec.machine_id))
-            app.settle(unit, machine, spec, identity)
-            app.introduce(unit, machine)
-            await store.commit(unit)
+            app.introduce(unit, await self._load(spec.machine_id))
+            await self._runtime.store.commit(unit)
 
     async def run(self) -> None:
-        """Compares at every interval until cancelled."""
+        """Settles and compares at every interval until cancelled."""
         while True:
             try:
+                await self.settle()
                 await self.compare()
             except HypervisorUnavailable as error:
                 log.warning("hypervisor_was_unavailable", reason=str(error))
             except MalboxError as error:
                 log.warning("reconciliation_was_interrupted", reason=str(error))
             await asyncio.sleep(self._interval_s)
+
+    async def settle(self) -> None:
+        """The operator's machines are registered, built when their image is, rebuilt when either changed."""
+        for spec in self._specs:
+            identity = await self._image_identity(spec)
+            unit = self._runtime.unit()
+            app.settle(unit, await self._load(spec.machine_id), spec, identity)
+            await self._commit(unit, spec.machine_id)
+
+    async def _image_identity(self, spec: MachineSpec) -> str | None:
+        try:
+            return await self._hypervisor.image_identity(spec)
+        except HypervisorRefused:
+            return None
+
+    async def _load(self, machine_id: str) -> Machine | None:
+        return await self._runtime.store.load(Machine, Machine.stream(machine_id))
+
+    async def _commit(self, unit: Unit, machine_id: str) -> None:
+        if not (unit.events or unit.work or unit.outbox):
+            return
+        try:
+            await self._runtime.store.commit(unit)
+        except Conflict:
+            log.info("reconciliation_was_overtaken", machine=machine_id)
 
     async def compare(self) -> None:
         """One pass over all machines and all domains.
@@ -60,7 +83,7 @@ class Reconciler:
         """
         rows = await self._runtime.store.fetch("SELECT machine_id FROM fleet")
         names = {row["machine_id"] for row in rows} | {spec.machine_id for spec in self._specs}
-        loaded = [await self._runtime.store.load(Machine, Machine.stream(name)) for name in sorted(names)]
+        loaded = [await self._load(name) for name in sorted(names)]
         domains = {domain.machine_id: domain for domain in await self._hypervisor.observe() if domain.machine_id}
         for machine in loaded:
             if machine is not None:
@@ -79,13 +102,10 @@ class Reconciler:
             app.record(unit, machine)
         else:
             app.expire(unit, machine, machine.lease_id or "", "guest_lost", reason)
-        try:
-            await self._runtime.store.commit(unit)
-        except Conflict:
-            log.info("divergence_was_overtaken", machine=machine.machine_id)
+        await self._commit(unit, machine.machine_id)
 
     async def _remove_stray(self, domain: DomainSeen) -> None:
         machine_id = domain.machine_id or ""
-        if await self._runtime.store.load(Machine, Machine.stream(machine_id)) is None:
+        if await self._load(machine_id) is None:
             log.warning("stray_domain_destroyed", machine=machine_id, domain=domain.name)
             await self._hypervisor.destroy(machine_id, epoch=(domain.epoch or 0) + 1)

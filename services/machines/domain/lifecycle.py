@@ -43,9 +43,7 @@ TRANSITIONS: MappingProxyType[tuple[State, str], State] = MappingProxyType(
         ("cleaning", "Quarantined"): "quarantined",
         ("quarantined", "ProvisioningStarted"): "provisioning",
         ("ready", "SpecChanged"): "cleaning",
-        ("registered", "SpecChanged"): "registered",
         ("quarantined", "SpecChanged"): "cleaning",
-        ("cleaning", "SpecChanged"): "cleaning",
         ("registered", "Retired"): "retired",
         ("quarantined", "Retired"): "retired",
     }
