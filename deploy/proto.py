@@ -1,4 +1,4 @@
-"""Generates the Python of the guest's protocol beside its source: `python -m deploy.proto`, after a change of the .proto.
+"""Generates the Python of the guest's protocol beside its source: `python -m deploy.proto`, whenever that changes.
 
 The generated files are committed: a guest image and an installation need no compiler.
 """
@@ -14,7 +14,12 @@ ROOT = Path(__file__).parent.parent
 
 def main() -> int:
     """The files beside the source are what the source says; the compiler's exit code is returned."""
-    outputs = ("--python_out=.", "--grpc_python_out=.", "--mypy_out=.", "--mypy_grpc_out=.")
+    outputs = (
+        "--python_out=.",
+        "--grpc_python_out=.",
+        "--mypy_out=.",
+        "--mypy_grpc_out=generate_concrete_servicer_stubs:.",
+    )
     argv = [sys.executable, "-m", "grpc_tools.protoc", "--proto_path=.", *outputs, SOURCE]
     return subprocess.run(argv, cwd=ROOT, check=False, timeout=TIMEOUT_S).returncode
 

@@ -83,8 +83,7 @@ class AgentAsyncStub(AgentStub):
     Settings: _aio.UnaryUnaryMultiCallable[_agent_pb2.CallRequest, _agent_pb2.SettingsReply]  # type: ignore[assignment]
     Shutdown: _aio.UnaryUnaryMultiCallable[_agent_pb2.CallRequest, _agent_pb2.ShutdownReply]  # type: ignore[assignment]
 
-class AgentServicer(metaclass=_abc_1.ABCMeta):
-    @_abc_1.abstractmethod
+class AgentServicer:
     def Hello(
         self,
         request: _agent_pb2.HelloRequest,
@@ -92,7 +91,6 @@ class AgentServicer(metaclass=_abc_1.ABCMeta):
     ) -> _typing.Union[_agent_pb2.HelloReply, _abc.Awaitable[_agent_pb2.HelloReply]]:
         """Who answers: versions, identity, state, effective settings. The only call that both phases serve."""
 
-    @_abc_1.abstractmethod
     def Enrol(
         self,
         request: _agent_pb2.EnrolRequest,
@@ -100,7 +98,6 @@ class AgentServicer(metaclass=_abc_1.ABCMeta):
     ) -> _typing.Union[_agent_pb2.EnrolReply, _abc.Awaitable[_agent_pb2.EnrolReply]]:
         """First half of the enrolment: clock and entropy go in, a request for a certificate comes out."""
 
-    @_abc_1.abstractmethod
     def Install(
         self,
         request: _agent_pb2.InstallRequest,
@@ -108,14 +105,12 @@ class AgentServicer(metaclass=_abc_1.ABCMeta):
     ) -> _typing.Union[_agent_pb2.InstallReply, _abc.Awaitable[_agent_pb2.InstallReply]]:
         """Second half: the certificate of the lease goes in; from now on the agent serves that lease and nothing else."""
 
-    @_abc_1.abstractmethod
     def SetClock(
         self,
         request: _agent_pb2.SetClockRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_agent_pb2.SetClockReply, _abc.Awaitable[_agent_pb2.SetClockReply]]: ...
 
-    @_abc_1.abstractmethod
     def Put(
         self,
         request_iterator: _MaybeAsyncIterator[_agent_pb2.PutFrame],
@@ -123,28 +118,24 @@ class AgentServicer(metaclass=_abc_1.ABCMeta):
     ) -> _typing.Union[_agent_pb2.PutReply, _abc.Awaitable[_agent_pb2.PutReply]]:
         """The sample, streamed: one header, then pieces. Stored only if size and hash are right."""
 
-    @_abc_1.abstractmethod
     def InitPlugin(
         self,
         request: _agent_pb2.InitPluginRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_agent_pb2.InitPluginReply, _abc.Awaitable[_agent_pb2.InitPluginReply]]: ...
 
-    @_abc_1.abstractmethod
     def Arm(
         self,
         request: _agent_pb2.CallRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_agent_pb2.ArmReply, _abc.Awaitable[_agent_pb2.ArmReply]]: ...
 
-    @_abc_1.abstractmethod
     def Launch(
         self,
         request: _agent_pb2.LaunchRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_agent_pb2.LaunchReply, _abc.Awaitable[_agent_pb2.LaunchReply]]: ...
 
-    @_abc_1.abstractmethod
     def Watch(
         self,
         request: _agent_pb2.WatchRequest,
@@ -152,7 +143,6 @@ class AgentServicer(metaclass=_abc_1.ABCMeta):
     ) -> _typing.Union[_abc.Iterator[_agent_pb2.Event], _abc.AsyncIterator[_agent_pb2.Event]]:
         """What happens, from `after_position` on. A newer watcher replaces the older one."""
 
-    @_abc_1.abstractmethod
     def Flush(
         self,
         request: _agent_pb2.CallRequest,
@@ -160,7 +150,6 @@ class AgentServicer(metaclass=_abc_1.ABCMeta):
     ) -> _typing.Union[_agent_pb2.FlushReply, _abc.Awaitable[_agent_pb2.FlushReply]]:
         """The observation is over: what is left of the process tree is killed, the evidence is complete afterwards."""
 
-    @_abc_1.abstractmethod
     def Collect(
         self,
         request: _agent_pb2.CallRequest,
@@ -168,21 +157,18 @@ class AgentServicer(metaclass=_abc_1.ABCMeta):
     ) -> _typing.Union[_abc.Iterator[_agent_pb2.CollectFrame], _abc.AsyncIterator[_agent_pb2.CollectFrame]]:
         """Files that the sample wrote, after Flush."""
 
-    @_abc_1.abstractmethod
     def ShutdownPlugin(
         self,
         request: _agent_pb2.ShutdownPluginRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_agent_pb2.ShutdownPluginReply, _abc.Awaitable[_agent_pb2.ShutdownPluginReply]]: ...
 
-    @_abc_1.abstractmethod
     def Settings(
         self,
         request: _agent_pb2.CallRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_agent_pb2.SettingsReply, _abc.Awaitable[_agent_pb2.SettingsReply]]: ...
 
-    @_abc_1.abstractmethod
     def Shutdown(
         self,
         request: _agent_pb2.CallRequest,
