@@ -31,7 +31,6 @@ class Effects:
         self._hypervisor = hypervisor
         self._enroller = enroller
         self._authorities = authorities
-        self._waiting: dict[str, GuestAddress] = {}
 
     def runners(self) -> tuple[Runner, ...]:
         """What the worker is to run. A failed attempt is an event of the machine: the chassis retries only faults."""
@@ -75,7 +74,6 @@ class Effects:
         machine = await self._current(item, context)
         if machine is None:
             return
-        self._waiting.pop(machine.machine_id, None)
         await self._hypervisor.destroy(machine.machine_id, epoch=machine.epoch)
         await self._record(item, context, lambda fresh, unit: fresh.complete_cleaning(unit.at))
 
@@ -87,7 +85,6 @@ class Effects:
         incarnation = await self._hypervisor.restore(machine.spec, epoch=machine.epoch)
         evidence = await self._evidence(machine, incarnation)
         await self._hypervisor.pause(machine.machine_id, epoch=machine.epoch)
-        self._waiting[machine.machine_id] = incarnation.address
         await self._record(item, context, lambda fresh, unit: fresh.verify_clean(evidence, unit.at))
 
     async def prepare(self, item: WorkItem, context: WorkContext) -> None:
@@ -96,8 +93,8 @@ class Effects:
         if machine is None or machine.lease_id is None or machine.hard_deadline_at is None:
             return
         authority = await self._authorities.load(machine.machine_id)
-        address = self._waiting.get(machine.machine_id) or await self._hypervisor.address(machine.machine_id)
         await self._hypervisor.resume(machine.machine_id, epoch=machine.epoch)
+        address = await self._hypervisor.address(machine.machine_id)
         lifetime = machine.hard_deadline_at - context.clock.now() + timedelta(seconds=CERTIFICATE_MARGIN_S)
         identity = await self._enroller.enrol(
             address,
@@ -108,6 +105,7 @@ class Effects:
             lifetime_s=max(1, int(lifetime.total_seconds())),
             timeout_s=ENROL_TIMEOUT_S,
         )
+        address = await self._hypervisor.address(machine.machine_id)
         endpoint = GuestEndpoint(
             scheme="tcp",
             host=address.host,

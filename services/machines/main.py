@@ -3,12 +3,13 @@
 from services.chassis.run import Runtime, Service
 from services.machines.adapters.authorities import Authorities
 from services.machines.adapters.guest_agent import GrpcEnroller
+from services.machines.adapters.instant import InstantFleet
 from services.machines.adapters.libvirt import LibvirtHypervisor
 from services.machines.api import router
 from services.machines.effects import Effects
 from services.machines.errors import HypervisorRefused
 from services.machines.handlers import HANDLERS
-from services.machines.ports import Hypervisor
+from services.machines.ports import GuestEnroller, Hypervisor
 from services.machines.projections import FLEET, MIGRATION
 from services.machines.reconcile import Reconciler
 from services.machines.settings import MachinesSettings, load_machines
@@ -19,12 +20,7 @@ MIGRATIONS = (MIGRATION,)
 async def compose(runtime: Runtime) -> Service:
     """The service, on the hypervisor that the settings name."""
     settings: MachinesSettings = runtime.settings
-    hypervisor = _hypervisor(settings)
-    enroller = GrpcEnroller(
-        client_ca_file=settings.guest_client_ca_file,
-        client_cert_file=settings.guest_client_cert_file,
-        client_key_file=settings.guest_client_key_file,
-    )
+    hypervisor, enroller = _outside(settings)
     effects = Effects(hypervisor, enroller, Authorities(runtime.store))
     specs = load_machines(settings.machines_file, settings.host)
     reconciler = Reconciler(runtime, hypervisor, specs, settings.observe_interval_s)
@@ -40,7 +36,15 @@ async def compose(runtime: Runtime) -> Service:
     )
 
 
-def _hypervisor(settings: MachinesSettings) -> Hypervisor:
+def _outside(settings: MachinesSettings) -> tuple[Hypervisor, GuestEnroller]:
+    if settings.hypervisor == "instant":
+        fleet = InstantFleet(client_ca_pem=settings.guest_client_ca_file.read_text(encoding="ascii"))
+        return fleet, fleet
     if settings.libvirt is None:
         raise HypervisorRefused("the settings name the libvirt hypervisor but have no [libvirt] table")
-    return LibvirtHypervisor(settings.libvirt)
+    enroller = GrpcEnroller(
+        client_ca_file=settings.guest_client_ca_file,
+        client_cert_file=settings.guest_client_cert_file,
+        client_key_file=settings.guest_client_key_file,
+    )
+    return LibvirtHypervisor(settings.libvirt), enroller

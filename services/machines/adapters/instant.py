@@ -1,0 +1,167 @@
+"""The instant hypervisor: a fake that ships. It makes no machine and runs nothing; every call succeeds at once.
+
+With it the whole of Malbox can be driven without the time that virtual machines take: for the benchmarks of what is
+around them. `hypervisor = "instant"` in the settings of the machines service chooses it; nothing else does.
+"""
+
+import json
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass, field
+
+import grpc
+from cryptography import x509
+from cryptography.hazmat.primitives import hashes, serialization
+from cryptography.hazmat.primitives.asymmetric import ec
+from cryptography.x509.oid import NameOID
+
+from services.machines.adapters import instant_guest, machine_authority
+from services.machines.domain.spec import MachineSpec
+from services.machines.errors import HypervisorRefused, StaleEpoch
+from services.machines.ports import Attestation, Authority, DomainSeen, GuestAddress, Incarnation, Provisioned
+
+HOST = "127.0.0.1"
+STOP_GRACE_S = 0.0
+
+
+@dataclass
+class _Machine:
+    epoch: int = 0
+    is_running: bool = False
+    server: grpc.aio.Server | None = None
+    address: GuestAddress = field(default_factory=lambda: GuestAddress(HOST, 1))
+
+
+class InstantFleet:
+    """Implements both ports of the machines service, Hypervisor and GuestEnroller, over machines that do not exist."""
+
+    def __init__(self, *, client_ca_pem: str) -> None:
+        self._client_ca_pem = client_ca_pem
+        self._machines: dict[str, _Machine] = {}
+
+    async def image_identity(self, spec: MachineSpec) -> str:
+        """There is no image, so it never changes."""
+        return f"instant:{spec.image}"
+
+    async def provision(
+        self,
+        spec: MachineSpec,
+        *,
+        epoch: int,
+        enrolment: bytes,  # noqa: ARG002 - the port's shape
+        agent_waits: Callable[[GuestAddress], Awaitable[None]],  # noqa: ARG002
+    ) -> Provisioned:
+        """Nothing is built."""
+        self._fenced(spec.machine_id, epoch)
+        return Provisioned("none", {"fake": "instant"})
+
+    async def restore(self, spec: MachineSpec, *, epoch: int) -> Incarnation:
+        """The machine is as if restored."""
+        machine = self._fenced(spec.machine_id, epoch)
+        await self._stop(machine)
+        machine.is_running = True
+        return Incarnation(machine.address, {"fake": "instant"})
+
+    async def address(self, machine_id: str) -> GuestAddress:
+        """Where the fake agent listens, once it was enrolled."""
+        return self._known(machine_id).address
+
+    async def pause(self, machine_id: str, *, epoch: int) -> None:
+        """The machine is as if standing still."""
+        self._fenced(machine_id, epoch).is_running = False
+
+    async def resume(self, machine_id: str, *, epoch: int) -> None:
+        """The machine is as if running."""
+        self._fenced(machine_id, epoch).is_running = True
+
+    async def destroy(self, machine_id: str, *, epoch: int) -> None:
+        """The fake agent is gone."""
+        machine = self._fenced(machine_id, epoch)
+        machine.is_running = False
+        await self._stop(machine)
+
+    async def observe(self) -> list[DomainSeen]:
+        """Every machine that was ever asked for."""
+        return [
+            DomainSeen(name, name, machine.epoch, "running" if machine.is_running else "paused")
+            for name, machine in self._machines.items()
+        ]
+
+    async def close(self) -> None:
+        """Every fake agent is gone."""
+        for machine in self._machines.values():
+            await self._stop(machine)
+
+    def create_authority(self, machine_id: str) -> Authority:
+        """A real authority: certificates are checked here as everywhere."""
+        return machine_authority.create(machine_id, client_ca_pem=self._client_ca_pem)
+
+    async def attest(
+        self,
+        address: GuestAddress,  # noqa: ARG002 - the port's shape
+        authority: Authority,  # noqa: ARG002
+        machine_id: str,
+        *,
+        timeout_s: float,  # noqa: ARG002
+    ) -> Attestation:
+        """What a fresh agent would say."""
+        epoch = self._known(machine_id).epoch
+        return Attestation(instant_guest.AGENT_VERSION, f"instant-{epoch}", is_fresh=True, capabilities=(), settings={})
+
+    async def enrol(
+        self,
+        address: GuestAddress,  # noqa: ARG002 - the port's shape
+        authority: Authority,
+        machine_id: str,
+        *,
+        lease_id: str,
+        epoch: int,
+        lifetime_s: int,
+        timeout_s: float,  # noqa: ARG002
+    ) -> str:
+        """A fake agent serves the lease, under a certificate of its own."""
+        machine = self._fenced(machine_id, epoch)
+        identity = machine_authority.lease_identity(machine_id, lease_id)
+        key = ec.generate_private_key(ec.SECP256R1())
+        certificate = machine_authority.sign(authority, _request(key), identity=identity, lifetime_s=lifetime_s)
+        machine.server, port = await instant_guest.serve(
+            instant_guest.Identity(
+                machine_id=machine_id,
+                lease_id=lease_id,
+                key_pem=_key_pem(key),
+                cert_pem=certificate,
+                client_ca_pem=json.loads(authority.enrolment)["client_ca_pem"].encode(),
+            ),
+            host=HOST,
+        )
+        machine.address = GuestAddress(HOST, port)
+        return identity
+
+    def _known(self, machine_id: str) -> _Machine:
+        machine = self._machines.get(machine_id)
+        if machine is None:
+            raise HypervisorRefused(f"there is no machine {machine_id}")
+        return machine
+
+    def _fenced(self, machine_id: str, epoch: int) -> _Machine:
+        machine = self._machines.setdefault(machine_id, _Machine())
+        if epoch < machine.epoch:
+            raise StaleEpoch(f"{machine_id} was seen at epoch {machine.epoch}, the request is of {epoch}")
+        machine.epoch = epoch
+        return machine
+
+    async def _stop(self, machine: _Machine) -> None:
+        if machine.server is not None:
+            await machine.server.stop(STOP_GRACE_S)
+            machine.server = None
+
+
+def _request(key: ec.EllipticCurvePrivateKey) -> bytes:
+    name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, "instant")])
+    request = x509.CertificateSigningRequestBuilder().subject_name(name).sign(key, hashes.SHA256())
+    return request.public_bytes(serialization.Encoding.PEM)
+
+
+def _key_pem(key: ec.EllipticCurvePrivateKey) -> bytes:
+    return key.private_bytes(
+        serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption()
+    )
