@@ -4,14 +4,23 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from lxml import etree
+from lxml.etree import _Element
 
 from services.machines.adapters.domain_xml import QEMU
 
-# Whatever is not on this list has no business in a machine: folders, USB, sound, clipboard, host devices, graphics.
-_DEVICES_ALLOWED = frozenset(
-    {"emulator", "disk", "controller", "serial", "console", "memballoon", "rng", "input", "audio"}
-)
-_CONTROLLERS_ALLOWED = frozenset({"pci", "sata", "usb"})
+# Each device a machine may have, and what one of its attributes must say. Whatever is not here has no business in a
+# machine: shared folders, host devices, graphics, clipboard channels, smart cards, TPMs, watchdogs, network cards.
+_DEVICES_ALLOWED: dict[str, tuple[str, frozenset[str | None]]] = {
+    "emulator": ("", frozenset({None})),
+    "disk": ("type", frozenset({"file"})),
+    "controller": ("type", frozenset({"pci", "sata", "usb"})),
+    "serial": ("type", frozenset({"null", "file"})),
+    "console": ("type", frozenset({"null", "file"})),
+    "memballoon": ("model", frozenset({"none"})),
+    "rng": ("model", frozenset({"virtio"})),
+    "input": ("bus", frozenset({"ps2"})),
+    "audio": ("type", frozenset({"none"})),
+}
 _ARGUMENTS_ALLOWED = ("-netdev", "user,id=control,restrict=on,", "-device", "virtio-net-pci,netdev=control,")
 _SECCOMP_FILTER = 2
 
@@ -21,23 +30,7 @@ def faults_of_domain(xml: str) -> list[str]:
     domain = etree.fromstring(xml.encode(), etree.XMLParser(resolve_entities=False, no_network=True))
     devices = domain.find("devices")
     faults = [] if devices is not None else ["the domain has no devices"]
-    for device in devices if devices is not None else ():
-        if device.tag not in _DEVICES_ALLOWED:
-            faults.append(f"it has a device {device.tag}")
-        elif device.tag == "controller" and device.get("type") not in _CONTROLLERS_ALLOWED:
-            faults.append(f"it has a controller {device.get('type')}")
-        elif device.tag == "controller" and device.get("type") == "usb" and device.get("model") != "none":
-            faults.append("it has USB")
-        elif device.tag == "audio" and device.get("type") != "none":
-            faults.append("it has sound")
-        elif device.tag == "input" and device.get("bus") != "ps2":
-            faults.append("it has an input device that is not PS/2")
-        elif device.tag == "memballoon" and device.get("model") != "none":
-            faults.append("it has a memory balloon")
-        elif device.tag == "disk" and device.get("type") != "file":
-            faults.append("it has a disk that is not a file")
-        elif device.tag in {"serial", "console"} and device.get("type") not in {"null", "file"}:
-            faults.append(f"it has a {device.tag} to {device.get('type')}")
+    faults += [fault for device in (() if devices is None else devices) if (fault := _device_fault(device))]
     if len(domain.findall("devices/disk")) != 1:
         faults.append("it does not have exactly one disk")
     faults += [
@@ -46,11 +39,21 @@ def faults_of_domain(xml: str) -> list[str]:
     return faults + _argument_faults(domain)
 
 
-def _ends_on(domain: etree._Element, event: str) -> bool:
+def _device_fault(device: _Element) -> str | None:
+    attribute, allowed = _DEVICES_ALLOWED.get(str(device.tag), ("", frozenset()))
+    said = device.get(attribute) if attribute else None
+    if said not in allowed:
+        return f"it has a device {device.tag}" + (f" with {attribute} {said}" if attribute else "")
+    if device.tag == "controller" and said == "usb" and device.get("model") != "none":
+        return "it has USB"
+    return None
+
+
+def _ends_on(domain: _Element, event: str) -> bool:
     return domain.findtext(f"on_{event}") == "destroy"
 
 
-def _argument_faults(domain: etree._Element) -> list[str]:
+def _argument_faults(domain: _Element) -> list[str]:
     said = [argument.get("value", "") for argument in domain.iter(f"{{{QEMU}}}arg")]
     if len(said) != len(_ARGUMENTS_ALLOWED) or not all(map(str.startswith, said, _ARGUMENTS_ALLOWED)):
         return ["its command line holds more than the control card"]
