@@ -53,7 +53,8 @@ def router(store: Store, blobs: BlobStore) -> APIRouter:
         """The results that are bytes or files: evidence and what the sample left behind."""
         return await desk.page(task_id, caller, kinds=("bytes", "file"), after=after, limit=limit)
 
-    @routes.api_route("/artifacts/{result_id}", methods=["GET", "HEAD"], response_class=StreamingResponse)
+    @routes.head("/artifacts/{result_id}", include_in_schema=False)
+    @routes.get("/artifacts/{result_id}", response_class=StreamingResponse)
     async def artifact(result_id: ResultId, caller: Caller, request: Request) -> Response:
         """The bytes of one result, to be saved and never shown. Ranges and `If-None-Match` are honoured."""
         return await desk.artifact(result_id, caller, request)

@@ -14,7 +14,7 @@ from contracts.scheduler import TaskStarted
 from services.chassis.run import serve
 from services.results.main import compose
 from services.results.migrations import MIGRATIONS
-from tests.integration.results_bench import PATIENCE_S, YARA, Bench, connected, settings
+from tests.integration.results_bench import PATIENCE_S, SECRET, YARA, Bench, connected, settings
 
 pytestmark = pytest.mark.integration
 
@@ -74,6 +74,39 @@ async def test_a_part_of_an_artifact_can_be_had(bench: Bench) -> None:
     assert (await bench.get(path, **{"If-None-Match": tag})).status_code == httpx.codes.NOT_MODIFIED
     changed = await bench.get(path, Range="bytes=0-0", **{"If-Range": '"other"'})
     assert (changed.status_code, changed.content) == (200, content)
+
+
+async def test_the_interface_describes_itself_and_headers_can_be_had_alone(bench: Bench) -> None:
+    """The OpenAPI document names every route, and HEAD answers like GET without the bytes."""
+    await bench.submit()
+    fact = await bench.produce("syscalls", b"trace", kind="bytes")
+    await bench.hear(ArtifactStored)
+    paths = (await bench.get("/openapi/results.json")).json()["paths"]
+    assert {path for path in paths if "health" not in path} == {
+        "/api/v1/tasks/{task_id}/report",
+        "/api/v1/tasks/{task_id}/results",
+        "/api/v1/tasks/{task_id}/artifacts",
+        "/api/v1/artifacts/{result_id}",
+    }
+    path = f"/api/v1/artifacts/{fact.result_id}"
+    head = await bench.http.head(path, headers={"X-Malbox-Subject": "ann", "X-Malbox-Gateway": SECRET}, timeout=10)
+    assert (head.status_code, head.content, head.headers["content-length"]) == (200, b"", "5")
+
+
+async def test_a_long_list_of_results_comes_in_pages(bench: Bench) -> None:
+    """Each page says where the next one begins, and every result is on exactly one."""
+    await bench.submit()
+    made = [(await bench.produce("syscalls", b"x", kind="bytes", name=f"dropped/{n}")).result_id for n in range(5)]
+    await bench.hear(ArtifactStored, 5)
+    seen: list[str] = []
+    after: int | None = 0
+    for _ in range(3):
+        page = (await bench.get(f"/tasks/{bench.task_id}/artifacts?limit=2&after={after}")).json()
+        seen += [item["result_id"] for item in page["items"]]
+        after = page["next"]
+    assert after is None
+    assert sorted(seen) == sorted(made)
+    assert (await bench.get(f"/tasks/{bench.task_id}/artifacts?limit=0")).json()["code"] == "invalid_request"
 
 
 @pytest.mark.promise("P39")
