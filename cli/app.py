@@ -1,6 +1,5 @@
 """The command `malbox`: every command in one place, and every failure with its exit code."""
 
-import signal
 import sys
 
 import typer
@@ -28,7 +27,6 @@ app.add_typer(events.app, name="events")
 
 def main(arguments: list[str] | None = None) -> int:
     """One command; its exit status."""
-    signal.signal(signal.SIGPIPE, signal.SIG_DFL)
     try:
         app(arguments, prog_name="malbox")
     except CliError as error:

@@ -4,10 +4,12 @@ import asyncio
 import re
 from collections.abc import AsyncIterator
 from pathlib import Path
-from urllib.parse import urlsplit
+from urllib.parse import quote, urlsplit
 
 import asyncpg
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from contracts.intake import SampleStored, TaskSubmitted
 from contracts.machines import MachineRegistered, MachineRetired
@@ -17,6 +19,7 @@ from contracts.scheduler import TaskPlanned
 from services.chassis.blobs import BlobStore
 from tests.integration.intake_desk import MACHINE, PLUGIN, SECRET, TOKEN, Cable, Desk, running
 
+ROOT = str(Path(__file__).parents[2])
 pytestmark = pytest.mark.integration
 
 
@@ -251,3 +254,50 @@ async def test_nothing_is_accepted_while_the_database_is_away(database_url: str,
             assert len(listed["items"]) == 1
     finally:
         await cable.pull_out()
+
+
+HEADERS = st.dictionaries(
+    st.sampled_from(["Content-Type", "Idempotency-Key", "Authorization", "X-Malbox-Roles", "Content-Length-X"]),
+    st.text(st.characters(min_codepoint=32, max_codepoint=255), max_size=30).map(str.strip)
+    | st.sampled_from(["multipart/form-data; boundary=b", "multipart/form-data", "Bearer x"]),
+)
+PATHS = st.sampled_from(["/submissions", "/submissions/options", "/auth"]) | st.text(max_size=20).map(
+    lambda text: f"/submissions/{quote(text, safe='')}?limit={quote(text)}&after={quote(text)}"
+)
+BODIES = st.lists(
+    st.binary(max_size=30)
+    | st.sampled_from(
+        [
+            b"--b\r\n",
+            b"\r\n--b--\r\n",
+            b'Content-Disposition: form-data; name="file"; filename="a"\r\n\r\n',
+            b'Content-Disposition: form-data; name="plugin"\r\n\r\n{"name": 1}\r\n',
+            b'Content-Disposition: form-data; name="timeout"\r\n\r\n9e9\r\n',
+        ]
+    ),
+    max_size=8,
+).map(b"".join)
+
+
+@pytest.mark.promise("A3", "P49")
+async def test_no_request_whatever_makes_the_service_fail(desk: Desk) -> None:
+    """Every answer is below 500, and every refusal is a problem that names no path, query or line of ours."""
+
+    async def asked(method: str, path: str, headers: dict[str, str], body: bytes) -> None:
+        sent = {**desk.headers(), **headers}
+        encoded = [(name.encode(), value.encode("latin-1")) for name, value in sent.items()]
+        answer = await desk.client.request(method, path, headers=encoded, content=body)
+        assert answer.status_code < 500, (answer.status_code, answer.text)
+        if answer.status_code >= 400:
+            assert answer.headers["content-type"] == "application/problem+json"
+            assert {"type", "title", "status", "detail", "code"} <= set(answer.json())
+            assert not re.search(rf"Traceback|File \"|SELECT |{re.escape(ROOT)}|\.py", answer.json()["detail"])
+
+    loop = asyncio.get_running_loop()
+
+    @settings(max_examples=150, deadline=None)
+    @given(st.sampled_from(["GET", "POST", "PUT", "DELETE"]), PATHS, HEADERS, BODIES)
+    def ask(method: str, path: str, headers: dict[str, str], body: bytes) -> None:
+        asyncio.run_coroutine_threadsafe(asked(method, path, headers, body), loop).result(timeout=30)
+
+    await asyncio.to_thread(ask)
