@@ -1,0 +1,125 @@
+"""What came out of a guest while it was watched: files of evidence, the processes, and signs of life. Bounded."""
+
+import json
+import re
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, BinaryIO
+
+from services.plugins.ports_guest import (
+    EvidenceFrame,
+    GuestEvent,
+    GuestLied,
+    GuestLog,
+    Heartbeat,
+    ProcessExited,
+    ProcessStarted,
+    RecordSealed,
+    SourceSummary,
+    TreeEmpty,
+)
+
+SOURCES_MAX = 16
+SOURCE_MAX_BYTES = 256 * 1024 * 1024
+PROCESS_EVENTS_MAX = 10_000
+LOG_LINES_MAX = 500
+_SOURCE = re.compile(r"[a-z][a-z0-9_-]{0,40}\Z")
+
+
+@dataclass
+class Source:
+    """One byte stream of the guest, on its way to becoming a result."""
+
+    path: Path
+    stream: BinaryIO
+    size_bytes: int = 0
+    is_truncated: bool = False
+
+
+@dataclass
+class GuestRecord:
+    """Takes in events in order. An event that was seen before (the watch was taken up again) changes nothing."""
+
+    directory: Path
+    heartbeat_at: float
+    position: int = 0
+    tree_empty_at: float | None = None
+    first_exit: ProcessExited | None = None
+    is_sealed: bool = False
+    sources: dict[str, Source] = field(default_factory=dict)
+    processes: list[dict[str, Any]] = field(default_factory=list)
+    log: list[dict[str, str]] = field(default_factory=list)
+    gaps: int = 0
+    are_processes_truncated: bool = False
+
+    def take(self, event: GuestEvent, now: float) -> None:
+        """The event is part of the record. Raises GuestLied, OSError."""
+        self.heartbeat_at = now
+        if isinstance(event, Heartbeat):
+            return
+        if event.position <= self.position:
+            return
+        self.position = event.position
+        match event:
+            case ProcessStarted():
+                self.tree_empty_at = None
+                self._process("started", pid=event.pid, is_first=event.is_first)
+            case ProcessExited():
+                self._exited(event)
+            case TreeEmpty():
+                self.tree_empty_at = now
+            case EvidenceFrame():
+                self._write(event)
+            case GuestLog():
+                if len(self.log) < LOG_LINES_MAX:
+                    self.log.append({"event": event.event, "detail": event.detail})
+            case RecordSealed():
+                self.is_sealed = True
+
+    def compare(self, summaries: tuple[SourceSummary, ...]) -> None:
+        """A source of which less came than the agent recorded is truncated."""
+        for summary in summaries:
+            source = self.sources.get(summary.source)
+            if source is not None and (summary.is_truncated or source.size_bytes < summary.size_bytes):
+                source.is_truncated = True
+
+    def close(self) -> None:
+        """The files of evidence are complete on this host's disk."""
+        for source in self.sources.values():
+            source.stream.close()
+
+    def write_summary(self, path: Path) -> None:
+        """What the agent said beside the evidence, as one JSON document."""
+        document = {
+            "processes": self.processes,
+            "log": self.log,
+            "gaps": self.gaps,
+            "is_truncated": self.are_processes_truncated,
+        }
+        path.write_text(json.dumps(document), encoding="utf-8")
+
+    def _exited(self, event: ProcessExited) -> None:
+        if event.is_first and self.first_exit is None:
+            self.first_exit = event
+        self._process("exited", pid=event.pid, is_first=event.is_first, exit_code=event.exit_code, signal=event.signal)
+
+    def _process(self, what: str, **fields: object) -> None:
+        if len(self.processes) < PROCESS_EVENTS_MAX:
+            self.processes.append({"event": what, **fields})
+        else:
+            self.are_processes_truncated = True
+
+    def _write(self, frame: EvidenceFrame) -> None:
+        source = self.sources.get(frame.source) or self._open(frame.source)
+        self.gaps += frame.gap_frames
+        source.is_truncated |= frame.is_truncated or frame.gap_frames > 0
+        kept = frame.content[: SOURCE_MAX_BYTES - source.size_bytes]
+        source.is_truncated |= len(kept) < len(frame.content)
+        source.size_bytes += source.stream.write(kept)
+
+    def _open(self, name: str) -> Source:
+        if not _SOURCE.match(name) or len(self.sources) >= SOURCES_MAX:
+            raise GuestLied("the guest names more sources of evidence than there are")
+        path = self.directory / f"source-{len(self.sources):02d}"
+        self.sources[name] = Source(path, path.open("xb"))
+        return self.sources[name]

@@ -1,0 +1,310 @@
+"""The guest stage: drives the agent of the leased machine from hello to shutdown, and makes what came into results.
+
+A service that was killed in the middle takes the session up again: launching is recorded, the agent keeps its record,
+and a watch may begin anew. What cannot be taken up fails as retryable, so that another machine may do.
+"""
+
+import asyncio
+import contextlib
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from pathlib import Path
+from tempfile import TemporaryDirectory
+
+import structlog
+
+from contracts.planning import EndedBy, PlannedRun
+from contracts.plugins import GuestConnected, GuestLost, ObservationEnded, RunError, SampleExited, SampleStarted
+from contracts.scheduler import GuestAssignment
+from services.chassis.blobs import BlobStore
+from services.plugins import rows
+from services.plugins.cancellations import Cancellations
+from services.plugins.domain.catalogue import Catalogue
+from services.plugins.errors import GuestStageFailed
+from services.plugins.guest_evidence import AGENT, agent_evidence, run_endings
+from services.plugins.guest_record import GuestRecord
+from services.plugins.host_runs import SPOOL_PREFIX
+from services.plugins.policy.observation import COLLECTION_MARGIN_S, Observation, ended_by, next_look_at
+from services.plugins.policy.packages import command_line, guest_name
+from services.plugins.ports_guest import (
+    Collected,
+    GuestConnector,
+    GuestLied,
+    GuestRefused,
+    GuestSession,
+    GuestUnreachable,
+    Launched,
+)
+from services.plugins.record import StageRecord
+from services.plugins.rows import Prepared
+
+SEAL_TIMEOUT_S = 60.0
+REWATCH_DELAY_S = 0.2
+SHOWN_WORDS_MAX = 16
+SHOWN_WORD_MAX_CHARS = 256
+log = structlog.get_logger()
+
+
+@dataclass
+class _Sitting:
+    """One stage on one guest while it goes on."""
+
+    record: StageRecord
+    prepared: Prepared
+    assignment: GuestAssignment
+    session: GuestSession
+    evidence: GuestRecord
+    directory: Path
+    agent_version: str
+    changed: asyncio.Event
+    launched_at: datetime | None = None
+    exec_error: str = ""
+    is_cancelled: bool = False
+
+    @property
+    def runs(self) -> list[PlannedRun]:
+        """The guest plugins of the plan, in order."""
+        return [run for group in self.record.command.stage.groups for run in group]
+
+
+class GuestStage:
+    """Runs guest stages."""
+
+    def __init__(
+        self,
+        connector: GuestConnector,
+        blobs: BlobStore,
+        catalogue: Catalogue,
+        cancellations: Cancellations,
+        *,
+        scratch_dir: Path,
+        connect_timeout_s: float,
+        monotonic: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self._connector = connector
+        self._blobs = blobs
+        self._catalogue = catalogue
+        self._cancellations = cancellations
+        self._scratch_dir = scratch_dir
+        self._connect_timeout_s = connect_timeout_s
+        self._now = monotonic
+
+    async def run(self, record: StageRecord, prepared: Prepared) -> None:
+        """The stage ended, and said how."""
+        assignment = record.command.guest
+        if assignment is None:
+            await record.stage_failed("a guest stage was ordered without a machine", is_retryable=False)
+            return
+        try:
+            await self._sit(record, prepared, assignment)
+        except (GuestUnreachable, GuestRefused) as error:
+            reason = f"the guest was lost: {error}"
+            lost = record.fact(GuestLost, lease_id=assignment.lease.lease_id, reason=reason)
+            await record.stage_failed(reason, is_retryable=True, ended_by="guest_lost", facts=(lost,))
+        except (GuestLied, GuestStageFailed) as error:
+            await record.stage_failed(str(error), is_retryable=False)
+
+    async def _sit(self, record: StageRecord, prepared: Prepared, assignment: GuestAssignment) -> None:
+        session = await self._connector.connect(
+            assignment.endpoint, assignment.lease, timeout_s=self._connect_timeout_s
+        )
+        try:
+            with TemporaryDirectory(prefix=SPOOL_PREFIX, dir=self._scratch_dir) as spool:
+                await self._sit_with(session, Path(spool), record, prepared, assignment)
+        finally:
+            await session.close()
+
+    async def _sit_with(
+        self,
+        session: GuestSession,
+        spool: Path,
+        record: StageRecord,
+        prepared: Prepared,
+        assignment: GuestAssignment,
+    ) -> None:
+        hello = await session.hello()
+        lease_id = assignment.lease.lease_id
+        await record.say(record.fact(GuestConnected, lease_id=lease_id, agent_version=hello.agent_version))
+        known = await rows.load_stage(record.work.store, record.key)
+        sitting = _Sitting(
+            record=record,
+            prepared=prepared,
+            assignment=assignment,
+            session=session,
+            evidence=GuestRecord(directory=spool, heartbeat_at=self._now()),
+            directory=spool,
+            agent_version=hello.agent_version,
+            changed=asyncio.Event(),
+            launched_at=known.launched_at if known else None,
+        )
+        cancelled = asyncio.create_task(self._mark_cancelled(sitting))
+        try:
+            if sitting.launched_at is None:
+                await self._launch(sitting)
+            await self._observe_and_collect(sitting)
+        finally:
+            cancelled.cancel()
+            with contextlib.suppress(asyncio.CancelledError):
+                await cancelled
+
+    async def _mark_cancelled(self, sitting: _Sitting) -> None:
+        await self._cancellations.wait(sitting.record.key)
+        sitting.is_cancelled = True
+        sitting.changed.set()
+
+    async def _launch(self, sitting: _Sitting) -> None:
+        """The sample runs, with every plugin of the plan watching, and that is recorded."""
+        record, session, prepared = sitting.record, sitting.session, sitting.prepared
+        path = await session.put(self._blobs.local_path(prepared.sha256), guest_name(prepared.name))
+        for planned in sitting.runs:
+            await self._init_plugin(sitting, planned)
+        await session.arm()
+        argv = command_line(prepared.package, path, record.command.request.arguments)
+        launched = await session.launch(argv)
+        sitting.launched_at = record.work.clock.now()
+        sitting.exec_error = launched.exec_error
+        await record.keep_launch(sitting.launched_at, self._sample_started(sitting, launched, argv))
+
+    async def _init_plugin(self, sitting: _Sitting, planned: PlannedRun) -> None:
+        plugin = self._catalogue.find(planned.plugin, planned.version)
+        if plugin is None:
+            raise GuestStageFailed(f"version {planned.version} of {planned.plugin} is not in the catalogue")
+        await sitting.record.run_started(planned.plugin, planned.version)
+        version = await sitting.session.init_plugin(
+            planned.plugin, dict(plugin.manifest.effective_config(planned.config))
+        )
+        if version != planned.version:
+            raise GuestStageFailed(f"the guest has version {version} of {planned.plugin}, not {planned.version}")
+
+    def _sample_started(self, sitting: _Sitting, launched: Launched, argv: tuple[str, ...]) -> SampleStarted:
+        return SampleStarted(
+            task_id=sitting.record.command.task_id,
+            attempt=sitting.record.command.attempt,
+            stage="guest",
+            lease_id=sitting.assignment.lease.lease_id,
+            pid=launched.pid,
+            argv=tuple(word[:SHOWN_WORD_MAX_CHARS] for word in argv[:SHOWN_WORDS_MAX]),
+        )
+
+    async def _observe_and_collect(self, sitting: _Sitting) -> None:
+        pump = asyncio.create_task(self._pump(sitting))
+        try:
+            rule = await self._observe(sitting, pump)
+            await sitting.record.say(sitting.record.fact(ObservationEnded, ended_by=rule))
+            if rule == "guest_lost":
+                await self._keep(sitting, Collected((), 0))
+                raise GuestUnreachable("no sign of life for too long")
+            flushed = await sitting.session.flush()
+            await asyncio.wait_for(pump, SEAL_TIMEOUT_S)
+            sitting.evidence.compare(flushed.sources)
+        except TimeoutError as error:
+            raise GuestUnreachable("the guest did not complete its record") from error
+        finally:
+            pump.cancel()
+            with contextlib.suppress(asyncio.CancelledError, GuestLied, GuestRefused, OSError):
+                await pump
+        collected = await self._collect(sitting)
+        await self._keep(sitting, collected)
+        await self._take_leave(sitting)
+        await sitting.record.stage_completed(rule, self._errors(sitting, collected))
+
+    async def _pump(self, sitting: _Sitting) -> None:
+        """Takes in what happens until the record is sealed; a watch that breaks is taken up where it was."""
+        evidence = sitting.evidence
+        while not evidence.is_sealed:
+            try:
+                async with contextlib.aclosing(sitting.session.watch(after_position=evidence.position)) as events:
+                    async for event in events:
+                        evidence.take(event, self._now())
+                        sitting.changed.set()
+            except GuestUnreachable as error:
+                log.warning("watch_was_interrupted", reason=str(error))
+            if not evidence.is_sealed:
+                await asyncio.sleep(REWATCH_DELAY_S)
+
+    async def _observe(self, sitting: _Sitting, pump: asyncio.Task[None]) -> EndedBy:
+        """The rule that ended the watch. Raises what the pump raised."""
+        is_exit_said = False
+        while True:
+            observation = self._observation(sitting)
+            now = self._now()
+            rule = "sample_exit" if sitting.exec_error else ended_by(observation, now)
+            if sitting.evidence.first_exit is not None and not is_exit_said:
+                is_exit_said = True
+                await self._say_exit(sitting)
+            if rule is not None:
+                return rule
+            if pump.done():
+                pump.result()
+                raise GuestLied("the guest sealed its record before it was asked to")
+            sitting.changed.clear()
+            change = asyncio.create_task(sitting.changed.wait())
+            try:
+                await asyncio.wait(
+                    {change, pump}, timeout=next_look_at(observation) - now, return_when=asyncio.FIRST_COMPLETED
+                )
+            finally:
+                change.cancel()
+
+    def _observation(self, sitting: _Sitting) -> Observation:
+        wall, now = sitting.record.work.clock.now(), self._now()
+        launched_at = sitting.launched_at or wall
+        request = sitting.record.command.request
+        hard_at = sitting.assignment.hard_deadline_at - timedelta(seconds=COLLECTION_MARGIN_S)
+        return Observation(
+            started_at=now - (wall - launched_at).total_seconds(),
+            window_s=request.timeout_s,
+            hard_at=now + (hard_at - wall).total_seconds(),
+            heartbeat_at=sitting.evidence.heartbeat_at,
+            tree_empty_at=sitting.evidence.tree_empty_at,
+            is_enforced=request.enforce_timeout,
+            is_cancelled=sitting.is_cancelled,
+        )
+
+    async def _say_exit(self, sitting: _Sitting) -> None:
+        first = sitting.evidence.first_exit
+        if first is not None:
+            await sitting.record.say(
+                sitting.record.fact(
+                    SampleExited,
+                    lease_id=sitting.assignment.lease.lease_id,
+                    exit_code=first.exit_code,
+                    signal=first.signal,
+                )
+            )
+
+    async def _collect(self, sitting: _Sitting) -> Collected:
+        into = sitting.directory / "collected"
+        into.mkdir()
+        return await sitting.session.collect(into)
+
+    async def _keep(self, sitting: _Sitting, collected: Collected) -> None:
+        """All evidence is durable, recorded and said; every run has its outcome."""
+        sitting.evidence.close()
+        for planned, ending, evidence in run_endings(sitting.runs, sitting.evidence, sitting.exec_error):
+            await sitting.record.run_ended(planned.plugin, planned.version, ending, evidence)
+        own = agent_evidence(sitting.runs, sitting.evidence, collected, sitting.directory)
+        await sitting.record.keep_results(AGENT, sitting.agent_version[:40] or "unknown", own)
+
+    async def _take_leave(self, sitting: _Sitting) -> None:
+        """The plugins and the agent end. The machine is thrown away next, so that a refusal here costs nothing."""
+        try:
+            for planned in sitting.runs:
+                await sitting.session.shutdown_plugin(planned.plugin)
+            await sitting.session.shutdown()
+        except (GuestUnreachable, GuestRefused, GuestLied) as error:
+            log.warning("guest_did_not_take_leave", reason=str(error))
+
+    def _errors(self, sitting: _Sitting, collected: Collected) -> list[RunError]:
+        reasons = []
+        if sitting.exec_error:
+            reasons.append(f"the guest could not run the sample: {sitting.exec_error}")
+        if collected.omitted:
+            reasons.append(f"{collected.omitted} more files that the sample wrote were not collected")
+        if sitting.evidence.gaps:
+            reasons.append(f"{sitting.evidence.gaps} pieces of evidence never came")
+        if sitting.session.frames_refused:
+            reasons.append(f"{sitting.session.frames_refused} messages of the guest were not believed")
+        return [RunError(plugin=None, stage="guest", outcome="failed", reason=reason) for reason in reasons]

@@ -1,0 +1,33 @@
+"""What plugins is ordered to do. A handler records the order and makes it work; the work itself is in `stages`."""
+
+from collections.abc import Mapping
+
+from contracts.envelope import Message
+from contracts.scheduler import CancelStage, RunStage
+from services.chassis.bus import Handler
+from services.chassis.store import Store
+from services.chassis.unit import Unit
+from services.plugins import rows
+
+RUN_STAGE = "run-stage"
+
+
+async def do_run_stage(command: RunStage, unit: Unit, store: Store) -> None:
+    """The stage is run, once, however often it is ordered."""
+    key = rows.StageKey(command.task_id, command.attempt, command.stage.name)
+    known = await rows.load_stage(store, key)
+    if known is not None and known.is_ordered:
+        return
+    rows.order_stage(unit, key)
+    unit.enqueue(RUN_STAGE, str(key), {"task_id": command.task_id, "command": command.model_dump(mode="json")})
+
+
+async def do_cancel_stage(command: CancelStage, unit: Unit, _store: Store) -> None:
+    """The stage stops, also when the order to run it is still on its way."""
+    rows.cancel_stage(unit, rows.StageKey(command.task_id, command.attempt, command.stage), command.reason)
+
+
+HANDLERS: Mapping[type[Message], Handler] = {
+    RunStage: do_run_stage,
+    CancelStage: do_cancel_stage,
+}

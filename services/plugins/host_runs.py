@@ -1,0 +1,54 @@
+"""Sandboxed runs on this host: a few at a time over all tasks, each with a spool directory that is gone afterwards."""
+
+import asyncio
+import contextlib
+import shutil
+from collections.abc import AsyncIterator
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any
+
+from services.plugins.domain.catalogue import Plugin
+from services.plugins.ports import InputFile, SandboxedRunner, SandboxReport, SandboxRequest
+
+SPOOL_PREFIX = "run-"
+
+
+class HostRuns:
+    """Runs host plugins through the sandbox."""
+
+    def __init__(self, sandbox: SandboxedRunner, scratch_dir: Path, *, runs_at_once: int) -> None:
+        self._sandbox = sandbox
+        self._scratch_dir = scratch_dir
+        self._free = asyncio.Semaphore(runs_at_once)
+
+    def sweep(self) -> None:
+        """What a killed predecessor left in the scratch directory is gone."""
+        self._scratch_dir.mkdir(parents=True, exist_ok=True)
+        for left in self._scratch_dir.glob(f"{SPOOL_PREFIX}*"):
+            shutil.rmtree(left, ignore_errors=True)
+
+    @contextlib.asynccontextmanager
+    async def run(
+        self,
+        plugin: Plugin,
+        *,
+        sample: Path,
+        sample_name: str,
+        config: dict[str, Any] | None = None,
+        inputs: tuple[InputFile, ...] = (),
+    ) -> AsyncIterator[SandboxReport]:
+        """The plugin ran; its results stand in the spool until the block ends. Raises SandboxUnavailable."""
+        with TemporaryDirectory(prefix=SPOOL_PREFIX, dir=self._scratch_dir) as spool:
+            request = SandboxRequest(
+                manifest=plugin.manifest,
+                plugin_dir=plugin.folder,
+                sample=sample,
+                sample_name=sample_name,
+                spool_dir=Path(spool),
+                config=config or {},
+                inputs=inputs,
+            )
+            async with self._free:
+                report = await self._sandbox.run(request)
+            yield report

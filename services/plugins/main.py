@@ -1,0 +1,85 @@
+"""What is plugged into what in the plugins service."""
+
+from importlib.resources import files
+from pathlib import Path
+
+from contracts.plugins import PluginRegistered, PluginRejected
+from malbox.sdk.manifest import load_manifest
+from services.chassis.run import Runtime, Service
+from services.plugins.adapters.bubblewrap import BubblewrapRunner
+from services.plugins.adapters.folders import BUILTIN_DIR, read_catalogue
+from services.plugins.adapters.guest_agent import GrpcGuestConnector
+from services.plugins.api import router
+from services.plugins.cancellations import Cancellations
+from services.plugins.domain.catalogue import Catalogue, Plugin
+from services.plugins.guest_stage import GuestStage
+from services.plugins.handlers import HANDLERS
+from services.plugins.host_runs import HostRuns
+from services.plugins.ports_guest import GuestConnector
+from services.plugins.preparation import Preparation
+from services.plugins.settings import PluginsSettings
+from services.plugins.stages import Stages
+
+MIGRATIONS = ((files("services.plugins") / "schema.sql").read_text(encoding="utf-8"),)
+UNPACK_DIR = Path(__file__).parent / "internal" / "unpack"
+
+
+async def compose(runtime: Runtime, connector: GuestConnector | None = None) -> Service:
+    """The service, speaking to guests over gRPC unless told otherwise.
+
+    Raises SandboxUnavailable where host plugins could not be confined.
+    """
+    settings: PluginsSettings = runtime.settings
+    connector = connector or GrpcGuestConnector(
+        client_cert_file=settings.guest_client_cert_file, client_key_file=settings.guest_client_key_file
+    )
+    sandbox = BubblewrapRunner()
+    await sandbox.probe()
+    catalogue = read_catalogue((BUILTIN_DIR, *settings.plugin_dirs))
+    runs = HostRuns(sandbox, settings.scratch_dir, runs_at_once=settings.runs_at_once)
+    runs.sweep()
+    preparation = Preparation(
+        runtime.store,
+        runtime.blobs,
+        runs,
+        identity=Plugin(load_manifest(BUILTIN_DIR / "identity"), BUILTIN_DIR / "identity"),
+        unpack=Plugin(load_manifest(UNPACK_DIR), UNPACK_DIR),
+    )
+    cancellations = Cancellations(runtime.store)
+    guest = GuestStage(
+        connector,
+        runtime.blobs,
+        catalogue,
+        cancellations,
+        scratch_dir=settings.scratch_dir,
+        connect_timeout_s=settings.guest_connect_timeout_s,
+    )
+    stages = Stages(
+        store=runtime.store,
+        blobs=runtime.blobs,
+        catalogue=catalogue,
+        runs=runs,
+        preparation=preparation,
+        guest=guest,
+        cancellations=cancellations,
+    )
+
+    async def on_start() -> None:
+        await say_catalogue(runtime, catalogue)
+
+    return Service(
+        handlers=HANDLERS,
+        runners=(stages.runner(stages_at_once=settings.stages_at_once),),
+        routers=(router(catalogue),),
+        on_start=on_start,
+    )
+
+
+async def say_catalogue(runtime: Runtime, catalogue: Catalogue) -> None:
+    """Everybody knows which plugins there are, and which folders are none."""
+    unit = runtime.unit()
+    for name in sorted(catalogue.plugins):
+        unit.say(PluginRegistered(manifest=catalogue.plugins[name].public()))
+    for rejected in catalogue.rejected:
+        unit.say(PluginRejected(folder=rejected.folder, reason=rejected.reason))
+    await runtime.store.commit(unit)

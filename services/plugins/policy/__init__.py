@@ -1,0 +1,1 @@
+"""Choices of the plugins service, as pure functions of data."""

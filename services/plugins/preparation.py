@@ -1,0 +1,95 @@
+"""Makes a sample ready: what kind it is, which file of an archive is meant. Hostile bytes: in the sandbox only."""
+
+import orjson
+
+from contracts.scheduler import RunStage
+from services.chassis.blobs import BlobMissing, BlobStore
+from services.chassis.store import Store
+from services.chassis.unit import Unit
+from services.plugins import rows
+from services.plugins.domain.catalogue import Plugin
+from services.plugins.errors import PreparationFailed
+from services.plugins.host_runs import HostRuns
+from services.plugins.ports import SandboxReport
+from services.plugins.record import Evidence, StageRecord
+from services.plugins.rows import Prepared
+
+IDENTITY_MAX_BYTES = 64 * 1024
+LISTING_MAX_BYTES = 1024 * 1024
+
+
+class Preparation:
+    """Settles, once for each task, what its sample is."""
+
+    def __init__(self, store: Store, blobs: BlobStore, runs: HostRuns, *, identity: Plugin, unpack: Plugin) -> None:
+        self._store = store
+        self._blobs = blobs
+        self._runs = runs
+        self._identity = identity
+        self._unpack = unpack
+
+    async def prepare(self, record: StageRecord) -> Prepared:
+        """What all stages of the task work on. Raises PreparationFailed in words for the submitter, BlobMissing."""
+        settled = await rows.load_prepared(self._store, record.command.task_id)
+        if settled is None:
+            settled = await self._settle(record)
+        if settled.listing is not None and record.key.stage == "static":
+            await self._keep_listing(record, settled.listing)
+        return settled
+
+    async def _settle(self, record: StageRecord) -> Prepared:
+        command = record.command
+        sample, request = command.sample, command.request
+        if await self._blobs.size(sample.blob.sha256) is None:
+            raise BlobMissing(f"the sample {sample.blob.sha256} is not in the object store")
+        package, platform = await self._identify(sample.blob.sha256, sample.name)
+        package = package if request.package == "auto" else request.package
+        if package == "archive":
+            prepared = await self._open(command)
+        elif request.archive_entry is not None or request.password is not None:
+            raise PreparationFailed("archive_entry and password are for archives; this sample is not one")
+        else:
+            prepared = Prepared(package, platform, sample.name, sample.blob.sha256)
+
+        async def decide(unit: Unit) -> None:
+            rows.keep_prepared(unit, command.task_id, prepared)
+
+        await record.work.commit(decide)
+        return await rows.load_prepared(self._store, command.task_id) or prepared
+
+    async def _identify(self, sha256: str, name: str) -> tuple[str, str | None]:
+        sample = self._blobs.local_path(sha256)
+        async with self._runs.run(self._identity, sample=sample, sample_name=name) as report:
+            _must_complete(report, "the sample's kind could not be determined")
+            blob = await self._blobs.put_file(report.results[0].path)
+        said = orjson.loads(await self._blobs.read(blob.sha256, limit_bytes=IDENTITY_MAX_BYTES))
+        return str(said["package"]), said["platform"]
+
+    async def _open(self, command: RunStage) -> Prepared:
+        """The archive's file that is meant, as a sample of its own."""
+        request, archive = command.request, command.sample.blob.sha256
+        config = {"password": request.password or "", "entry": request.archive_entry or ""}
+        sample = self._blobs.local_path(archive)
+        async with self._runs.run(
+            self._unpack, sample=sample, sample_name=command.sample.name, config=config
+        ) as report:
+            _must_complete(report, "the archive could not be opened")
+            results = {result.name: result for result in report.results}
+            entry = await self._blobs.put_file(results["entry"].path)
+            listing = await self._blobs.put_file(results["archive"].path)
+        said = orjson.loads(await self._blobs.read(listing.sha256, limit_bytes=LISTING_MAX_BYTES))
+        name = str(said["chosen"])
+        package, platform = await self._identify(entry.sha256, name)
+        package = "generic" if package == "archive" else package
+        return Prepared(package, platform, name, entry.sha256, archive, listing.sha256)
+
+    async def _keep_listing(self, record: StageRecord, listing: str) -> None:
+        evidence = Evidence("archive", "json", "application/json", self._blobs.local_path(listing))
+        await record.keep_results(self._unpack.name, self._unpack.version, (evidence,))
+
+
+def _must_complete(report: SandboxReport, words: str) -> None:
+    if report.outcome == "failed":
+        raise PreparationFailed(report.reason)
+    if report.outcome != "completed":
+        raise PreparationFailed(f"{words}: {report.reason}")

@@ -1,0 +1,205 @@
+"""What one stage says and remembers. Every identifier is derived: a repeated run says the same messages again."""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from pathlib import Path
+from typing import Literal, cast
+
+from contracts.blobs import BlobRef
+from contracts.envelope import Message
+from contracts.ids import derived
+from contracts.limits import REASON_MAX_CHARS
+from contracts.planning import EndedBy
+from contracts.plugins import (
+    PluginFinished,
+    PluginResultProduced,
+    PluginStageCompleted,
+    PluginStageFailed,
+    PluginStageStarted,
+    PluginStarted,
+    RunError,
+    RunOutcome,
+)
+from contracts.scheduler import RunStage
+from services.chassis.blobs import BlobStore
+from services.chassis.unit import Unit
+from services.chassis.work import WorkContext
+from services.plugins import rows
+
+RESULTS_PER_STAGE_MAX = 800
+SHORT_REASON_MAX_CHARS = 400  # in the message that ends a stage: with every plugin's reason it stays under 64 KiB
+LOG_MAX_CHARS = 64 * 1024
+
+Also = Callable[[Unit], None]
+
+
+@dataclass(frozen=True)
+class Evidence:
+    """Bytes on this host that are to become a result."""
+
+    name: str
+    kind: str
+    media_type: str
+    path: Path
+    guest_path: str | None = None
+    is_truncated: bool = False
+
+
+@dataclass(frozen=True)
+class Ending:
+    """How a run ended."""
+
+    outcome: RunOutcome
+    reason: str = ""
+    is_error: bool = False
+    duration_ms: int = 0
+    log: bytes = b""
+
+
+class StageRecord:
+    """The voice and the memory of one stage."""
+
+    def __init__(self, command: RunStage, work: WorkContext, blobs: BlobStore) -> None:
+        self.command = command
+        self.key = rows.StageKey(command.task_id, command.attempt, command.stage.name)
+        self.work = work
+        self._blobs = blobs
+        self._about = {"task_id": command.task_id, "attempt": command.attempt, "stage": command.stage.name}
+
+    def run_id(self, plugin: str) -> str:
+        """The same for the same plugin in the same stage."""
+        return derived("run", *self.key.parts, plugin)
+
+    def fact(self, kind: type[Message], **fields: object) -> Message:
+        """A fact about this stage."""
+        return kind.model_validate({**self._about, **fields})
+
+    async def say(self, *facts: Message, also: Also | None = None, finish: bool = False) -> None:
+        """The facts, and whatever `also` adds, are committed together."""
+
+        async def decide(unit: Unit) -> None:
+            for fact in facts:
+                parts = (getattr(fact, name, "") for name in ("run_id", "result_id"))
+                unit.say(fact, message_id=derived("msg", fact.type_name(), *self.key.parts, *parts))
+            if also is not None:
+                also(unit)
+
+        await self.work.commit(decide, finish=finish)
+
+    async def stage_started(self) -> None:
+        """The stage begins."""
+        await self.say(self.fact(PluginStageStarted))
+
+    async def run_started(self, plugin: str, version: str) -> None:
+        """A run begins."""
+        await self.say(self.fact(PluginStarted, run_id=self.run_id(plugin), plugin=plugin, version=version))
+
+    async def keep_launch(self, at: datetime, *facts: Message) -> None:
+        """The sample runs in the guest since then."""
+        await self.say(*facts, also=lambda unit: rows.keep_launch(unit, self.key, at))
+
+    async def run_ended(self, plugin: str, version: str, ending: Ending, evidence: Sequence[Evidence] = ()) -> None:
+        """The run's results are durable, then they and its outcome are recorded and said together."""
+        produced = await self.store_evidence(plugin, version, evidence)
+        run_id, reason = self.run_id(plugin), ending.reason[:REASON_MAX_CHARS]
+        finished = self.fact(
+            PluginFinished,
+            run_id=run_id,
+            plugin=plugin,
+            version=version,
+            outcome=ending.outcome,
+            reason=reason,
+            duration_ms=ending.duration_ms,
+        )
+        error = RunError(
+            plugin=plugin, stage=self.command.stage.name, outcome=ending.outcome, reason=reason or ending.outcome
+        )
+        log = ending.log.decode("utf-8", "replace").replace("\0", "")[:LOG_MAX_CHARS]
+
+        def also(unit: Unit) -> None:
+            for result in produced:
+                rows.keep_result(unit, result)
+            rows.keep_run(
+                unit,
+                self.key,
+                run_id,
+                version,
+                error,
+                is_error=ending.is_error,
+                duration_ms=ending.duration_ms,
+                log=log,
+            )
+
+        await self.say(*produced, finished, also=also)
+
+    async def keep_results(self, plugin: str, version: str, evidence: Sequence[Evidence]) -> None:
+        """Results that no run of the plan made, such as what the agent itself saw, are durable, recorded and said."""
+        produced = await self.store_evidence(plugin, version, evidence)
+
+        def also(unit: Unit) -> None:
+            for result in produced:
+                rows.keep_result(unit, result)
+
+        await self.say(*produced, also=also)
+
+    async def store_evidence(
+        self, plugin: str, version: str, evidence: Sequence[Evidence]
+    ) -> list[PluginResultProduced]:
+        """The bytes are in the object store; the facts that say so are ready."""
+        return [self.produced(plugin, version, one, await self._blobs.put_file(one.path)) for one in evidence]
+
+    def produced(self, plugin: str, version: str, evidence: Evidence, blob: BlobRef) -> PluginResultProduced:
+        """The fact that the bytes are durable."""
+        return PluginResultProduced(
+            task_id=self.command.task_id,
+            attempt=self.command.attempt,
+            stage=self.command.stage.name,
+            result_id=derived("res", *self.key.parts, plugin, evidence.name),
+            run_id=self.run_id(plugin),
+            plugin=plugin,
+            version=version,
+            name=evidence.name,
+            kind=cast("Literal['json', 'bytes', 'file']", evidence.kind),
+            media_type=evidence.media_type,
+            blob=blob,
+            path=evidence.guest_path,
+            is_truncated=evidence.is_truncated,
+        )
+
+    async def stage_completed(self, ended_by: EndedBy | None, errors: Sequence[RunError] = ()) -> None:
+        """Every run has an outcome; the work is done."""
+        ids, known = await self._summary(errors)
+        fact = self.fact(PluginStageCompleted, result_ids=ids, errors=known, ended_by=ended_by)
+        await self.say(fact, also=lambda unit: rows.end_stage(unit, self.key, "completed"), finish=True)
+
+    async def stage_failed(
+        self,
+        reason: str,
+        *,
+        is_retryable: bool,
+        ended_by: EndedBy | None = None,
+        errors: Sequence[RunError] = (),
+        facts: Sequence[Message] = (),
+    ) -> None:
+        """The stage could not be done; what it produced is named; the work is done."""
+        ids, known = await self._summary(errors)
+        fact = self.fact(
+            PluginStageFailed,
+            reason=reason[:REASON_MAX_CHARS],
+            is_retryable=is_retryable,
+            result_ids=ids,
+            errors=known,
+            ended_by=ended_by,
+        )
+        await self.say(*facts, fact, also=lambda unit: rows.end_stage(unit, self.key, "failed"), finish=True)
+
+    async def _summary(self, errors: Sequence[RunError]) -> tuple[tuple[str, ...], tuple[RunError, ...]]:
+        store = self.work.store
+        ids = await rows.load_result_ids(store, self.key)
+        known = [*errors, *await rows.load_errors(store, self.key)]
+        if len(ids) > RESULTS_PER_STAGE_MAX:
+            words = f"{len(ids)} results; only the first {RESULTS_PER_STAGE_MAX} are in the report"
+            known.insert(0, RunError(plugin=None, stage=self.command.stage.name, outcome="failed", reason=words))
+        short = [error.model_copy(update={"reason": error.reason[:SHORT_REASON_MAX_CHARS]}) for error in known]
+        return ids[:RESULTS_PER_STAGE_MAX], tuple(short)

@@ -1,0 +1,167 @@
+"""The service's own rows: what was ordered, what ran, what was produced. Every write may be repeated."""
+
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any
+
+from contracts.plugins import PluginResultProduced, RunError
+from services.chassis.store import Store
+from services.chassis.unit import Unit
+
+INPUTS_MAX = 400
+CANCEL = (
+    "INSERT INTO stages (task_id, attempt, stage, cancel_reason) VALUES ($1, $2, $3, $4) "
+    "ON CONFLICT (task_id, attempt, stage) DO UPDATE SET cancel_reason = excluded.cancel_reason"
+)
+
+
+@dataclass(frozen=True)
+class StageKey:
+    """Which stage of which attempt of which task."""
+
+    task_id: str
+    attempt: int
+    stage: str
+
+    def __str__(self) -> str:
+        """The key of its work."""
+        return f"{self.task_id}/{self.attempt}/{self.stage}"
+
+    @property
+    def parts(self) -> tuple[str, int, str]:
+        """For a statement's parameters."""
+        return (self.task_id, self.attempt, self.stage)
+
+
+@dataclass(frozen=True)
+class StageRow:
+    """How far a stage came."""
+
+    is_ordered: bool
+    cancel_reason: str | None
+    outcome: str | None
+    launched_at: datetime | None
+
+
+@dataclass(frozen=True)
+class Prepared:
+    """The sample as it is run: `sha256` names its bytes, `container` those of the archive that it came out of."""
+
+    package: str
+    platform: str | None
+    name: str
+    sha256: str
+    container: str | None = None
+    listing: str | None = None
+
+
+async def load_stage(store: Store, key: StageKey) -> StageRow | None:
+    """How far the stage came, or None when nobody spoke of it."""
+    row = await store.fetchrow(
+        "SELECT is_ordered, cancel_reason, outcome, launched_at FROM stages "
+        "WHERE task_id = $1 AND attempt = $2 AND stage = $3",
+        *key.parts,
+    )
+    return None if row is None else StageRow(**dict(row))
+
+
+def order_stage(unit: Unit, key: StageKey) -> None:
+    """The stage is ordered."""
+    unit.execute(
+        "INSERT INTO stages (task_id, attempt, stage, is_ordered) VALUES ($1, $2, $3, true) "
+        "ON CONFLICT (task_id, attempt, stage) DO UPDATE SET is_ordered = true",
+        *key.parts,
+    )
+
+
+def cancel_stage(unit: Unit, key: StageKey, reason: str) -> None:
+    """The stage is to stop."""
+    unit.execute(CANCEL, *key.parts, reason)
+
+
+def end_stage(unit: Unit, key: StageKey, outcome: str) -> None:
+    """The stage ended."""
+    unit.execute(
+        "UPDATE stages SET outcome = $4 WHERE task_id = $1 AND attempt = $2 AND stage = $3", *key.parts, outcome
+    )
+
+
+def keep_launch(unit: Unit, key: StageKey, at: datetime) -> None:
+    """The sample runs in the guest since then: whoever finds the stage again takes the watch over."""
+    unit.execute(
+        "UPDATE stages SET launched_at = $4 WHERE task_id = $1 AND attempt = $2 AND stage = $3", *key.parts, at
+    )
+
+
+def keep_run(unit: Unit, key: StageKey, run_id: str, version: str, error: RunError, *, is_error: bool,
+             duration_ms: int, log: str) -> None:  # fmt: skip
+    """The run has an outcome."""
+    unit.execute(
+        "INSERT INTO stage_runs (run_id, task_id, attempt, stage, plugin, version, outcome, reason, is_error, "
+        "duration_ms, log) VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11) ON CONFLICT (run_id) DO NOTHING",
+        *(run_id, *key.parts, error.plugin, version, error.outcome, error.reason, is_error, duration_ms, log),
+    )
+
+
+async def has_run(store: Store, run_id: str) -> bool:
+    """Whether the run has an outcome already."""
+    return await store.fetchrow("SELECT FROM stage_runs WHERE run_id = $1", run_id) is not None
+
+
+async def load_errors(store: Store, key: StageKey) -> tuple[RunError, ...]:
+    """What went wrong in the stage's runs, in the order of names."""
+    rows = await store.fetch(
+        "SELECT plugin, stage, outcome, reason FROM stage_runs "
+        "WHERE task_id = $1 AND attempt = $2 AND stage = $3 AND is_error ORDER BY plugin",
+        *key.parts,
+    )
+    return tuple(RunError(**dict(row)) for row in rows)
+
+
+def keep_result(unit: Unit, result: PluginResultProduced) -> None:
+    """The result is known to this service as input of later plugins."""
+    unit.execute(
+        "INSERT INTO produced "
+        "(result_id, run_id, task_id, attempt, stage, plugin, name, media_type, sha256, size_bytes) "
+        "VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10) ON CONFLICT (result_id) DO NOTHING",
+        *(result.result_id, result.run_id, result.task_id, result.attempt, result.stage, result.plugin, result.name),
+        *(result.media_type, result.blob.sha256, result.blob.size_bytes),
+    )
+
+
+async def load_result_ids(store: Store, key: StageKey) -> tuple[str, ...]:
+    """Everything that the stage produced, in order."""
+    rows = await store.fetch(
+        "SELECT result_id FROM produced WHERE task_id = $1 AND attempt = $2 AND stage = $3 ORDER BY position",
+        *key.parts,
+    )
+    return tuple(row["result_id"] for row in rows)
+
+
+async def load_inputs(store: Store, task_id: str) -> list[dict[str, Any]]:
+    """Results of the task so far, those of each stage's latest attempt, in order."""
+    rows = await store.fetch(
+        "SELECT plugin, name, media_type, sha256 FROM produced p WHERE task_id = $1 AND attempt = "
+        "(SELECT max(attempt) FROM produced WHERE task_id = $1 AND stage = p.stage) ORDER BY position LIMIT $2",
+        task_id,
+        INPUTS_MAX,
+    )
+    return [dict(row) for row in rows]
+
+
+def keep_prepared(unit: Unit, task_id: str, prepared: Prepared) -> None:
+    """What the sample is, is settled for all stages of the task."""
+    unit.execute(
+        "INSERT INTO prepared (task_id, package, platform, name, sha256, container, listing) "
+        "VALUES ($1, $2, $3, $4, $5, $6, $7) ON CONFLICT (task_id) DO NOTHING",
+        *(task_id, prepared.package, prepared.platform, prepared.name, prepared.sha256, prepared.container),
+        prepared.listing,
+    )
+
+
+async def load_prepared(store: Store, task_id: str) -> Prepared | None:
+    """What the sample is, if it is settled."""
+    row = await store.fetchrow(
+        "SELECT package, platform, name, sha256, container, listing FROM prepared WHERE task_id = $1", task_id
+    )
+    return None if row is None else Prepared(**dict(row))

@@ -1,0 +1,178 @@
+"""Runs a stage that was ordered: host plugins in their groups here, the guest's session in `guest_stage`."""
+
+import asyncio
+import contextlib
+from collections.abc import Awaitable
+from typing import TypeVar
+
+from contracts.planning import EndedBy, PlannedRun
+from contracts.scheduler import RunStage
+from malbox.sdk.manifest import ManifestError
+from services.chassis.blobs import BlobMissing, BlobStore
+from services.chassis.errors import TransientError
+from services.chassis.store import Store
+from services.chassis.work import Runner, WorkContext, WorkItem
+from services.plugins import rows
+from services.plugins.cancellations import Cancellations
+from services.plugins.domain.catalogue import Catalogue, Plugin
+from services.plugins.errors import PreparationFailed, SandboxUnavailable
+from services.plugins.guest_stage import GuestStage
+from services.plugins.handlers import RUN_STAGE
+from services.plugins.host_runs import HostRuns
+from services.plugins.policy.packages import obstacle
+from services.plugins.ports import InputFile
+from services.plugins.preparation import Preparation
+from services.plugins.record import Ending, Evidence, StageRecord
+from services.plugins.rows import Prepared
+
+ATTEMPTS_MAX = 6
+T = TypeVar("T")
+
+
+class Stages:
+    """Does the work that the handlers record."""
+
+    def __init__(
+        self,
+        *,
+        store: Store,
+        blobs: BlobStore,
+        catalogue: Catalogue,
+        runs: HostRuns,
+        preparation: Preparation,
+        guest: GuestStage,
+        cancellations: Cancellations,
+    ) -> None:
+        self._store = store
+        self._blobs = blobs
+        self._catalogue = catalogue
+        self._runs = runs
+        self._preparation = preparation
+        self._guest = guest
+        self._cancellations = cancellations
+
+    def runner(self, *, stages_at_once: int) -> Runner:
+        """For the chassis."""
+        return Runner(RUN_STAGE, self.run, self.give_up, concurrency=stages_at_once, attempts_max=ATTEMPTS_MAX)
+
+    async def run(self, item: WorkItem, work: WorkContext) -> None:
+        """The stage ended, and said how."""
+        record = StageRecord(RunStage.model_validate(item.payload["command"]), work, self._blobs)
+        await record.stage_started()
+        try:
+            prepared = await self._preparation.prepare(record)
+        except (PreparationFailed, SandboxUnavailable, BlobMissing) as error:
+            await record.stage_failed(str(error), is_retryable=False)
+            return
+        if record.key.stage == "guest":
+            await self._guest.run(record, prepared)
+            return
+        is_done = await self._unless_cancelled(record, self._run_groups(record, prepared))
+        ended_by: EndedBy | None = None if is_done else "cancelled"
+        if not is_done:
+            await self._skip_the_rest(record)
+        await record.stage_completed(ended_by)
+
+    async def give_up(self, item: WorkItem, work: WorkContext, error: Exception) -> None:
+        """The stage failed for a reason of ours; another moment may do when the reason passes."""
+        record = StageRecord(RunStage.model_validate(item.payload["command"]), work, self._blobs)
+        await record.stage_failed(
+            f"the stage could not be run: {error}", is_retryable=isinstance(error, TransientError)
+        )
+
+    async def _unless_cancelled(self, record: StageRecord, work: Awaitable[None]) -> bool:
+        """Whether the work came to its end; a cancelled stage ends it where it stands."""
+        running = asyncio.ensure_future(work)
+        cancelled = asyncio.create_task(self._cancellations.wait(record.key))
+        try:
+            await asyncio.wait({running, cancelled}, return_when=asyncio.FIRST_COMPLETED)
+        finally:
+            for task in (cancelled, running):
+                if not task.done():
+                    task.cancel()
+                    with contextlib.suppress(asyncio.CancelledError):
+                        await task
+        if running.cancelled():
+            return False
+        running.result()
+        return True
+
+    async def _run_groups(self, record: StageRecord, prepared: Prepared) -> None:
+        for members in record.command.stage.groups:
+            inputs = await self._inputs(record, prepared)  # once: members of a group do not see each other
+            try:
+                async with asyncio.TaskGroup() as group:
+                    for planned in members:
+                        group.create_task(self._run_one(record, planned, prepared, inputs))
+            except BaseExceptionGroup as faults:
+                raise faults.exceptions[0] from faults
+
+    async def _run_one(
+        self, record: StageRecord, planned: PlannedRun, prepared: Prepared, inputs: tuple[InputFile, ...]
+    ) -> None:
+        if await rows.has_run(self._store, record.run_id(planned.plugin)):
+            return
+        plugin = self._catalogue.find(planned.plugin, planned.version)
+        if plugin is None:
+            words = f"version {planned.version} of {planned.plugin} is not in the catalogue"
+            await record.run_ended(planned.plugin, planned.version, Ending("skipped", words, is_error=True))
+            return
+        reason = obstacle(plugin.manifest, prepared.package, prepared.platform)
+        if reason is not None:
+            await record.run_ended(
+                plugin.name, plugin.version, Ending("skipped", reason, is_error=_was_asked_for(record, plugin.name))
+            )
+            return
+        await record.run_started(plugin.name, plugin.version)
+        await self._run_sandboxed(record, plugin, planned, prepared, inputs)
+
+    async def _run_sandboxed(
+        self,
+        record: StageRecord,
+        plugin: Plugin,
+        planned: PlannedRun,
+        prepared: Prepared,
+        inputs: tuple[InputFile, ...],
+    ) -> None:
+        try:
+            config = plugin.manifest.effective_config(planned.config)
+            async with self._runs.run(
+                plugin,
+                sample=self._blobs.local_path(prepared.sha256),
+                sample_name=prepared.name,
+                config=config,
+                inputs=inputs,
+            ) as report:
+                is_error = report.outcome in ("failed", "crashed", "timed_out") or (
+                    report.outcome == "skipped" and _was_asked_for(record, plugin.name)
+                )
+                ending = Ending(report.outcome, report.reason, is_error, report.duration_ms, report.log)
+                evidence = [
+                    Evidence(result.name, result.kind, result.media_type, result.path) for result in report.results
+                ]
+                await record.run_ended(plugin.name, plugin.version, ending, evidence)
+        except (ManifestError, SandboxUnavailable) as error:
+            await record.run_ended(plugin.name, plugin.version, Ending("failed", str(error), is_error=True))
+
+    async def _inputs(self, record: StageRecord, prepared: Prepared) -> tuple[InputFile, ...]:
+        known = await rows.load_inputs(self._store, record.command.task_id)
+        inputs = [
+            InputFile(one["plugin"], one["name"], self._blobs.local_path(one["sha256"]), one["media_type"])
+            for one in known
+        ]
+        if prepared.container is not None:
+            path = self._blobs.local_path(prepared.container)
+            inputs.append(InputFile("unpack", "container", path, "application/zip"))
+        return tuple(inputs)
+
+    async def _skip_the_rest(self, record: StageRecord) -> None:
+        """A run that had no outcome when the stage was cancelled did not run, and that is an error."""
+        for planned in (run for group in record.command.stage.groups for run in group):
+            if not await rows.has_run(self._store, record.run_id(planned.plugin)):
+                ending = Ending("skipped", "the stage was cancelled", is_error=True)
+                await record.run_ended(planned.plugin, planned.version, ending)
+
+
+def _was_asked_for(record: StageRecord, plugin: str) -> bool:
+    """A plugin that the submitter named is expected to have something to say."""
+    return any(choice.name == plugin for choice in record.command.request.plugins or ())
