@@ -1,0 +1,52 @@
+"""The catalogue takes what is a plugin and keeps the reason for what is not."""
+
+from pathlib import Path
+
+import pytest
+
+from services.plugins.adapters.folders import BUILTIN_DIR, read_catalogue
+from tests.unit.plugins.test_manifest import GOOD
+
+
+def add(directory: Path, folder: str, text: str) -> None:
+    (directory / folder).mkdir()
+    (directory / folder / "plugin.toml").write_text(text, encoding="utf-8")
+    (directory / folder / "plugin.py").write_text("def run(context): ...\n", encoding="utf-8")
+
+
+def test_every_folder_that_ships_is_a_plugin() -> None:
+    """Nothing that we ship is rejected."""
+    catalogue = read_catalogue((BUILTIN_DIR,))
+    assert catalogue.rejected == ()
+    assert {"identity", "yara", "elf", "syscalls"} <= set(catalogue.plugins)
+
+
+@pytest.mark.promise("D1")
+def test_a_broken_folder_is_rejected_and_harms_no_other(tmp_path: Path) -> None:
+    """The reason names the file; the good plugin beside it is there."""
+    add(tmp_path, "good", GOOD)
+    add(tmp_path, "broken", GOOD.replace('kind = "host"', 'kind = "ghost"'))
+    add(tmp_path, "twin", GOOD)
+    add(tmp_path, "needy", GOOD.replace('"counter"', '"needy"') + '\n[order]\nrequires = ["absent"]\n')
+    catalogue = read_catalogue((tmp_path, tmp_path / "missing"))
+    reasons = {rejected.folder: rejected.reason for rejected in catalogue.rejected}
+    assert set(catalogue.plugins) == {"counter"}
+    assert "plugin.kind" in reasons["broken"]
+    assert "the name counter is taken" in reasons["twin"]
+    assert "there is no plugin absent" in reasons["needy"]
+    assert "correct plugin_dirs" in reasons["missing"]
+
+
+def test_only_the_pinned_version_is_found(tmp_path: Path) -> None:
+    """A plan never runs a version that it did not pin."""
+    add(tmp_path, "good", GOOD)
+    catalogue = read_catalogue((tmp_path,))
+    assert catalogue.find("counter", "1.0.0") is not None
+    assert catalogue.find("counter", "1.0.1") is None
+
+
+def test_the_public_manifest_says_what_planning_needs() -> None:
+    """Order, context, stages and schema travel; limits and paths do not."""
+    public = read_catalogue((BUILTIN_DIR,)).plugins["syscalls"].public()
+    assert (public.kind, public.stages, public.platforms) == ("guest", ("guest",), ("linux",))
+    assert "trace_max_mib" in public.config_schema["properties"]
