@@ -34,7 +34,7 @@ def check_limit(path: Path, size_bytes: int, limit_bytes: int) -> None:
     if size_bytes > limit_bytes:
         raise Refused(
             f"{path} has {size_bytes} bytes ({_in_words(size_bytes)}); the limit here is {_in_words(limit_bytes)}.",
-            remedy="Submit the part that matters, or raise sample_max_bytes in <state>/etc/intake.toml and restart.",
+            remedy="Submit the part that matters: unpack an archive and submit its files, or cut off what is padding.",
             code="sample_too_large",
         )
 

@@ -186,7 +186,7 @@ class _Receiver:
         return Refusal(
             "sample_too_large",
             f"The file has more than {self._sample_max_bytes} bytes, the limit here (sample_max_bytes of intake). "
-            "Send the part that matters, or have the limit raised.",
+            "Send the part that matters.",
             pointer=f"/{FILE_FIELD}",
             status=413,
         )

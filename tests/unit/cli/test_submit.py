@@ -124,7 +124,7 @@ def test_a_file_over_the_limit_is_not_sent(taking: Origin, malbox: Malbox, tmp_p
     assert outcome.code == 4
     assert "5 GiB" in outcome.err
     assert "1000 bytes" in outcome.err
-    assert "sample_max_bytes" in outcome.err
+    assert "part that matters" in outcome.err
     assert taking.asked("POST", "/submissions") == []
 
 
