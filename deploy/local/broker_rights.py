@@ -25,7 +25,7 @@ def definitions(vhost: str, passwords: dict[str, str]) -> dict[str, Any]:
         "users": [_user(name, password) for name, password in passwords.items()],
         "vhosts": [{"name": vhost}],
         "permissions": [_permission(vhost, name) for name in passwords],
-        "topic_permissions": [_topic_permission(vhost, name) for name in SERVICES if name in passwords],
+        "topic_permissions": [_topic_permission(vhost, name) for name in (*SERVICES, INTEGRATOR) if name in passwords],
         "exchanges": [
             _exchange(vhost, FACTS, "topic"),
             _exchange(vhost, COMMANDS, "direct"),
