@@ -10,6 +10,7 @@ import signal
 import time
 from dataclasses import dataclass
 from pathlib import Path
+from urllib.parse import quote
 
 import libvirt
 
@@ -48,7 +49,7 @@ class Started:
 
 def uri(state: State) -> str:
     """Where a client finds the daemon, running or not."""
-    return f"qemu:///session?socket={_socket(state)}"
+    return f"qemu:///session?socket={quote(str(_socket(state)))}"
 
 
 def start(state: State) -> Started:
