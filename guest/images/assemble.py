@@ -39,6 +39,7 @@ def assemble(recipe: Recipe, base: Path, agent: AgentSource, folder: Path) -> No
     _compile(overlay / "opt/malbox")
     _run([*as_root(), found("cp"), "--recursive", "--no-preserve=ownership", f"{overlay}/.", str(root)])
     _take_kernel(root, folder)
+    _import_agent(root)
     _inspect(root, recipe)
     packages = _packages(root)
     LOG.info("writing the disk")
@@ -116,6 +117,13 @@ def _take_kernel(root: Path, folder: Path) -> None:
             str(root / "initrd.img"),
         ]
     )
+
+
+def _import_agent(root: Path) -> None:
+    """The guest's own interpreter can load the agent: what is missing shows here, not as a guest that never answers."""
+    environment = ["PYTHONPATH=/opt/malbox:/opt/malbox/site", "PYTHONDONTWRITEBYTECODE=1", "PATH=/usr/bin:/bin"]
+    within = [found("chroot"), str(root), "/usr/bin/env", "--ignore-environment", *environment]
+    _run([*as_root(), *within, "/usr/bin/python3", "-c", "import guest.agent"])
 
 
 def _inspect(root: Path, recipe: Recipe) -> None:

@@ -43,6 +43,7 @@ LINUX = Recipe(
         "mount",
         "tini",  # first process: reaps orphans, ends with the agent
         "python3",
+        "libstdc++6",  # for grpcio's wheel
         "strace",
         "iproute2",
         "procps",

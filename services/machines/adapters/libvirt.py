@@ -12,6 +12,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+from services.chassis.errors import MalboxError
 from services.machines.adapters import libvirt_domains as domains
 from services.machines.adapters import qemu_processes
 from services.machines.adapters.acceleration import Verdict, probe
@@ -29,6 +30,8 @@ from services.machines.ports import DomainSeen, GuestAddress, Incarnation, Provi
 ENROLMENT_MAX_BYTES = 16 * 1024
 _LOOPBACK = "127.0.0.1"
 _PROCESS_END_TIMEOUT_S = 20.0
+_WATCH_S = 0.5  # a guest that ends while it boots is seen this soon
+_LAST_WORDS_BYTES = 600
 
 
 @dataclass(frozen=True)
@@ -68,13 +71,7 @@ class LibvirtHypervisor:
         verdict = await self._link.aside(partial(self._choose, spec, image), timeout_s=self._settings.call_timeout_s)
         build = _Build(spec, epoch, image, verdict)
         port = await self._link.call(partial(self._boot, build, enrolment), timeout_s=self._settings.call_timeout_s)
-        try:
-            async with asyncio.timeout(self._settings.boot_timeout_s):
-                await agent_waits(GuestAddress(_LOOPBACK, port))
-        except TimeoutError as error:
-            said = await self._link.aside(partial(self._last_words, spec, epoch), timeout_s=5)
-            limit_s = self._settings.boot_timeout_s
-            raise GuestUnreachable(f"no agent within {limit_s:.0f} s of booting; the console ends {said!r}") from error
+        await self._until_waiting(build, GuestAddress(_LOOPBACK, port), agent_waits)
         snapshot = await self._link.call(partial(self._freeze, build), timeout_s=self._settings.save_timeout_s)
         return Provisioned(
             acceleration=verdict.accelerator,
@@ -87,6 +84,34 @@ class LibvirtHypervisor:
                 "acceleration_reason": verdict.reason,
             },
         )
+
+    async def _until_waiting(
+        self, build: _Build, address: GuestAddress, agent_waits: Callable[[GuestAddress], Awaitable[None]]
+    ) -> None:
+        """The agent waits. Raises GuestUnreachable at the deadline, or as soon as the guest has ended."""
+        limit_s = self._settings.boot_timeout_s
+        try:
+            async with asyncio.timeout(limit_s):
+                await self._while_it_runs(build, agent_waits(address))
+        except TimeoutError as error:
+            said = await self._last_words(build)
+            raise GuestUnreachable(f"no agent within {limit_s:.0f} s of booting; the console ends {said}") from error
+
+    async def _while_it_runs(self, build: _Build, answer: Awaitable[None]) -> None:
+        try:
+            async with asyncio.TaskGroup() as group:
+                watch = group.create_task(self._watch(build))
+                await answer
+                watch.cancel()
+        except* MalboxError as errors:
+            raise errors.exceptions[0] from None
+
+    async def _watch(self, build: _Build) -> None:
+        """Returns never. Raises GuestUnreachable once the domain is gone."""
+        step = partial(domains.exists, machine_id=build.spec.machine_id)
+        while await self._link.call(step, timeout_s=self._settings.call_timeout_s):  # noqa: ASYNC110 -- it asks libvirt
+            await asyncio.sleep(_WATCH_S)  # libvirt-python tells of events only through a loop of its own
+        raise GuestUnreachable(f"the guest ended while it booted; the console ends {await self._last_words(build)}")
 
     async def restore(self, spec: MachineSpec, *, epoch: int) -> Incarnation:
         """A fresh process on a fresh overlay runs from the warm snapshot."""
@@ -240,15 +265,20 @@ class LibvirtHypervisor:
             "process": str(pids[0]),
         }
 
-    def _last_words(self, spec: MachineSpec, epoch: int) -> bytes:
-        """The end of the boot's console: no sample has run yet, so this is our own image speaking."""
-        console: Path = self._files(spec.machine_id).building(epoch) / CONSOLE
-        try:
-            with console.open("rb") as stream:
-                stream.seek(max(0, console.stat().st_size - 300))
-                return stream.read(300)
-        except OSError:
-            return b""
+    async def _last_words(self, build: _Build) -> str:
+        """The end of the boot's console, escaped. No sample has run yet: this is our own image speaking."""
+        console = self._files(build.spec.machine_id).building(build.epoch) / CONSOLE
+        said = await self._link.aside(partial(_tail, console), timeout_s=self._settings.call_timeout_s)
+        return ascii(said.decode(errors="replace"))
+
+
+def _tail(path: Path) -> bytes:
+    try:
+        with path.open("rb") as stream:
+            stream.seek(max(0, path.stat().st_size - _LAST_WORDS_BYTES))
+            return stream.read(_LAST_WORDS_BYTES)
+    except OSError:
+        return b""
 
 
 def _port_of(machine_id: str, connection: Any) -> int:

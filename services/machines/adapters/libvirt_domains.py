@@ -51,6 +51,11 @@ def live_xml(connection: Any, machine_id: str) -> str:
     return xml
 
 
+def exists(connection: Any, machine_id: str) -> bool:
+    """Whether the machine has a domain."""
+    return _found(connection, machine_id) is not None
+
+
 def suspend(connection: Any, machine_id: str) -> None:
     """The domain's processors stand still."""
     domain = _present(connection, machine_id)
