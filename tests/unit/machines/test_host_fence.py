@@ -1,0 +1,106 @@
+"""The host's durable memory of who owned a machine last."""
+
+import multiprocessing
+import threading
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from services.machines.adapters.host_fence import HostFence
+from services.machines.errors import HypervisorUnavailable, StaleEpoch
+
+
+@pytest.mark.promise("G4", "P2")
+def test_an_older_owner_is_refused_after_a_newer_one_acted(tmp_path: Path) -> None:
+    """A stale worker meets a higher number and does not act."""
+    fence = HostFence(tmp_path / "linux-1")
+    with fence.acting(2, timeout_s=1):
+        pass
+    acted = False
+    with pytest.raises(StaleEpoch), fence.acting(1, timeout_s=1):
+        acted = True
+    assert not acted
+
+
+@pytest.mark.promise("P4")
+def test_the_fence_is_remembered_by_the_next_process(tmp_path: Path) -> None:
+    """Another object over the same directory, as after a restart, knows the number."""
+    HostFence(tmp_path / "linux-1").advance(5)
+    assert HostFence(tmp_path / "linux-1").highest() == 5
+    with pytest.raises(StaleEpoch):
+        HostFence(tmp_path / "linux-1").advance(4)
+
+
+def test_the_same_owner_may_act_again(tmp_path: Path) -> None:
+    """Repeating an action is no trespass."""
+    fence = HostFence(tmp_path / "linux-1")
+    for _ in range(2):
+        with fence.acting(3, timeout_s=1):
+            assert fence.highest() == 3
+
+
+@pytest.mark.promise("P4")
+@given(epochs=st.lists(st.integers(min_value=0, max_value=20), min_size=1, max_size=12))
+def test_the_fence_never_goes_back(tmp_path_factory: pytest.TempPathFactory, epochs: list[int]) -> None:
+    """Whatever order epochs come in, the fence is the highest of them."""
+    fence = HostFence(tmp_path_factory.mktemp("fence") / "linux-1")
+    highest = -1
+    for epoch in epochs:
+        if epoch < highest:
+            with pytest.raises(StaleEpoch):
+                fence.advance(epoch)
+        else:
+            fence.advance(epoch)
+        highest = max(highest, epoch)
+        assert fence.highest() == highest
+
+
+def test_an_owner_that_waits_for_the_lock_is_refused_when_it_was_overtaken(tmp_path: Path) -> None:
+    """The fence is asked again once the lock is held: the wait may have been longer than the ownership."""
+    fence = HostFence(tmp_path / "linux-1")
+    outcome: list[str] = []
+
+    def overtaken() -> None:
+        try:
+            with fence.acting(1, timeout_s=10):
+                outcome.append("acted")
+        except StaleEpoch:
+            outcome.append("refused")
+
+    with fence.acting(1, timeout_s=1):
+        waiting = threading.Thread(target=overtaken)
+        waiting.start()
+        waiting.join(timeout=0.2)
+        assert waiting.is_alive()
+        fence.advance(2)
+    waiting.join(timeout=10)
+    assert outcome == ["refused"]
+
+
+def test_a_machine_that_somebody_acts_on_is_said_to_be_busy(tmp_path: Path) -> None:
+    """The wait for the lock has a bound and ends in a transient error."""
+    fence = HostFence(tmp_path / "linux-1")
+    with fence.acting(1, timeout_s=1), pytest.raises(HypervisorUnavailable), fence.acting(1, timeout_s=0.05):
+        pass
+
+
+def _hold(directory: Path, held: "multiprocessing.synchronize.Event") -> None:
+    with HostFence(directory).acting(1, timeout_s=5):
+        held.set()
+        threading.Event().wait(60)
+
+
+@pytest.mark.promise("P3")
+def test_a_killed_process_holds_no_machine(tmp_path: Path) -> None:
+    """The kernel gives the lock back when its holder is killed in the middle of an action."""
+    context = multiprocessing.get_context("spawn")
+    held = context.Event()
+    holder = context.Process(target=_hold, args=(tmp_path / "linux-1", held))
+    holder.start()
+    assert held.wait(30)
+    holder.kill()
+    holder.join(10)
+    with HostFence(tmp_path / "linux-1").acting(2, timeout_s=5):
+        assert HostFence(tmp_path / "linux-1").highest() == 2
