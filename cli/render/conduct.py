@@ -89,6 +89,7 @@ def _target(attempt: dict[str, Any]) -> Text:
 def _outcome(attempt: dict[str, Any]) -> Text:
     words = [f"asks for {attempt['query']}"] if attempt.get("query") else []
     words += [str(attempt["outcome"])] if attempt.get("outcome") else []
+    words += [f"{number_of(attempt, 'count')} times"] if number_of(attempt, "count") > 1 else []
     return safe(" · ".join(words))
 
 
@@ -106,7 +107,8 @@ def files(report: dict[str, Any]) -> RenderableType | None:
 
 
 def _file(file: dict[str, Any]) -> RenderableType:
-    path = safe(file.get("path"))
+    errors = ", ".join(texts_of(file, "errors"))
+    path = Text.assemble(safe(file.get("path")), "  " if errors else "", safe(errors, style="red"))
     if not file.get("result_id"):
         return path
     command = safe(f"malbox artifacts get {file['result_id']}", style="cyan")

@@ -7,21 +7,29 @@ from rich.table import Table
 from rich.text import Text
 
 from cli.render.escape import safe
-from cli.render.layout import facts, items_of, more, number_of, part
+from cli.render.layout import facts, grid, items_of, more, number_of, part
 
 SHOWN_ABOVE = frozenset({"identity", "yara", "behaviour"})
 SECTIONS_SHOWN_MAX = 16
 FACTS_SHOWN_MAX = 20
 ROWS_SHOWN_MAX = 10
 COLUMNS_SHOWN_MAX = 6
-TEXT_SHOWN_CHARS = 600
+TEXT_SHOWN_CHARS = 1500
+LINES_SHOWN_MAX = 16
 
 
 def sections(report: dict[str, Any]) -> RenderableType | None:
     """The sections, each cut to what a terminal can take in."""
-    found = [one for one in items_of(report, "sections") if one.get("plugin") not in SHOWN_ABOVE]
+    found = [one for one in items_of(report, "sections") if not _is_shown_above(one, report)]
     drawn = [_section(one) for one in found[:SECTIONS_SHOWN_MAX]]
     return Group(*drawn, *more(len(drawn), found, 0, "sections")) if drawn else None
+
+
+def _is_shown_above(section: dict[str, Any], report: dict[str, Any]) -> bool:
+    """Whether another part says the same. The agent's own list of processes is for when nothing better is there."""
+    titles = [block.get("title") for block in items_of(section, "blocks")]
+    is_agents_list = section.get("plugin") == "agent" and "stdout" not in titles and "stderr" not in titles
+    return section.get("plugin") in SHOWN_ABOVE or (is_agents_list and bool(items_of(report, "processes")))
 
 
 def _section(section: dict[str, Any]) -> RenderableType:
@@ -37,7 +45,7 @@ def _block(block: dict[str, Any]) -> list[RenderableType]:
         case "table":
             return _table(block)
         case "text":
-            return [safe(block.get("text"), limit_chars=TEXT_SHOWN_CHARS)]
+            return _text(block)
     return []
 
 
@@ -62,6 +70,17 @@ def _table(block: dict[str, Any]) -> list[RenderableType]:
     heading = safe(block.get("title"), style="italic", limit_chars=60)
     rest = more(min(len(rows), ROWS_SHOWN_MAX), rows, number_of(block, "more"), "rows")
     return [Text(""), heading, table, *rest]
+
+
+def _text(block: dict[str, Any]) -> list[RenderableType]:
+    """The first lines, each escaped on its own and marked at its left, so that none can pass for ours."""
+    lines = str(block.get("text") or "")[:TEXT_SHOWN_CHARS].rstrip("\n").split("\n")
+    heading = safe(block.get("title"), style="italic", limit_chars=60)
+    table = grid("dim", "", first_width=1)
+    for line in lines[:LINES_SHOWN_MAX]:
+        table.add_row("│", safe(line, limit_chars=200))
+    is_cut = block.get("is_cut") or len(lines) > LINES_SHOWN_MAX or len(str(block.get("text"))) > TEXT_SHOWN_CHARS
+    return [heading, table, *([Text("… and more in the artifact", style="dim italic")] if is_cut else [])]
 
 
 def _lists(block: dict[str, Any], key: str) -> list[list[Any]]:

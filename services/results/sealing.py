@@ -19,13 +19,14 @@ from services.chassis.unit import Unit
 from services.chassis.work import Runner, WorkContext, WorkItem
 from services.results import rows
 from services.results.assembly import assemble
-from services.results.domain.bounds import INPUT_MAX_BYTES
+from services.results.domain.bounds import INPUT_MAX_BYTES, PREVIEW_MAX_BYTES
 from services.results.domain.case import Case
 from services.results.domain.report import Report
 from services.results.domain.result import Result
 from services.results.handlers import SEAL, say_ready
 
 CONTENTS_MAX_BYTES = 64 * 1024 * 1024
+PREVIEWED = frozenset({"stdout", "stderr"})
 FIRST_WAIT_S = 0.25
 WAIT_MAX_S = 5.0
 SEALS_AT_ONCE = 2
@@ -47,21 +48,18 @@ class Sealer:
     async def run(self, item: WorkItem, context: WorkContext) -> None:
         """The report is sealed and announced, or the work waits for what is missing."""
         task_id = str(item.payload["task_id"])
-        ready = await rows.report_of(context.store, task_id)
-        if ready is None:
-            order = await rows.seal_of(context.store, task_id)
-            if order is None:
-                return
-            seal, ordered_at = order
-            results = await rows.results_named(context.store, seal.result_ids)
-            missing = await self._missing(seal.result_ids, results)
-            if missing and context.clock.now() - ordered_at < self._patience:
-                log.info("report_waits_for_results", missing=len(missing))
-                await context.reschedule(min(FIRST_WAIT_S * 2 ** min(item.attempt, 10), WAIT_MAX_S))
-                return
-            case = Case(seal, context.clock.now(), tuple(results), {}, {}, missing)
-            ready = await self._seal(await self._with_contents(case))
-        await self._announce(ready, context)
+        order = await rows.seal_of(context.store, task_id)
+        if order is None or await rows.report_of(context.store, task_id) is not None:
+            return  # sealed, and announced, since this was put down
+        seal, ordered_at = order
+        results = await rows.results_named(context.store, seal.result_ids)
+        missing = await self._missing(seal.result_ids, results)
+        if missing and context.clock.now() - ordered_at < self._patience:
+            log.info("report_waits_for_results", missing=len(missing))
+            await context.reschedule(min(FIRST_WAIT_S * 2 ** min(item.attempt, 10), WAIT_MAX_S))
+            return
+        case = Case(seal, context.clock.now(), tuple(results), {}, {}, missing)
+        await self._announce(await self._seal(await self._with_contents(case)), context)
 
     async def give_up(self, item: WorkItem, _context: WorkContext, error: Exception) -> None:
         """The order stays recorded; a repeated order begins again."""
@@ -89,10 +87,14 @@ class Sealer:
         return missing
 
     async def _with_contents(self, case: Case) -> Case:
-        """The case with the bytes of its JSON results, within a budget."""
+        """The case with the bytes of its JSON results, within a budget, and the beginning of what was printed."""
         left = CONTENTS_MAX_BYTES
         for result in case.results:
-            if result.kind != "json" or result.result_id in case.missing:
+            if result.result_id in case.missing:
+                continue
+            if result.name in PREVIEWED and result.kind == "bytes":
+                case.previews[result.result_id] = await self._beginning(result)
+            if result.kind != "json":
                 continue
             if result.size_bytes > min(left, INPUT_MAX_BYTES):
                 case.unreadable[result.result_id] = f"{result.size_bytes} bytes are more than a report can read"
@@ -103,6 +105,10 @@ class Sealer:
                 case.missing[result.result_id] = str(error)
             left -= result.size_bytes
         return case
+
+    async def _beginning(self, result: Result) -> bytes:
+        stream = self._blobs.stream(result.sha256, end=PREVIEW_MAX_BYTES)
+        return b"".join([chunk async for chunk in stream])
 
     async def _read(self, result: Result) -> bytes:
         content = await self._blobs.read(result.sha256, limit_bytes=result.size_bytes)

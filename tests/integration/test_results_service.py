@@ -39,7 +39,8 @@ async def test_a_report_is_sealed_from_the_results_and_served_to_its_owner(bench
     file = await bench.produce(
         "syscalls", dropped, stage="guest", name="dropped/1", kind="file", path='/tmp/a"\n;rm\x00.sh'
     )
-    await bench.seal(yara, file)
+    printed = await bench.produce("agent", b"hello\xff\n" * 1000, stage="guest", name="stdout", kind="bytes")
+    await bench.seal(yara, file, printed)
     [ready] = await bench.hear(ReportReady)
     assert (ready.verdict, ready.score, ready.missing_results) == ("malicious", 100, ())
     report = (await bench.get(f"/tasks/{bench.task_id}/report")).json()
@@ -48,14 +49,18 @@ async def test_a_report_is_sealed_from_the_results_and_served_to_its_owner(bench
         "result_id": yara.result_id,
         "pointer": "/matches/0",
     }
-    [artifact] = report["artifacts"]
+    [artifact, _stdout] = report["artifacts"]
+    [block] = next(section["blocks"] for section in report["sections"] if section["plugin"] == "agent")
+    assert (block["text"][:7], block["is_cut"]) == ("hello\N{REPLACEMENT CHARACTER}\n", True)
     download = await bench.get(f"/artifacts/{artifact['result_id']}")
     assert download.content == dropped
     assert download.headers["etag"] == f'"{hashlib.sha256(dropped).hexdigest()}"'
     assert download.headers["content-disposition"].startswith('attachment; filename="a')
     assert download.headers["x-content-type-options"] == "nosniff"
     assert download.headers["content-type"] == "application/octet-stream"
-    assert {fact.result_id for fact in await bench.hear(ArtifactStored, 2)} == {yara.result_id, file.result_id}
+    assert {fact.result_id for fact in await bench.hear(ArtifactStored, 3)} == {
+        result.result_id for result in (yara, file, printed)
+    }
 
 
 @pytest.mark.promise("E1")

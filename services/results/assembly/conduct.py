@@ -6,11 +6,12 @@ from collections.abc import Mapping
 from services.results.domain.bounds import (
     FILES_SHOWN_MAX,
     NETWORK_SHOWN_MAX,
+    PIDS_SHOWN_MAX,
     PROCESSES_SHOWN_MAX,
     TIMELINE_SHOWN_MAX,
     cut,
 )
-from services.results.domain.inputs import Behaviour, SeenProcess
+from services.results.domain.inputs import Behaviour, SeenFile, SeenProcess
 from services.results.domain.report import FileTouched, NetworkAttempt, Process, TimelineEvent
 from services.results.domain.result import Result
 
@@ -82,6 +83,7 @@ def network(behaviour: Behaviour) -> tuple[tuple[NetworkAttempt, ...], int]:
             port=seen.port,
             query=seen.query,
             outcome=seen.outcome,
+            count=seen.count,
         )
         for seen in shown
     ), more
@@ -91,20 +93,19 @@ def files(behaviour: Behaviour | None, results: tuple[Result, ...]) -> tuple[tup
     """The files that were touched, those whose bytes were kept first, and how many more there were."""
     kept = {result.path: result for result in results if result.path and result.kind == "file"}
     seen = behaviour.files if behaviour else []
-    touched = [
-        _file(file.path, tuple(file.actions), tuple(file.pids[:PROCESSES_SHOWN_MAX]), kept.get(file.path))
-        for file in seen
-    ]
+    touched = [_file(file, kept.get(file.path)) for file in seen]
     known = {file.path for file in seen}
-    touched += [_file(path, ("collected",), (), result) for path, result in kept.items() if path not in known]
+    only_kept = [SeenFile(path=path, actions=["collected"]) for path in kept if path not in known]
+    touched += [_file(file, kept[file.path]) for file in only_kept]
     return cut(sorted(touched, key=lambda file: file.result_id is None), FILES_SHOWN_MAX)
 
 
-def _file(path: str, actions: tuple[str, ...], pids: tuple[int, ...], kept: Result | None) -> FileTouched:
+def _file(seen: SeenFile, kept: Result | None) -> FileTouched:
     return FileTouched(
-        path=path,
-        actions=actions,
-        pids=pids,
+        path=seen.path,
+        actions=tuple(seen.actions),
+        pids=tuple(seen.pids[:PIDS_SHOWN_MAX]),
+        errors=tuple(seen.errors),
         result_id=kept.result_id if kept else None,
         sha256=kept.sha256 if kept else None,
         size_bytes=kept.size_bytes if kept else None,

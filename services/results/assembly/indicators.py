@@ -80,7 +80,8 @@ def _of_files(observed: Observed) -> Iterator[Indicator]:
     for index, file in enumerate(observed.behaviour.files):
         if CHANGED.isdisjoint(file.actions) or file.path.startswith(_NOT_FILES):
             continue
-        yield Indicator(kind="path", value=file.path, role="written", source=observed.evidence(f"/files/{index}"))
+        role = "tried to write" if file.errors else "written"
+        yield Indicator(kind="path", value=file.path, role=role, source=observed.evidence(f"/files/{index}"))
 
 
 def _host(url: str) -> tuple[Kind, str] | None:

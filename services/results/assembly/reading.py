@@ -4,7 +4,7 @@ from collections.abc import Callable
 from functools import partial
 from typing import TypeVar
 
-from services.results.assembly.sections import section
+from services.results.assembly.sections import preview, section
 from services.results.domain.case import Case
 from services.results.domain.inputs import Input, Unreadable, read
 from services.results.domain.report import ReportError, Section
@@ -36,13 +36,18 @@ class Reader:
         return found
 
     def sections(self) -> tuple[Section, ...]:
-        """A section of every JSON result."""
+        """A section of every JSON result, and of every preview."""
         made = (
             self._tried(result, partial(section, result, self._case.contents[result.result_id]))
             for result in self._case.results
             if result.result_id in self._case.contents
         )
-        return tuple(one for one in made if one is not None)
+        texts = (
+            preview(result, self._case.previews[result.result_id])
+            for result in self._case.results
+            if result.result_id in self._case.previews
+        )
+        return (*(one for one in made if one is not None), *texts)
 
     def _tried(self, result: Result, make: Callable[[], T]) -> T | None:
         try:

@@ -28,6 +28,19 @@ def section(result: Result, content: bytes) -> Section:
     )
 
 
+def preview(result: Result, beginning: bytes) -> Section:
+    """The section of a result that is text, such as what the sample printed."""
+    text = beginning.decode("utf-8", "replace")
+    block = TextBlock(title=_short(result.name), text=text, is_cut=result.size_bytes > len(beginning))
+    return Section(
+        plugin=result.plugin,
+        version=result.version,
+        stage=result.stage,
+        result_id=result.result_id,
+        blocks=(block,),
+    )
+
+
 def _parsed(content: bytes) -> Any:
     try:
         return orjson.loads(writable(content))

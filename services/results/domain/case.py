@@ -12,7 +12,8 @@ from services.results.domain.result import Result
 class Case:
     """The order to seal, the results it names, and what could be had of them.
 
-    `contents` holds the bytes of JSON results; `unreadable` and `missing` say why others are not there, by result id.
+    `contents` holds the bytes of JSON results, `previews` the first bytes of what is text;
+    `unreadable` and `missing` say why others are not there. All by result id.
     """
 
     seal: SealReport
@@ -21,6 +22,7 @@ class Case:
     contents: dict[str, bytes]
     unreadable: dict[str, str] = field(default_factory=dict)
     missing: dict[str, str] = field(default_factory=dict)
+    previews: dict[str, bytes] = field(default_factory=dict)
 
     def json_of(self, plugin: str) -> list[tuple[Result, bytes]]:
         """The JSON results of one plugin, the newest attempt first."""

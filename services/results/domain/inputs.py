@@ -107,6 +107,7 @@ class SeenFile(Input):
     path: Text
     actions: Texts = []
     pids: list[Count] = Field(default=[], max_length=LIST_MAX)
+    errors: Texts = []
 
 
 class SeenNetwork(Input):
@@ -120,6 +121,7 @@ class SeenNetwork(Input):
     port: Annotated[int, Field(ge=0, le=65535)] | None = None
     query: Short | None = None
     outcome: Short | None = None
+    count: Count = 1
 
 
 class Behaviour(Input):

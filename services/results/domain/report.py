@@ -135,6 +135,7 @@ class NetworkAttempt(Part):
     port: int | None
     query: str | None
     outcome: str | None
+    count: int = Field(default=1, description="how often the same was tried")
 
 
 class FileTouched(Part):
@@ -143,6 +144,7 @@ class FileTouched(Part):
     path: str
     actions: tuple[str, ...]
     pids: tuple[int, ...]
+    errors: tuple[str, ...] = Field(default=(), description="what the attempts met")
     result_id: ResultId | None
     sha256: Sha256 | None
     size_bytes: int | None

@@ -49,6 +49,9 @@ NAMES: dict[str, str] = {
     "T1562.004": "Disable or Modify System Firewall",
     "T1564.001": "Hidden Files and Directories",
     "T1571": "Non-Standard Port",
+    "T1611": "Escape to Host",
+    "T1620": "Reflective Code Loading",
+    "T1622": "Debugger Evasion",
     "T1574.006": "Dynamic Linker Hijacking",
 }
 

@@ -72,12 +72,7 @@ class Runs:
 
     def find(self, behaviour: Behaviour) -> Finding:
         """The processes."""
-        first = behaviour.processes[0].pid if behaviour.processes else None
-        return _bounded(
-            f"/processes/{index}"
-            for index, process in enumerate(behaviour.processes)
-            if process.pid != first and self._fits(process)
-        )
+        return _bounded(f"/processes/{index}" for index, process in _started(behaviour) if self._fits(process))
 
     def _fits(self, process: SeenProcess) -> bool:
         names = {basename(name) for name in (process.exe, *process.argv[:1]) if name}
@@ -93,11 +88,7 @@ class RunsFrom:
     def find(self, behaviour: Behaviour) -> Finding:
         """The processes."""
         written = {file.path for file in behaviour.files if not CHANGED.isdisjoint(file.actions)}
-        return _bounded(
-            f"/processes/{index}"
-            for index, process in enumerate(behaviour.processes)
-            if index and process.exe in written
-        )
+        return _bounded(f"/processes/{index}" for index, process in _started(behaviour) if process.exe in written)
 
 
 @dataclass(frozen=True)
@@ -182,6 +173,28 @@ class Happens:
             for index, event in enumerate(behaviour.timeline)
             if event.event in self.events and (self.detail is None or self.detail.search(event.detail))
         )
+
+
+@dataclass(frozen=True)
+class AnyOf:
+    """One of several questions has an answer."""
+
+    conditions: tuple[Condition, ...]
+
+    def find(self, behaviour: Behaviour) -> Finding:
+        """The answers of all of them."""
+        return _bounded(pointer for condition in self.conditions for pointer in condition.find(behaviour))
+
+
+def _started(behaviour: Behaviour) -> Iterator[tuple[int, SeenProcess]]:
+    """The processes that run a program of their own: not the sample's first, and no mere copy of its parent."""
+    programs: dict[int, tuple[str | None, list[str]]] = {}
+    for index, process in enumerate(behaviour.processes):
+        program = (process.exe, process.argv)
+        is_copy = process.ppid is not None and programs.get(process.ppid) == program
+        programs[process.pid] = program
+        if index and not is_copy:
+            yield index, process
 
 
 def is_remote(attempt: SeenNetwork) -> bool:

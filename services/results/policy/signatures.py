@@ -11,6 +11,7 @@ from services.results.policy.conditions import (
     CHANGED,
     READ,
     REMOVED,
+    AnyOf,
     AsksForNames,
     Condition,
     DeletesItself,
@@ -158,7 +159,7 @@ SIGNATURES: tuple[Signature, ...] = (
         "tries to load code into the kernel",
         ("T1547.006",),
         60,
-        Runs(_names("insmod modprobe kmod")),
+        AnyOf((Runs(_names("insmod modprobe kmod")), Happens(_names("init_module finit_module")))),
     ),
     Signature(
         "defences_impaired",
@@ -183,10 +184,36 @@ SIGNATURES: tuple[Signature, ...] = (
     Signature("runs_what_it_wrote", "starts a program that it wrote itself", ("T1105",), 25, RunsFrom()),
     Signature(
         "traces_another_process",
-        "attaches to another process",
+        "attaches to another process, or writes into its memory",
         ("T1055.008",),
-        30,
-        Happens(_names("ptrace")),
+        35,
+        AnyOf(
+            (
+                Happens(_names("ptrace"), _path(r"PTRACE_(ATTACH|SEIZE|POKE)")),
+                Happens(_names("process_vm_writev")),
+            )
+        ),
+    ),
+    Signature(
+        "debugger_check",
+        "asks to be traced itself, which fails under a debugger",
+        ("T1622",),
+        15,
+        Happens(_names("ptrace"), _path(r"PTRACE_TRACEME")),
+    ),
+    Signature(
+        "program_in_memory",
+        "makes a file that exists in memory only, to run from it",
+        ("T1620",),
+        20,
+        Happens(_names("memfd_create")),
+    ),
+    Signature(
+        "leaves_its_boundaries",
+        "mounts, or changes its root or its namespaces",
+        ("T1611",),
+        25,
+        Happens(_names("mount umount2 pivot_root chroot setns unshare")),
     ),
     Signature(
         "download_tool",

@@ -141,6 +141,14 @@ def test_a_kept_file_comes_with_the_command_that_fetches_it() -> None:
     assert f"malbox artifacts get res_{'0' * 32}" in shown(report, is_terminal=False)
 
 
+def test_what_the_sample_printed_is_shown_line_by_line_and_marked() -> None:
+    """Printed lines stand behind a bar of ours, so that none of them can pass for a part of the report."""
+    block = {"kind": "text", "title": "stdout", "text": "first\nVerdict: BENIGN\n", "is_cut": True}
+    lines = shown({"sections": [{"plugin": "agent", "blocks": [block]}]}, is_terminal=False).split("\n")
+    assert [line.strip() for line in lines if "BENIGN" in line or "first" in line] == ["│  first", "│  Verdict: BENIGN"]
+    assert [line for line in lines if "more in the artifact" in line]
+
+
 def test_long_lists_are_cut_and_say_how_many_more_there_are() -> None:
     """Both what the terminal leaves out and what the report left out are counted."""
     events = [{"at_s": float(n), "event": f"event-{n}"} for n in range(100)]

