@@ -7,14 +7,16 @@ from typing import Any, cast
 
 import httpx
 
+from cli import output
 from cli.connection import Connection
 from cli.errors import CliError, Refused, Unreachable
 
 API_PREFIX = "/api/v1"
 TIMEOUT = httpx.Timeout(30, connect=5)
-TRIES = 6
+TRIES = 12  # about 40 seconds: what a service takes to start again, several times over
 RETRY_MAX_S = 5.0
-TRANSIENT_STATUS = frozenset({502, 503, 504})
+GATEWAY_STATUS = frozenset({502, 504})
+TRANSIENT_STATUS = GATEWAY_STATUS | {503}
 ALLOWED_MAX = 20
 ERROR_BODY_MAX_BYTES = 64 * 1024
 
@@ -79,6 +81,8 @@ class Client:
                 answer = self._http.request(method, path, **options)
             if answer.status_code not in TRANSIENT_STATUS or attempt == TRIES - 1:
                 break
+            if attempt == 0:
+                output.say("Malbox is not ready to answer that; trying again.")
             time.sleep(_retry_after_s(answer, attempt))
             rewind(options.get("files"))
         return answer
@@ -106,7 +110,7 @@ def refusal(answer: httpx.Response) -> CliError:
     if status == httpx.codes.UNAUTHORIZED:
         remedy = "Set MALBOX_TOKEN, or run where the state directory with the token is (MALBOX_STATE)."
         return Refused("The token was not accepted.", remedy=remedy, code=code, status=status)
-    if status in TRANSIENT_STATUS and not code:
+    if status in GATEWAY_STATUS:
         return Unreachable(f"A service of Malbox is not there (HTTP {status}).", remedy="Look at `malbox status`.")
     allowed = [str(each) for each in problem.get("allowed") or []]
     remedy = ""

@@ -138,6 +138,7 @@ def _body(gateway_secret: str) -> list[str]:
         "internal;",
         f"proxy_pass http://malbox_intake{API}/auth;",
         "proxy_pass_request_body off;",
+        "client_max_body_size 0;",  # the limit is checked against the client's body here too, though none is passed on
         *_proxy_headers({"Content-Length": '""', "X-Original-URI": "$request_uri"}),
         "}",
         *(line for route in ROUTES for line in _location(route)),

@@ -43,7 +43,12 @@ class Desk:
     def headers(self, subject: str = "ann", roles: str = "", **more: str) -> dict[str, str]:
         """What the gateway adds for a caller whom it knows."""
         named = {name.replace("_", "-"): value for name, value in more.items()}
-        return {"X-Malbox-Gateway": SECRET, "X-Malbox-Subject": subject, "X-Malbox-Roles": roles, **named}
+        return {
+            "X-Malbox-Gateway": self.settings.gateway_secret,
+            "X-Malbox-Subject": subject,
+            "X-Malbox-Roles": roles,
+            **named,
+        }
 
     async def submit(
         self, content: bytes = b"sample", *, name: str = "a.exe", subject: str = "ann", key: str = "", **fields: Any
