@@ -42,9 +42,9 @@ def show_machine(
     output.print_fields((name, value) for name, value in content.items() if name != "history")
     output.out.print()
     output.print_table(
-        ("at", "what", "details"),
+        ("at", "event", "state", "epoch"),
         (
-            (entry.get("at"), entry.get("what") or entry.get("state"), entry.get("details"))
+            (entry.get("at"), entry.get("event"), entry.get("state"), entry.get("epoch"))
             for entry in output.items_of(content.get("history"))
         ),
         empty="No history.",
