@@ -247,7 +247,8 @@ class Worker:
             await self._end(item)
         except Fenced:
             log.warning("work_has_a_newer_claimant")
-        except Exception as error:
+        except Exception as group:
+            error = _only(group)
             log.exception("work_failed")
             is_last = item.attempt >= runner.attempts_max or not isinstance(error, TransientError)
             try:
@@ -281,3 +282,10 @@ class Worker:
             timedelta(seconds=delay_s),
             str(error)[:1000],
         )
+
+
+def _only(error: Exception) -> Exception:
+    """The one failure inside a task group's wrapping: its kind decides whether to try again."""
+    while isinstance(error, ExceptionGroup) and len(error.exceptions) == 1:
+        error = error.exceptions[0]
+    return error

@@ -36,7 +36,7 @@ def settle(unit: Unit, machine: Machine | None, spec: MachineSpec, image_identit
         machine = Machine.register(spec, at)
     if image_identity is not None:
         if machine.state == "registered":
-            machine.start_provisioning("new", at)
+            machine.start_provisioning("new", at, image_identity)
         elif machine.state in REBUILDABLE_STATES:
             _rebuild_if_changed(machine, spec, image_identity, unit)
     record(unit, machine)
@@ -44,9 +44,9 @@ def settle(unit: Unit, machine: Machine | None, spec: MachineSpec, image_identit
 
 def _rebuild_if_changed(machine: Machine, spec: MachineSpec, image_identity: str, unit: Unit) -> None:
     if machine.spec != spec:
-        machine.change_spec(spec, "the specification changed", unit.at)
-    elif machine.image_identity not in ("", image_identity):
-        machine.change_spec(spec, "the image was rebuilt", unit.at)
+        machine.change_spec(spec, image_identity, "the specification changed", unit.at)
+    elif machine.image_identity != image_identity:
+        machine.change_spec(spec, image_identity, "the image was rebuilt", unit.at)
 
 
 def lease(unit: Unit, machine: Machine | None, command: LeaseMachine) -> None:

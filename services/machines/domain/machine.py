@@ -51,11 +51,13 @@ class Machine(Aggregate):
 
         TOPIC: ClassVar[str] = "machine:spec-changed"
         spec: dict[str, Any]
+        image_identity: str
         reason: str
 
         def keep(self, aggregate: "Machine") -> None:
             """Keep the new specification."""
             aggregate.spec = MachineSpec.model_validate(self.spec)
+            aggregate.image_identity = self.image_identity
             aggregate.needs_rebuild = True
             aggregate.rebuilds = aggregate.failures = 0
 
@@ -64,9 +66,11 @@ class Machine(Aggregate):
 
         TOPIC: ClassVar[str] = "machine:provisioning-started"
         reason: str
+        image_identity: str
 
         def keep(self, aggregate: "Machine") -> None:
-            """Count the build."""
+            """Count the build, and keep of which image: that one failing is no reason to try it again for ever."""
+            aggregate.image_identity = self.image_identity
             aggregate.rebuilds += 1
             aggregate.needs_rebuild = False
             aggregate.failures = 0
@@ -251,13 +255,16 @@ class Machine(Aggregate):
             return None
         return LeaseRef(lease_id=self.lease_id, machine_id=self.machine_id, epoch=self.epoch, term=1)
 
-    def change_spec(self, spec: MachineSpec, reason: str, at: datetime) -> None:
+    def change_spec(self, spec: MachineSpec, image_identity: str, reason: str, at: datetime) -> None:
         """The machine is to become something else. Raises NotPossible while it is leased or being built."""
-        self._happen(self.SpecChanged, at, spec=spec.model_dump(mode="json"), reason=reason)
+        self._happen(
+            self.SpecChanged, at, spec=spec.model_dump(mode="json"), image_identity=image_identity, reason=reason
+        )
 
-    def start_provisioning(self, reason: str, at: datetime) -> None:
-        """The build begins, from nothing."""
-        self._happen(self.ProvisioningStarted, at, reason=reason)
+    def start_provisioning(self, reason: str, at: datetime, image_identity: str | None = None) -> None:
+        """The build begins, from nothing, of that image (None: the one that it was made of before)."""
+        identity = self.image_identity if image_identity is None else image_identity
+        self._happen(self.ProvisioningStarted, at, reason=reason, image_identity=identity)
 
     def complete_provisioning(
         self, *, acceleration: Acceleration, image_identity: str, evidence: dict[str, str], at: datetime

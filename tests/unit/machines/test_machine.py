@@ -2,12 +2,16 @@
 
 from datetime import UTC, datetime
 from typing import Any
+from uuid import uuid4
 
 import pytest
 from hypothesis import settings
 from hypothesis.stateful import RuleBasedStateMachine, invariant, rule
 
 from contracts.machines import GuestEndpoint
+from services.chassis.unit import Unit
+from services.machines import app
+from services.machines.announcements import announce
 from services.machines.domain.lifecycle import KNOWN, NEW_EPOCH, TRANSITIONS
 from services.machines.domain.machine import Machine, NotPossible
 from services.machines.domain.spec import MachineSpec
@@ -121,6 +125,23 @@ def test_a_machine_that_cannot_be_cleaned_is_quarantined() -> None:
     assert machine.state == "quarantined"
 
 
+@pytest.mark.promise("B3")
+def test_a_machine_that_cannot_be_built_is_left_alone_until_its_image_or_specification_changes() -> None:
+    """Settling again with the same wish is not a reason to try for ever."""
+    machine = Machine.register(SPEC, NOW)
+    machine.start_provisioning("new", NOW, "image 1")
+    while machine.state != "quarantined":
+        machine.fail_provisioning("it does not boot", NOW)
+        if machine.state == "cleaning":
+            machine.complete_cleaning(NOW)
+    unit = Unit(service="machines", at=NOW, uuid=uuid4, announce=announce)
+    machine.collect_events()
+    app.settle(unit, machine, SPEC, "image 1")
+    assert unit.events == []
+    app.settle(unit, machine, SPEC, "image 2")
+    assert [type(event).__name__ for event in unit.events] == ["SpecChanged"]
+
+
 class MachineCells(RuleBasedStateMachine):
     """Any call in any state: refused or along the table; epochs never fall; replay gives the same machine."""
 
@@ -205,7 +226,7 @@ class MachineCells(RuleBasedStateMachine):
     @rule()
     def respecified(self) -> None:
         """Wanted otherwise."""
-        self.attempt(lambda: self.machine.change_spec(SPEC, "x", NOW))
+        self.attempt(lambda: self.machine.change_spec(SPEC, "i", "x", NOW))
 
     @invariant()
     def epochs_never_fall(self) -> None:
