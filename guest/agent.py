@@ -61,6 +61,7 @@ def serve(argument: bytes, out: BinaryIO) -> None:
     )
     service.shut_down.wait()  # the lease has its deadline on the host, which destroys the machine
     server.stop(_LAST_CALL_GRACE_S).wait(2 * _LAST_CALL_GRACE_S)
+    journal.close()
 
 
 PHASES: dict[str, Phase] = {"enrol": enrol, "serve": serve}

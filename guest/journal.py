@@ -102,6 +102,12 @@ class Journal:
         with self._changed:
             return self._is_sealed and position >= len(self._entries)
 
+    def close(self) -> None:
+        """The spool files are closed; nothing can be read any more."""
+        with self._changed:
+            for source in self._sources.values():
+                source.spool.close()
+
     def summaries(self) -> list[pb.SourceSummary]:
         """What was recorded, per source."""
         with self._changed:
