@@ -23,6 +23,9 @@ CATALOGUE_RETRY_S = 5
 ARCHIVE_PACKAGES = frozenset({"auto", "archive"})
 PACKAGE_PLATFORMS: Mapping[str, frozenset[str]] = {"elf": frozenset({"linux"}), "shell": frozenset({"linux"})}
 
+Wanted = tuple[str, PluginManifest]
+"""A plugin, and the place of the request because of which it is wanted."""
+
 
 @dataclass(frozen=True)
 class Catalogue:
@@ -49,12 +52,13 @@ def requests(asked: Asked, catalogue: Catalogue, *, default_profile: str) -> tup
     """
     _check_is_known(catalogue)
     _check_archive_options(asked)
-    plugins = tuple(
-        _checked_plugin(f"/plugin/{index}", choice, asked, catalogue)
+    plugins = [
+        (f"/plugin/{index}", _checked_plugin(f"/plugin/{index}", choice, asked, catalogue))
         for index, choice in enumerate(asked.plugins or ())
-    )
+    ]
+    plugins = _with_required(plugins, catalogue)
     if asked.plugins is not None:
-        _check_has_effect(asked, plugins)
+        _check_has_effect(asked, [plugin for _, plugin in plugins])
     made = []
     for profile in _profiles(asked, catalogue, default_profile):
         _check_is_servable(asked, profile, plugins, catalogue)
@@ -101,6 +105,24 @@ def _checked_plugin(pointer: str, choice: PluginChoice, asked: Asked, catalogue:
         )
     _check_config(f"{pointer}/config", choice, manifest.config_schema)
     return manifest
+
+
+def _with_required(plugins: Sequence[Wanted], catalogue: Catalogue) -> list[Wanted]:
+    """The plugins asked for and, behind each, those that it cannot do without."""
+    found: dict[str, Wanted] = {}
+    waiting = list(plugins)
+    while waiting:
+        pointer, plugin = waiting.pop(0)
+        if plugin.name in found:
+            continue
+        found[plugin.name] = (pointer, plugin)
+        for name in plugin.requires:
+            if name not in catalogue.plugins:
+                raise Refusal(
+                    "unserviceable", f"Plugin {plugin.name} requires {name}, which is not there.", pointer=pointer
+                )
+            waiting.append((pointer, catalogue.plugins[name]))
+    return list(found.values())
 
 
 def _check_config(pointer: str, choice: PluginChoice, schema: dict[str, Any]) -> None:
@@ -164,7 +186,7 @@ def _profiles(asked: Asked, catalogue: Catalogue, default_profile: str) -> tuple
     return (default_profile if default_profile in catalogue.profiles else catalogue.profiles[0],)
 
 
-def _check_is_servable(asked: Asked, profile: str, plugins: Sequence[PluginManifest], catalogue: Catalogue) -> None:
+def _check_is_servable(asked: Asked, profile: str, plugins: Sequence[Wanted], catalogue: Catalogue) -> None:
     machines = [machine for machine in catalogue.machines.values() if machine.profile == profile]
     if asked.machine is not None:
         machines = [machine for machine in machines if machine.machine_id == asked.machine]
@@ -190,22 +212,20 @@ def _check_is_servable(asked: Asked, profile: str, plugins: Sequence[PluginManif
 
 
 def _check_plugins_are_servable(
-    asked: Asked, profile: str, plugins: Sequence[PluginManifest], machines: Sequence[MachineSummary]
+    asked: Asked, profile: str, plugins: Sequence[Wanted], machines: Sequence[MachineSummary]
 ) -> None:
-    for index, plugin in enumerate(plugins):
-        if not _is_guest_plugin(plugin):
-            continue
-        if not any(machine.has_guest_access for machine in machines):
+    for pointer, plugin in plugins:
+        if _is_guest_plugin(plugin) and not any(machine.has_guest_access for machine in machines):
             raise Refusal(
                 "unserviceable",
                 f"Plugin {plugin.name} works inside the guest, and {_who(asked, profile).lower()} lets it in.",
-                pointer=f"/plugin/{index}",
+                pointer=pointer,
             )
         if plugin.platforms and not any(machine.platform in plugin.platforms for machine in machines):
             raise Refusal(
                 "unserviceable",
                 f"Plugin {plugin.name} is for {', '.join(plugin.platforms)}; the profile {profile} is not.",
-                pointer=f"/plugin/{index}",
+                pointer=pointer,
             )
 
 

@@ -102,7 +102,10 @@ def gateway() -> Iterator[Installation]:
     """A prepared installation whose gateway runs."""
     with installation() as here:
         here.nginx().start()
-        yield here
+        try:
+            yield here
+        finally:
+            here.nginx().stop()
 
 
 @pytest.fixture

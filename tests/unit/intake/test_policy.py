@@ -37,6 +37,7 @@ MACHINES = (
 PLUGINS = (
     plugin("yara"),
     plugin("elf", packages=("elf",)),
+    plugin("summary", stages=("post",), requires=("files",)),
     plugin("files", kind="guest", stages=("guest",), platforms=("linux",), config_schema=DEPTH),
 )
 KNOWN = Catalogue({each.name: each for each in PLUGINS}, {each.machine_id: each for each in MACHINES})
@@ -113,7 +114,7 @@ def test_a_machine_without_a_profile_brings_its_own() -> None:
         ({"route": "internet"}, "unserviceable", "/route", ["none", "simulated"]),
         ({"route": "simulated", "machine": "linux-2"}, "unserviceable", "/route", ["none"]),
         ({"package": "elf", "profiles": ("windows",)}, "unserviceable", "/package", None),
-        ({"plugins": (PluginChoice(name="nope"),)}, "unknown_plugin", "/plugin/0", ["elf", "files", "yara"]),
+        ({"plugins": (PluginChoice(name="nope"),)}, "unknown_plugin", "/plugin/0", ["elf", "files", "summary", "yara"]),
         ({"plugins": (PluginChoice(name="elf"),), "package": "python"}, "plugin_does_not_apply", "/plugin/0", ["elf"]),
         (
             {"plugins": (PluginChoice(name="files", config={"depth": 10}),)},
@@ -142,6 +143,16 @@ def test_what_could_never_be_served_is_refused_with_its_reason(
     refusal = refused(**asked)
     assert (refusal.code, refusal.pointer, refusal.allowed) == (code, pointer, allowed)
     assert refusal.detail
+
+
+def test_what_a_required_plugin_needs_is_judged_too() -> None:
+    """A plugin that requires one of the guest makes the options of the guest stage meaningful, and needs its access."""
+    assert made(Asked(plugins=(PluginChoice(name="summary"),), timeout_s=60))[0].timeout_s == 60
+    refusal = refused(plugins=(PluginChoice(name="summary"),), profiles=("sealed",))
+    assert (refusal.code, refusal.pointer) == ("unserviceable", "/plugin/0")
+    lonely = replace(KNOWN, plugins={"summary": KNOWN.plugins["summary"]})
+    with pytest.raises(Refusal, match="requires files"):
+        made(Asked(plugins=(PluginChoice(name="summary"),)), lonely)
 
 
 def test_the_machine_that_offers_the_route_is_enough() -> None:
