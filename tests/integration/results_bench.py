@@ -26,7 +26,6 @@ from services.chassis.blobs import BlobStore
 from services.results.settings import ResultsSettings
 
 SECRET = "s" * 32
-PATIENCE_S = 2.0
 HEARING_MAX_S = 20.0
 YARA = json.dumps({"matches": [{"rule": "eicar", "severity": 100, "attack": "T1204.002"}]}).encode()
 M = TypeVar("M", bound=Message)
@@ -160,7 +159,7 @@ def settings(amqp_url: str, database_url: str, folder: Path, **changes: Any) -> 
         scratch_dir=folder,
         http_port=free_port(),
         gateway_secret=SECRET,
-        **{"seal_patience_s": PATIENCE_S, **changes},
+        **changes,
     )
 
 

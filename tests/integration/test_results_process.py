@@ -54,7 +54,7 @@ async def test_a_service_that_is_killed_while_a_report_waits_seals_it_after_its_
     database_url: str, amqp_url: str, tmp_path: Path
 ) -> None:
     """The order to seal is in the store, not in the process; what comes while it is away is in the queue."""
-    own = settings(amqp_url, database_url, tmp_path, seal_patience_s=60.0)
+    own = settings(amqp_url, database_url, tmp_path)
     async with process(own, tmp_path) as first, connected(own) as bench:
         fact = await _waiting_order(bench)
         first.kill()

@@ -3,6 +3,7 @@
 import asyncio
 import hashlib
 from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from pathlib import Path
 
 import httpx
@@ -14,15 +15,31 @@ from contracts.scheduler import TaskStarted
 from services.chassis.run import serve
 from services.results.main import compose
 from services.results.migrations import MIGRATIONS
-from tests.integration.results_bench import PATIENCE_S, SECRET, YARA, Bench, connected, settings
+from services.results.settings import ResultsSettings
+from tests.integration.results_bench import SECRET, YARA, Bench, connected, settings
 
+SHORT_PATIENCE_S = 2.0
 pytestmark = pytest.mark.integration
 
 
 @pytest.fixture
 async def bench(database_url: str, amqp_url: str, tmp_path: Path) -> AsyncIterator[Bench]:
     """The service runs in this process; it has ended cleanly when the test is over."""
-    own, stop = settings(amqp_url, database_url, tmp_path), asyncio.Event()
+    async with running(settings(amqp_url, database_url, tmp_path)) as bench:
+        yield bench
+
+
+@pytest.fixture
+async def impatient_bench(database_url: str, amqp_url: str, tmp_path: Path) -> AsyncIterator[Bench]:
+    """The same, with a service that does not wait long for what is missing."""
+    async with running(settings(amqp_url, database_url, tmp_path, seal_patience_s=SHORT_PATIENCE_S)) as bench:
+        yield bench
+
+
+@asynccontextmanager
+async def running(own: ResultsSettings) -> AsyncIterator[Bench]:
+    """The service runs in this process; it has ended cleanly afterwards."""
+    stop = asyncio.Event()
     async with asyncio.TaskGroup() as group:
         group.create_task(serve("results", own, compose, migrations=MIGRATIONS, stop=stop))
         async with connected(own) as bench:
@@ -169,8 +186,9 @@ async def test_the_order_of_messages_and_their_repetition_change_nothing(bench: 
 
 
 @pytest.mark.promise("G8")
-async def test_a_result_whose_bytes_are_lost_is_waited_for_and_then_named(bench: Bench) -> None:
+async def test_a_result_whose_bytes_are_lost_is_waited_for_and_then_named(impatient_bench: Bench) -> None:
     """A report is not sealed over missing bytes until patience ends; then it says exactly what is missing."""
+    bench = impatient_bench
     await bench.submit()
     there = await bench.produce("yara", YARA)
     lost = bench.result("identity", BlobRef(sha256="cd" * 32, size_bytes=10))
@@ -179,7 +197,7 @@ async def test_a_result_whose_bytes_are_lost_is_waited_for_and_then_named(bench:
     ordered_at = asyncio.get_running_loop().time()
     await bench.seal(there, lost, never)
     [ready] = await bench.hear(ReportReady)
-    assert asyncio.get_running_loop().time() - ordered_at >= PATIENCE_S
+    assert asyncio.get_running_loop().time() - ordered_at >= SHORT_PATIENCE_S
     assert set(ready.missing_results) == {lost.result_id, never.result_id}
     report = (await bench.get(f"/tasks/{bench.task_id}/report")).json()
     reasons = {error["result_id"]: error["reason"] for error in report["errors"]}
