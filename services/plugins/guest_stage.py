@@ -145,6 +145,7 @@ class GuestStage:
                 await self._launch(sitting)
             await self._observe_and_collect(sitting)
         finally:
+            sitting.evidence.close()
             cancelled.cancel()
             with contextlib.suppress(asyncio.CancelledError):
                 await cancelled
@@ -213,16 +214,17 @@ class GuestStage:
     async def _pump(self, sitting: _Sitting) -> None:
         """Takes in what happens until the record is sealed; a watch that breaks is taken up where it was."""
         evidence = sitting.evidence
-        while not evidence.is_sealed:
+        while True:
             try:
                 async with contextlib.aclosing(sitting.session.watch(after_position=evidence.position)) as events:
                     async for event in events:
                         evidence.take(event, self._now())
                         sitting.changed.set()
+                        if evidence.is_sealed:
+                            return
             except GuestUnreachable as error:
                 log.warning("watch_was_interrupted", reason=str(error))
-            if not evidence.is_sealed:
-                await asyncio.sleep(REWATCH_DELAY_S)
+            await asyncio.sleep(REWATCH_DELAY_S)
 
     async def _observe(self, sitting: _Sitting, pump: asyncio.Task[None]) -> EndedBy:
         """The rule that ended the watch. Raises what the pump raised."""
