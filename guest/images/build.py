@@ -140,7 +140,8 @@ def _only_builder(path: Path) -> Iterator[None]:
         yield
 
 
-def _find_uv(given: str | None) -> str:
+def find_uv(given: str | None) -> str:
+    """The path of uv: the given one, MALBOX_UV, beside this interpreter, or on the path. Raises ImageError."""
     beside = Path(sys.executable).with_name("uv")
     for candidate in (given, os.environ.get("MALBOX_UV"), str(beside), shutil.which("uv")):
         if candidate and os.access(candidate, os.X_OK):
@@ -173,7 +174,7 @@ def _carry_out(arguments: argparse.Namespace) -> str:
         return "no way in was found"
     out = Path(os.path.abspath(arguments.out))  # noqa: PTH100 -- resolve() would follow the link that is replaced
     cache = arguments.cache or out.parent.parent / "cache"
-    agent = AgentSource(tree=arguments.source.resolve(), lock=arguments.lock, uv=_find_uv(arguments.uv))
+    agent = AgentSource(tree=arguments.source.resolve(), lock=arguments.lock, uv=find_uv(arguments.uv))
     began_s = time.monotonic()
     is_new = build(arguments.verb, out, cache=cache.absolute(), agent=agent)
     return f"{arguments.verb}: {'built' if is_new else 'already built'} in {time.monotonic() - began_s:.1f} s"

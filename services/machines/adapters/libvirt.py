@@ -12,7 +12,6 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from services.chassis.errors import MalboxError
 from services.machines.adapters import libvirt_domains as domains
 from services.machines.adapters import qemu_processes
 from services.machines.adapters.acceleration import Verdict, probe
@@ -103,8 +102,8 @@ class LibvirtHypervisor:
                 watch = group.create_task(self._watch(build))
                 await answer
                 watch.cancel()
-        except* MalboxError as errors:
-            raise errors.exceptions[0] from None
+        except BaseExceptionGroup as group_of_errors:
+            raise group_of_errors.exceptions[0] from None
 
     async def _watch(self, build: _Build) -> None:
         """Returns never. Raises GuestUnreachable once the domain is gone."""

@@ -1,0 +1,257 @@
+"""Real machines: a real image, the real agent, a private libvirt daemon, QEMU."""
+
+import os
+import signal
+from collections.abc import AsyncIterator, Iterator
+from pathlib import Path
+
+import libvirt
+import pytest
+
+from contracts.machines import GuestEndpoint, LeaseRef
+from deploy.local import libvirt as daemon
+from deploy.local import pki, processes
+from services.machines.adapters import qemu_processes
+from services.machines.adapters.hardening import confinement, faults_of_domain, faults_of_process
+from services.machines.adapters.libvirt import LibvirtHypervisor
+from services.machines.adapters.machine_files import MEMORY
+from services.machines.errors import GuestUnreachable, HypervisorRefused, HypervisorUnavailable, StaleEpoch
+from services.machines.ports import Incarnation
+from services.plugins.adapters.guest_agent import GrpcGuestConnector, guest_session
+from services.plugins.ports_guest import ProcessExited
+from tests.integration.hypervisor_harness import SPEC, Laboratory, as_deployer, as_machine_user, laboratory
+
+pytestmark = [pytest.mark.integration, pytest.mark.timeout(600)]
+
+# Ends with 7 when an earlier run left its mark, with 3 when this run's mark stays: the control of the first answer.
+CANARY = """\
+test -e /home/sample/canary && exit 7
+test -e /var/tmp/canary && exit 7
+echo mark > /home/sample/canary && echo mark > /var/tmp/canary && sync
+test -e /home/sample/canary && test -e /var/tmp/canary && exit 3
+"""
+
+
+@pytest.fixture(scope="module", name="lab")
+def lab_fixture() -> Iterator[Laboratory]:
+    """One host with one provisioned machine."""
+    with laboratory() as made:
+        yield made
+
+
+@pytest.fixture(name="hypervisor")
+async def hypervisor_fixture(lab: Laboratory) -> AsyncIterator[LibvirtHypervisor]:
+    """The adapter, acting as the machines' user; the machine is gone afterwards."""
+    with as_machine_user():
+        hypervisor = lab.hypervisor()
+        try:
+            yield hypervisor
+            await hypervisor.destroy(SPEC.machine_id, epoch=lab.next_epoch())
+        finally:
+            await hypervisor.close()
+
+
+async def run_in_guest(lab: Laboratory, incarnation: Incarnation, epoch: int, folder: Path, script: str) -> int | None:
+    """The exit status of a script that ran as a sample does, in a lease of its own."""
+    lease_id = f"lea_{epoch:032x}"
+    identity = await lab.enroller.enrol(
+        incarnation.address,
+        lab.authority,
+        SPEC.machine_id,
+        lease_id=lease_id,
+        epoch=epoch,
+        lifetime_s=300,
+        timeout_s=30,
+    )
+    endpoint = GuestEndpoint(
+        scheme="tcp",
+        host=incarnation.address.host,
+        port=incarnation.address.port,
+        server_identity=identity,
+        ca_pem=lab.authority.ca_cert_pem,
+    )
+    lease = LeaseRef(lease_id=lease_id, machine_id=SPEC.machine_id, epoch=epoch, term=0)
+    connector = GrpcGuestConnector(
+        client_cert_file=pki.cert_file(lab.state, "plugins"), client_key_file=pki.key_file(lab.state, "plugins")
+    )
+    source = folder / f"script-{epoch}"
+    source.write_text(script, encoding="utf-8")
+    async with guest_session(connector, endpoint, lease, timeout_s=30) as session:
+        path = await session.put(source, "script.sh")
+        await session.launch(("/bin/sh", path))
+        async for event in session.watch():
+            if isinstance(event, ProcessExited) and event.is_first:
+                return event.exit_code
+    return None
+
+
+@pytest.fixture(name="folder")
+def folder_fixture(lab: Laboratory) -> Path:
+    """A directory that the machines' user may write."""
+    folder = lab.state.machines / ".scripts"
+    folder.mkdir(exist_ok=True)
+    folder.chmod(0o777)
+    return folder
+
+
+@pytest.mark.promise("P8", "P24")
+async def test_a_file_written_in_one_incarnation_is_absent_in_the_next(
+    lab: Laboratory, hypervisor: LibvirtHypervisor, folder: Path
+) -> None:
+    """Each incarnation starts from the warm snapshot, whatever the one before wrote to its disk."""
+    for _ in range(2):
+        epoch = lab.next_epoch()
+        incarnation = await hypervisor.restore(SPEC, epoch=epoch)
+        assert await run_in_guest(lab, incarnation, epoch, folder, CANARY) == 3
+        await hypervisor.destroy(SPEC.machine_id, epoch=epoch)
+
+
+@pytest.mark.promise("B3")
+async def test_an_interrupted_build_is_thrown_away_by_the_next(lab: Laboratory, hypervisor: LibvirtHypervisor) -> None:
+    """The laboratory's first build was interrupted while the guest ran: nothing of it is left beside the snapshot."""
+    assert lab.provisioned is not None
+    await hypervisor.destroy(SPEC.machine_id, epoch=lab.next_epoch())
+    kept = {path.name for path in lab.directory.iterdir()}
+    assert kept == {"fence", "fence.lock", "lock", "warm"}
+    assert qemu_processes.of_machine(lab.directory) == []
+    assert set(lab.provisioned.evidence) >= {"image_disk_sha256", "memory_sha256", "warm_disk_sha256"}
+
+
+async def test_a_paused_machine_does_not_answer_and_a_resumed_one_does(
+    lab: Laboratory, hypervisor: LibvirtHypervisor
+) -> None:
+    """Pausing stops the guest itself, not only a word in a listing; both calls may be repeated."""
+    epoch = lab.next_epoch()
+    incarnation = await hypervisor.restore(SPEC, epoch=epoch)
+    await lab.enroller.attest(incarnation.address, lab.authority, SPEC.machine_id, timeout_s=30)
+    for _ in range(2):
+        await hypervisor.pause(SPEC.machine_id, epoch=epoch)
+    assert [domain.state for domain in await hypervisor.observe()] == ["paused"]
+    with pytest.raises(GuestUnreachable):
+        await lab.enroller.attest(incarnation.address, lab.authority, SPEC.machine_id, timeout_s=2)
+    for _ in range(2):
+        await hypervisor.resume(SPEC.machine_id, epoch=epoch)
+    seen = (await hypervisor.observe())[0]
+    assert (seen.machine_id, seen.epoch, seen.state) == (SPEC.machine_id, epoch, "running")
+    assert await hypervisor.address(SPEC.machine_id) == incarnation.address
+    await lab.enroller.attest(incarnation.address, lab.authority, SPEC.machine_id, timeout_s=30)
+
+
+@pytest.mark.promise("G4", "P2")
+async def test_a_stale_owner_has_no_effect_on_the_host(lab: Laboratory, hypervisor: LibvirtHypervisor) -> None:
+    """Every call of an earlier owner is refused, and the incarnation of the current one runs on."""
+    stale, epoch = lab.next_epoch(), lab.next_epoch()
+    await hypervisor.restore(SPEC, epoch=epoch)
+    before = qemu_processes.of_machine(lab.directory)
+    calls = (
+        lambda: hypervisor.destroy(SPEC.machine_id, epoch=stale),
+        lambda: hypervisor.pause(SPEC.machine_id, epoch=stale),
+        lambda: hypervisor.resume(SPEC.machine_id, epoch=stale),
+        lambda: hypervisor.restore(SPEC, epoch=stale),
+        lambda: hypervisor.provision(SPEC, epoch=stale, enrolment=lab.authority.enrolment, agent_waits=lab.agent_waits),
+    )
+    for call in calls:
+        with pytest.raises(StaleEpoch):
+            await call()
+    assert [domain.epoch for domain in await hypervisor.observe()] == [epoch]
+    assert qemu_processes.of_machine(lab.directory) == before
+    assert len(before) == 1
+
+
+@pytest.mark.promise("P25")
+async def test_the_live_process_matches_the_hardened_profile(lab: Laboratory, hypervisor: LibvirtHypervisor) -> None:
+    """Judged from the kernel and from libvirt: not root, no privileges to gain, filtered, no device too many."""
+    await hypervisor.restore(SPEC, epoch=lab.next_epoch())
+    (pid,) = qemu_processes.of_machine(lab.directory)
+    words = qemu_processes.arguments(pid)
+    held = confinement(pid)
+    assert faults_of_process(held, words) == []
+    assert held.uid == os.geteuid()
+    assert words[words.index("-sandbox") + 1].startswith("on,")
+    connection = libvirt.open(daemon.uri(lab.state))
+    try:
+        assert faults_of_domain(connection.lookupByName(f"malbox-{SPEC.machine_id}").XMLDesc(0)) == []
+    finally:
+        connection.close()
+
+
+async def test_the_emulator_holds_no_enrolment_secret_after_a_restore(
+    lab: Laboratory, hypervisor: LibvirtHypervisor
+) -> None:
+    """The bundle that a restored guest can read is blank; the agent keeps what it read at its first start."""
+    epoch = lab.next_epoch()
+    await hypervisor.restore(SPEC, epoch=epoch)
+    bundle = (lab.directory / f"life-{epoch}" / "enrolment").read_bytes()
+    assert len(bundle) == len(lab.authority.enrolment)
+    assert set(bundle) == {0}
+
+
+@pytest.mark.promise("P6", "G2")
+async def test_a_killed_emulator_is_seen_and_replaced(lab: Laboratory, hypervisor: LibvirtHypervisor) -> None:
+    """A process that died is no domain any more, and the next incarnation starts."""
+    await hypervisor.restore(SPEC, epoch=lab.next_epoch())
+    (pid,) = qemu_processes.of_machine(lab.directory)
+    os.kill(pid, signal.SIGKILL)
+    await hypervisor.destroy(SPEC.machine_id, epoch=lab.next_epoch())
+    assert await hypervisor.observe() == []
+    incarnation = await hypervisor.restore(SPEC, epoch=lab.next_epoch())
+    assert incarnation.evidence["process"] != str(pid)
+
+
+@pytest.mark.promise("P5", "P10")
+async def test_a_machine_is_stopped_even_when_the_daemon_that_started_it_was_killed(
+    lab: Laboratory, hypervisor: LibvirtHypervisor
+) -> None:
+    """The emulator outlives its daemon; until a new one answers nothing is claimed, and then it is stopped."""
+    epoch = lab.next_epoch()
+    await hypervisor.restore(SPEC, epoch=epoch)
+    (pid,) = qemu_processes.of_machine(lab.directory)
+    with as_deployer():
+        _kill_daemon(lab)
+    with pytest.raises(HypervisorUnavailable):
+        await hypervisor.observe()
+    with pytest.raises(HypervisorUnavailable):
+        await hypervisor.destroy(SPEC.machine_id, epoch=epoch)
+    with as_deployer():
+        daemon.start(lab.state)
+    await hypervisor.destroy(SPEC.machine_id, epoch=epoch)
+    assert pid not in qemu_processes.of_machine(lab.directory)
+    assert await hypervisor.observe() == []
+
+
+def _kill_daemon(lab: Laboratory) -> None:
+    running = processes.started(lab.state, daemon.NAME)
+    assert running is not None
+    for child in Path(f"/proc/{running.pid}/task/{running.pid}/children").read_text(encoding="ascii").split():
+        if Path(f"/proc/{child}/comm").read_text(encoding="ascii").strip() == "libvirtd":
+            os.kill(int(child), signal.SIGKILL)
+    processes.end(running, signal.SIGKILL, 5)
+
+
+@pytest.mark.promise("P7")
+async def test_a_warm_snapshot_that_was_touched_is_not_restored(lab: Laboratory, hypervisor: LibvirtHypervisor) -> None:
+    """A memory image that is not the digested one is refused, and it is usable again once it is."""
+    memory = lab.directory / "warm" / MEMORY
+    before = memory.stat()
+    os.utime(memory, ns=(before.st_atime_ns, before.st_mtime_ns + 1))
+    with pytest.raises(HypervisorRefused, match="changed"):
+        await hypervisor.restore(SPEC, epoch=lab.next_epoch())
+    assert await hypervisor.observe() == []
+    os.utime(memory, ns=(before.st_atime_ns, before.st_mtime_ns))
+    await hypervisor.restore(SPEC, epoch=lab.next_epoch())
+
+
+@pytest.mark.promise("F6")
+@pytest.mark.parametrize(
+    "change", [{"disk_bus": "sata"}, {"firmware": "efi"}, {"platform": "windows"}, {"image": "missing"}]
+)
+async def test_what_an_image_cannot_be_is_refused_and_not_ignored(
+    lab: Laboratory, hypervisor: LibvirtHypervisor, change: dict[str, str]
+) -> None:
+    """The profile's disk bus, firmware, platform and image are taken or refused; the snapshot that stands is kept."""
+    spec = SPEC.model_copy(update=change)
+    with pytest.raises(HypervisorRefused):
+        await hypervisor.provision(
+            spec, epoch=lab.next_epoch(), enrolment=lab.authority.enrolment, agent_waits=lab.agent_waits
+        )
+    assert (lab.directory / "warm").is_dir()
