@@ -18,7 +18,8 @@ from tests.integration.results_bench import SECRET, YARA, Bench, connected, sett
 pytestmark = pytest.mark.integration
 ROOT = Path(__file__).parents[2]
 DOWNLOADS = 4
-GROWTH_MAX_BYTES = ARTIFACT_MAX_BYTES // 2
+ROUNDS = 2
+GROWTH_MAX_BYTES = ARTIFACT_MAX_BYTES
 
 
 @asynccontextmanager
@@ -84,7 +85,7 @@ async def _waiting_order(bench: Bench) -> PluginResultProduced:
 
 @pytest.mark.promise("E1", "G7")
 async def test_many_large_downloads_at_once_leave_memory_flat(database_url: str, amqp_url: str, tmp_path: Path) -> None:
-    """Artifacts of the greatest size, several at a time, are streamed and never held."""
+    """Four artifacts of the greatest size at once take less than one of them has, however much is sent."""
     own = settings(amqp_url, database_url, tmp_path)
     path = tmp_path / "large"
     path.write_bytes(os.urandom(1024 * 1024) * (ARTIFACT_MAX_BYTES // (1024 * 1024)))
@@ -95,9 +96,10 @@ async def test_many_large_downloads_at_once_leave_memory_flat(database_url: str,
         await bench.hear(ArtifactStored)
         await _download(bench, fact.result_id)
         before = resident_bytes(service.pid)
-        async with asyncio.TaskGroup() as group:
-            downloads = [group.create_task(_download(bench, fact.result_id)) for _ in range(DOWNLOADS)]
-        assert [download.result() for download in downloads] == [ARTIFACT_MAX_BYTES] * DOWNLOADS
+        for _ in range(ROUNDS):
+            async with asyncio.TaskGroup() as group:
+                downloads = [group.create_task(_download(bench, fact.result_id)) for _ in range(DOWNLOADS)]
+            assert [download.result() for download in downloads] == [ARTIFACT_MAX_BYTES] * DOWNLOADS
         assert resident_bytes(service.pid) - before < GROWTH_MAX_BYTES
 
 
