@@ -47,6 +47,7 @@ class Journal:
         self._events_max = events_max
         self._entries: list[pb.Event | _Piece] = []
         self._sources: dict[str, Source] = {}
+        self._events = 0
         self._log_lines = 0
         self._is_sealed = False
         self._changed = threading.Condition()
@@ -64,11 +65,18 @@ class Journal:
                 spool = (self._spool_dir / f"{name}.spool").open("w+b", buffering=0)
                 self._sources[name] = Source(spool=spool, limit_bytes=limit_bytes)
 
-    def add(self, event: pb.Event) -> None:
-        """The event is the newest one, unless the record is sealed or full."""
+    def add(self, event: pb.Event, *, is_vital: bool = False) -> None:
+        """The event is the newest one, unless the record is sealed, or full and the event not vital.
+
+        Evidence does not count here: a program that starts endless processes must not blind the other observers.
+        """
         with self._changed:
-            if not self._is_sealed and len(self._entries) < self._events_max:
-                self._append(event)
+            self._events += 1
+            if self._is_sealed or (self._events > self._events_max and not is_vital):
+                return
+            self._append(event)
+            if self._events == self._events_max:
+                self._append(pb.Event(log=pb.Log(event="events_are_no_longer_recorded")))
 
     def log(self, event: str, detail: str = "") -> None:
         """One line of the agent's log is in the record, up to a number of lines."""
@@ -127,7 +135,7 @@ class Journal:
             source = self._sources[name]
             if self._is_sealed or source.is_truncated:
                 return
-            is_full = len(self._entries) >= self._events_max
+            is_full = len(self._entries) >= limits.ENTRIES_MAX
             kept = b"" if is_full else content[: source.limit_bytes - source.size_bytes]
             source.is_truncated = len(kept) < len(content)
             source.spool.seek(source.size_bytes)

@@ -6,7 +6,6 @@ strace ends. Its output goes through a FIFO in a directory of the agent's, which
 
 import contextlib
 import os
-import select
 import subprocess
 import threading
 import time
@@ -18,6 +17,7 @@ from contracts.guest import agent_pb2 as pb
 from guest import limits
 from guest.journal import Journal
 from guest.platforms import PlatformRefused, Program, Stopped, processes
+from guest.platforms.gathering import Gathering, read_all
 from guest.platforms.private_network import in_private_network
 from guest.platforms.trace_lines import TraceLines
 
@@ -27,9 +27,6 @@ TRACED = (
     "memfd_create,fchmod,fchown,ftruncate,unshare,setns,bpf,?userfaultfd,perf_event_open,init_module,finit_module,"
     "delete_module,keyctl,seccomp,personality,reboot,sethostname,settimeofday,clock_settime,prctl,io_uring_setup"
 )
-_READ_BYTES = 64 * 1024
-_POLL_MS = 200
-_GATHER_S = 0.2
 
 
 def strace_argv(program: Program, fifo: Path) -> list[str]:
@@ -56,8 +53,6 @@ class StraceTree:
         self._program = program
         self._journal = journal
         self._lines = TraceLines(on_started=self._on_started, on_exited=self._on_exited)
-        self._gathered = bytearray()
-        self._gathered_at = 0.0
         self._threads: list[threading.Thread] = []
         self._stopping = threading.Lock()
         self._stopped: Stopped | None = None
@@ -120,49 +115,29 @@ class StraceTree:
         thread.start()
 
     def _copy_output(self, source: str, stream: IO[bytes]) -> None:
-        while piece := os.read(stream.fileno(), _READ_BYTES):  # ends when the last holder of the pipe does
-            self._journal.evidence(source, piece)
+        gathering = Gathering(lambda piece: self._journal.evidence(source, piece))
+        read_all(stream.fileno(), gathering.add, is_over=lambda: False, idle=gathering.flush)
+        gathering.flush()
 
     def _follow(self, trace: int) -> None:
+        gathering = Gathering(self._keep_trace)
+
+        def take(piece: bytes) -> None:
+            self._lines.feed(piece)
+            gathering.add(piece)
+
         try:
-            self._read_trace(trace)
+            # A tracer that fails before it opens the FIFO leaves it without a writer for ever.
+            read_all(trace, take, is_over=lambda: self._tracer.poll() is not None, idle=gathering.flush)
         finally:
-            self._keep_rest()
+            gathering.flush()
             os.close(trace)
             self._lines.end()
             self._on_tracer_ended()
 
-    def _read_trace(self, trace: int) -> None:
-        poll = select.poll()
-        poll.register(trace, select.POLLIN)
-        has_ended = False
-        while True:  # ends with the tracer
-            if not poll.poll(_POLL_MS):
-                self._keep_rest()
-                if has_ended:
-                    return
-                has_ended = self._tracer.poll() is not None
-                continue
-            piece = os.read(trace, _READ_BYTES)
-            if not piece:
-                return
-            self._lines.feed(piece)
-            if self._program.trace_source:
-                self._keep(piece)
-
-    def _keep(self, piece: bytes) -> None:
-        """Gathers pieces into frames: the tracer writes every half line by itself."""
-        if not self._gathered:
-            self._gathered_at = time.monotonic()
-        self._gathered += piece
-        is_due = time.monotonic() - self._gathered_at >= _GATHER_S
-        if is_due or len(self._gathered) >= limits.FRAME_BYTES:
-            self._keep_rest()
-
-    def _keep_rest(self) -> None:
-        if self._gathered:
-            self._journal.evidence(self._program.trace_source, bytes(self._gathered))
-            self._gathered.clear()
+    def _keep_trace(self, piece: bytes) -> None:
+        if self._program.trace_source:
+            self._journal.evidence(self._program.trace_source, piece)
 
     def _on_started(self, pid: int) -> None:
         event = pb.ProcessStarted(pid=pid, is_first=pid == self._lines.first_pid)
@@ -170,7 +145,7 @@ class StraceTree:
 
     def _on_exited(self, pid: int, exit_code: int | None, signal: int | None) -> None:
         event = pb.ProcessExited(pid=pid, is_first=pid == self._lines.first_pid, exit_code=exit_code, signal=signal)
-        self._journal.add(pb.Event(process_exited=event))
+        self._journal.add(pb.Event(process_exited=event), is_vital=event.is_first)
 
     def _on_tracer_ended(self) -> None:
         with contextlib.suppress(subprocess.TimeoutExpired):
@@ -179,7 +154,7 @@ class StraceTree:
         if left:
             self._journal.log("processes_escaped_the_tracer", f"{len(left)} of the sample's user are left")
         else:
-            self._journal.add(pb.Event(tree_empty=pb.TreeEmpty()))
+            self._journal.add(pb.Event(tree_empty=pb.TreeEmpty()), is_vital=True)
 
     def _stop(self) -> Stopped:
         user, tracer = self._program.user, self._tracer.pid

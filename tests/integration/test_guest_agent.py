@@ -245,6 +245,19 @@ async def test_a_flood_of_files_and_output_is_cut_and_counted(session: GrpcGuest
     assert len(evidence(events, "stdout")) == 1024 * 1024
 
 
+@pytest.mark.promise("P30")
+async def test_a_sample_that_writes_single_bytes_does_not_flood_the_record(
+    session: GrpcGuestSession, folder: Path
+) -> None:
+    """A hundred thousand one-byte writes become few frames, and the end of the tree still arrives."""
+    script = "import os\nfor _ in range(100_000):\n    os.write(1, b'x')\n"
+    await start(session, folder, script, "/usr/bin/python3")
+    await watch_until(session, TreeEmpty, timeout_s=60)
+    flushed, events, _ = await finish(session, folder)
+    assert evidence(events, "stdout") == b"x" * 100_000
+    assert next(one.frames for one in flushed.sources if one.source == "stdout") < 500
+
+
 async def test_a_watcher_that_comes_back_misses_nothing(
     session: GrpcGuestSession, agent: RunningAgent, folder: Path
 ) -> None:

@@ -84,14 +84,19 @@ def test_a_source_beyond_its_limit_is_cut_once_and_marked(tmp_path: Path) -> Non
     journal.close()
 
 
-def test_a_full_journal_still_ends(tmp_path: Path) -> None:
-    """Beyond its number of events it takes no more, but the seal."""
+@pytest.mark.promise("P30")
+def test_a_full_journal_still_takes_evidence_and_the_end(tmp_path: Path) -> None:
+    """Beyond its number of events it says so, and takes no more of them but what is vital."""
     journal = a_journal(tmp_path, events_max=3)
-    for _ in range(10):
-        journal.add(pb.Event(tree_empty=pb.TreeEmpty()))
+    for pid in range(10):
+        journal.add(pb.Event(process_started=pb.ProcessStarted(pid=pid)))
+    journal.open_source("syscalls", 10)
+    journal.evidence("syscalls", b"x")
+    journal.add(pb.Event(tree_empty=pb.TreeEmpty()), is_vital=True)
     journal.seal()
-    assert journal.last_position == 4
-    assert journal.after(3, wait_s=0)[0].WhichOneof("what") == "sealed"
+    kinds = [event.WhichOneof("what") for event in journal.after(0, wait_s=0)]
+    assert kinds == [*["process_started"] * 3, "log", "evidence", "tree_empty", "sealed"]
+    journal.close()
 
 
 @given(st.text(max_size=400))
