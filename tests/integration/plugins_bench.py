@@ -311,11 +311,11 @@ class ScriptedGuest(GuestConnector, GuestSession):
         del after_position
         seen = 0
         while True:
+            if not self.is_alive:
+                raise GuestUnreachable("gone")
             while seen < len(self.record):
                 yield self.record[seen]
                 seen += 1
-            if not self.is_alive:
-                raise GuestUnreachable("gone")
             self.news.clear()
             with suppress(TimeoutError):
                 await asyncio.wait_for(self.news.wait(), 0.2)
