@@ -1,0 +1,138 @@
+"""The files of a machine, and the image it starts from, as the hypervisor's side sees them."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from services.machines.adapters.built_image import BuiltImage, sha256_of
+from services.machines.adapters.machine_files import DISK, ENROLMENT, MEMORY, MachineFiles
+from services.machines.domain.spec import MachineSpec
+from services.machines.errors import HypervisorRefused
+
+SPEC = MachineSpec(machine_id="linux-1", host="local", profile="linux", platform="linux", image="linux")
+
+
+@pytest.fixture(name="images")
+def images_fixture(tmp_path: Path) -> Path:
+    """A directory with one built image, reached through a link as the build leaves it."""
+    folder = tmp_path / "images" / ".linux-1"
+    folder.mkdir(parents=True)
+    for name in ("disk.qcow2", "vmlinuz", "initrd.img"):
+        (folder / name).write_bytes(name.encode())
+    _write_manifest(folder)
+    (tmp_path / "images" / "linux").symlink_to(".linux-1")
+    return tmp_path / "images"
+
+
+def _write_manifest(folder: Path, **changes: Any) -> None:
+    content = {
+        "platform": "linux",
+        "arch": "x86_64",
+        "disk_sha256": sha256_of(folder / "disk.qcow2"),
+        "kernel_sha256": sha256_of(folder / "vmlinuz"),
+        "initrd_sha256": sha256_of(folder / "initrd.img"),
+        "kernel_arguments": ["rw"],
+        "disk_buses": ["virtio"],
+        "firmwares": ["bios"],
+        **changes,
+    }
+    (folder / "manifest.json").write_text(json.dumps(content), encoding="utf-8")
+
+
+def _warm(tmp_path: Path, disk: Path) -> MachineFiles:
+    """A published snapshot of three small files."""
+    files = MachineFiles(tmp_path / "machines", "linux-1")
+    building = files.building(1)
+    building.mkdir(parents=True)
+    for name in (DISK, MEMORY, ENROLMENT):
+        (building / name).write_bytes(name.encode())
+    files.publish(building, epoch=1, accelerator="tcg", domain_identity="0" * 64, image_disk=disk)
+    return files
+
+
+def test_a_built_image_is_pinned_to_its_version(images: Path) -> None:
+    """A machine keeps the disk it was made from when the link moves on."""
+    image = BuiltImage(images, "linux")
+    image.refuse_damaged()
+    assert image.disk == images / ".linux-1" / "disk.qcow2"
+
+
+@pytest.mark.parametrize("name", ["", ".", "..", "../images/linux", ".linux-1", "missing", "/etc"])
+def test_only_a_plain_name_of_an_image_is_taken(images: Path, name: str) -> None:
+    """A specification cannot lead out of the images' directory."""
+    with pytest.raises(HypervisorRefused):
+        BuiltImage(images, name)
+
+
+@pytest.mark.parametrize("name", ["disk.qcow2", "vmlinuz", "initrd.img"])
+def test_a_damaged_image_boots_nothing(images: Path, name: str) -> None:
+    """Each file is digested before a machine is made of it."""
+    (images / "linux" / name).write_bytes(b"other")
+    with pytest.raises(HypervisorRefused, match=name):
+        BuiltImage(images, "linux").refuse_damaged()
+
+
+def test_another_build_has_another_identity(images: Path) -> None:
+    """Machines are rebuilt when the image changes, which they see by this."""
+    before = BuiltImage(images, "linux").identity
+    (images / "linux" / "vmlinuz").write_bytes(b"newer")
+    _write_manifest(images / "linux")
+    assert BuiltImage(images, "linux").identity != before
+
+
+@pytest.mark.promise("F6", "P21")
+@pytest.mark.parametrize(
+    ("change", "named"), [({"disk_bus": "sata"}, "disk_bus sata"), ({"firmware": "efi"}, "firmware efi")]
+)
+def test_hardware_that_the_image_cannot_boot_on_is_refused(images: Path, change: dict[str, str], named: str) -> None:
+    """What a profile asks for is given or refused with its name, never ignored."""
+    with pytest.raises(HypervisorRefused, match=named):
+        BuiltImage(images, "linux").refuse_unfit(SPEC.model_copy(update=change))
+    BuiltImage(images, "linux").refuse_unfit(SPEC)
+
+
+def test_a_published_snapshot_is_read_back_with_its_digests(images: Path, tmp_path: Path) -> None:
+    """The positive control of the refusals below."""
+    files = _warm(tmp_path, images / "linux" / "disk.qcow2")
+    snapshot = files.snapshot()
+    assert snapshot.digests == {name: sha256_of(files.warm / name) for name in (DISK, MEMORY)}
+    assert not files.building(1).exists()
+
+
+@pytest.mark.promise("P7")
+@pytest.mark.parametrize("name", [DISK, MEMORY, ENROLMENT, "snapshot.json", "image"])
+def test_a_snapshot_with_a_missing_or_replaced_part_is_none(images: Path, tmp_path: Path, name: str) -> None:
+    """Unknown is dirty: whatever part is not the digested one, nothing is restored from it."""
+    disk = images / "linux" / "disk.qcow2"
+    files = _warm(tmp_path, disk)
+    part = disk if name == "image" else files.warm / name
+    part.unlink()
+    with pytest.raises(HypervisorRefused):
+        files.snapshot()
+    part.write_bytes(b"replaced")
+    with pytest.raises(HypervisorRefused):
+        files.snapshot()
+
+
+@pytest.mark.promise("P5")
+def test_what_incarnations_leave_is_removed_and_the_snapshot_stays(images: Path, tmp_path: Path) -> None:
+    """Overlays of every epoch and half-made snapshots go; removing twice is no error."""
+    files = _warm(tmp_path, images / "linux" / "disk.qcow2")
+    for leftover in (files.life(3), files.life(4), files.building(5)):
+        leftover.mkdir()
+        (leftover / DISK).touch()
+    for _ in range(2):
+        files.discard_lives()
+    assert [path.name for path in files.directory.iterdir()] == ["warm"]
+    files.snapshot()
+
+
+def test_a_discarded_snapshot_is_none(images: Path, tmp_path: Path) -> None:
+    """Nothing that looks like a snapshot is left."""
+    files = _warm(tmp_path, images / "linux" / "disk.qcow2")
+    for _ in range(2):
+        files.discard_warm()
+    with pytest.raises(HypervisorRefused, match="no warm snapshot"):
+        files.snapshot()
