@@ -125,7 +125,7 @@ def test_a_flood_of_processes_files_and_names_is_cut_and_marked(tmp_path: Path) 
     """More of everything than the bounds allow gives a bounded result that says that it was cut."""
     lines = []
     for number in range(record.FILES_MAX + 500):
-        name = f"{number}" + "\\377" * 3000
+        name = f"{number}" + "\\377" * 1200
         lines.append(f'{number + 1} 100.5 openat(AT_FDCWD</tmp>, "{name}", O_WRONLY|O_CREAT, 0666) = -1 EACCES (No)')
     result = parsed("\n".join(lines).encode(), tmp_path)
     assert result["is_truncated"] is True

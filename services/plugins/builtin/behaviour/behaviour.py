@@ -35,6 +35,7 @@ NOTED = frozenset(
         *("settimeofday", "setuid", "setgid", "setresuid", "setreuid", "capset", "userfaultfd", "io_uring_setup"),
     }
 )
+WANTED = FORKS | frozenset(EXECS) | SENDS | files.CALLS | NOTED
 PIDS_SEEN_MAX = 20_000
 
 
@@ -42,7 +43,7 @@ class Behaviour:
     """Fed with the lines of a trace in order."""
 
     def __init__(self) -> None:
-        self._joiner = Joiner()
+        self._joiner = Joiner(WANTED)
         self._budget = Budget()
         self._begun_at: float | None = None
         self._processes: dict[int, ProcessRecord] = {}

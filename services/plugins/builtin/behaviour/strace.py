@@ -73,9 +73,10 @@ class Exit:
 
 
 class Joiner:
-    """Reads lines in order; joins the halves of interrupted calls."""
+    """Reads lines in order; joins the halves of interrupted calls. Calls that are not `wanted` are passed over."""
 
-    def __init__(self) -> None:
+    def __init__(self, wanted: frozenset[str] | None = None) -> None:
+        self._wanted = wanted
         self._unfinished: dict[int, tuple[float, str, str]] = {}
         self.unreadable = 0
 
@@ -102,6 +103,8 @@ class Joiner:
         match = _CALL.match(rest)
         if match is None:
             self.unreadable += 1
+            return None
+        if self._wanted is not None and match[1] not in self._wanted:
             return None
         if rest.endswith(_UNFINISHED):
             if len(self._unfinished) < UNFINISHED_MAX or pid in self._unfinished:
