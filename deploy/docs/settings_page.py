@@ -70,7 +70,7 @@ def _fleet() -> Iterator[str]:
     yield "\n## The machines of a host\n"
     yield "`machines_file`, on one machine `.malbox/etc/fleet.toml`. It is yours: written once, never overwritten. A"
     yield "table `[profile.<name>]` holds what the machines of a profile have in common; each `[[machine]]` has an"
-    yield "`id`, a `profile`, and what differs. Together they make this (`machine_id` is `id`, `host` is the service's):\n"
+    yield "`id`, a `profile`, and what differs. `id` becomes `machine_id`; `host` is the service's:\n"
     yield from table(MachineSpec)
 
 
