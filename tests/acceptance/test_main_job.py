@@ -26,7 +26,7 @@ def test_a_shell_script_is_explained_with_its_tree_files_and_denied_attempts(
     task = installation.submit(samples.write(tmp_path / "demo.sh", samples.DEMO), "--timeout", "20")
     assert installation.wait(task) == "completed"
     report = installation.report(task)
-    assert report["outcome"]["ended_by"] == "sample_exit"
+    assert report["ended_by"] == "sample_exit"
     commands = [" ".join(process["argv"]) for process in report["processes"]]
     assert any("demo.sh" in command for command in commands), commands
     assert any("wget" in command for command in commands), commands
@@ -60,7 +60,7 @@ def test_an_elf_of_debians_runs_with_its_arguments(installation: Installation, t
     report = installation.analyse(sample, "--argument=-u", "--argument=-n")
     first = report["processes"][0]
     assert first["argv"][1:] == ["-u", "-n"]
-    assert first["exit"]["code"] == 0
+    assert first["exit_code"] == 0
     assert report["sample"]["package"] == "elf"
 
 
@@ -102,7 +102,7 @@ def test_observation_ends_at_the_window_that_was_asked_for(installation: Install
     """A sample that sleeps on is watched for its window, and the rule is recorded."""
     sample = samples.write(tmp_path / "long.sh", "#!/bin/sh\nsleep 100\n")
     report = installation.analyse(sample, "--timeout", "3")
-    assert report["outcome"]["ended_by"] in ("window", "timeout")
+    assert report["ended_by"] in ("window", "timeout")
 
 
 def test_the_audit_record_replays_what_happened(installation: Installation, tmp_path: Path) -> None:
