@@ -22,6 +22,7 @@ from deploy.local.state import DeployError, State, locate
 from tests.bench import tasks
 from tests.bench.bed import Bed, Fleet, bed
 from tests.bench.floor import floor
+from tests.bench.hop import hop
 from tests.bench.measure import RUNS_MIN, Failure, Row, table
 from tests.bench.throughput import analyses, submissions
 from tests.bench.wire import Refused
@@ -44,7 +45,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     accounts.ensure()
     found: list[Row | Failure] = []
     chosen = asked.rows or ROWS
-    for measure in (_instant_rows,):
+    for measure in (_instant_rows, _chassis_rows):
         found += measure(state, chosen, asked)
     sys.stdout.write(f"{table(found)}\nkept in {keep(state, found)}\n")
     return int(any(isinstance(one, Failure) for one in found))
@@ -82,6 +83,14 @@ def _instant_rows(state: State, chosen: Sequence[str], asked: argparse.Namespace
             if name in chosen:
                 with _reported(name, found):
                     found += asyncio.run(_as_coroutine(step(made)))
+    return found
+
+
+def _chassis_rows(state: State, chosen: Sequence[str], asked: argparse.Namespace) -> list[Row | Failure]:
+    found: list[Row | Failure] = []
+    if "hop" in chosen:
+        with _reported("hop", found):
+            found += hop(state, asked.runs)
     return found
 
 

@@ -153,7 +153,9 @@ def _made(main: State, state: State, fleet: Fleet) -> Bed:
         _prefer(state, "machines", INSTANT)
     here.nginx().start()
     made = Bed(here, fleet)
-    made.start()
+    # Whoever listens first: what plugins and machines say of themselves before a queue is bound is heard by nobody.
+    made.start("intake", "scheduler", "results")
+    made.start("plugins", "machines")
     return made
 
 
