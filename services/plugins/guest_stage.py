@@ -16,7 +16,7 @@ from tempfile import TemporaryDirectory
 import structlog
 
 from contracts.planning import EndedBy, PlannedRun
-from contracts.plugins import GuestConnected, GuestLost, ObservationEnded, RunError, SampleExited, SampleStarted
+from contracts.plugins import GuestConnected, GuestLost, RunError, SampleExited, SampleStarted
 from contracts.scheduler import GuestAssignment
 from services.chassis.blobs import BlobStore
 from services.plugins import rows
@@ -61,6 +61,7 @@ class _Sitting:
     changed: asyncio.Event
     launched_at: datetime | None = None
     exec_error: str = ""
+    ended_by: EndedBy | None = None
     is_cancelled: bool = False
 
     @property
@@ -138,6 +139,8 @@ class GuestStage:
             agent_version=hello.agent_version,
             changed=asyncio.Event(),
             launched_at=known.launched_at if known else None,
+            exec_error=known.exec_error if known else "",
+            ended_by=known.ended_by if known else None,
         )
         cancelled = asyncio.create_task(self._mark_cancelled(sitting))
         try:
@@ -166,7 +169,8 @@ class GuestStage:
         launched = await session.launch(argv)
         sitting.launched_at = record.work.clock.now()
         sitting.exec_error = launched.exec_error
-        await record.keep_launch(sitting.launched_at, self._sample_started(sitting, launched, argv))
+        started = self._sample_started(sitting, launched, argv)
+        await record.keep_launch(sitting.launched_at, launched.exec_error, started)
 
     async def _init_plugin(self, sitting: _Sitting, planned: PlannedRun) -> None:
         plugin = self._catalogue.find(planned.plugin, planned.version)
@@ -192,8 +196,8 @@ class GuestStage:
     async def _observe_and_collect(self, sitting: _Sitting) -> None:
         pump = asyncio.create_task(self._pump(sitting))
         try:
-            rule = await self._observe(sitting, pump)
-            await sitting.record.say(sitting.record.fact(ObservationEnded, ended_by=rule))
+            rule = sitting.ended_by or await self._observe(sitting, pump)
+            await sitting.record.watch_ended(rule)
             if rule == "guest_lost":
                 await self._keep(sitting, Collected((), 0))
                 raise GuestUnreachable("no sign of life for too long")

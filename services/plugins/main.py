@@ -20,7 +20,9 @@ from services.plugins.preparation import Preparation
 from services.plugins.settings import PluginsSettings
 from services.plugins.stages import Stages
 
-MIGRATIONS = ((files("services.plugins") / "schema.sql").read_text(encoding="utf-8"),)
+MIGRATIONS = tuple(
+    (files("services.plugins") / name).read_text(encoding="utf-8") for name in ("schema.sql", "schema_2.sql")
+)
 UNPACK_DIR = Path(__file__).parent / "internal" / "unpack"
 
 

@@ -12,6 +12,7 @@ from contracts.ids import derived
 from contracts.limits import REASON_MAX_CHARS
 from contracts.planning import EndedBy
 from contracts.plugins import (
+    ObservationEnded,
     PluginFinished,
     PluginResultProduced,
     PluginStageCompleted,
@@ -95,9 +96,14 @@ class StageRecord:
         """A run begins."""
         await self.say(self.fact(PluginStarted, run_id=self.run_id(plugin), plugin=plugin, version=version))
 
-    async def keep_launch(self, at: datetime, *facts: Message) -> None:
-        """The sample runs in the guest since then."""
-        await self.say(*facts, also=lambda unit: rows.keep_launch(unit, self.key, at))
+    async def keep_launch(self, at: datetime, exec_error: str, *facts: Message) -> None:
+        """The sample runs in the guest since then, or the guest could not run it."""
+        await self.say(*facts, also=lambda unit: rows.keep_launch(unit, self.key, at, exec_error))
+
+    async def watch_ended(self, rule: EndedBy) -> None:
+        """The watch is over, by that rule."""
+        fact = self.fact(ObservationEnded, ended_by=rule)
+        await self.say(fact, also=lambda unit: rows.keep_end_of_watch(unit, self.key, rule))
 
     async def run_ended(self, plugin: str, version: str, ending: Ending, evidence: Sequence[Evidence] = ()) -> None:
         """The run's results are durable, then they and its outcome are recorded and said together."""

@@ -4,6 +4,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
+from contracts.planning import EndedBy
 from contracts.plugins import PluginResultProduced, RunError
 from services.chassis.store import Store
 from services.chassis.unit import Unit
@@ -41,6 +42,8 @@ class StageRow:
     cancel_reason: str | None
     outcome: str | None
     launched_at: datetime | None
+    exec_error: str = ""
+    ended_by: EndedBy | None = None
 
 
 @dataclass(frozen=True)
@@ -58,7 +61,7 @@ class Prepared:
 async def load_stage(store: Store, key: StageKey) -> StageRow | None:
     """How far the stage came, or None when nobody spoke of it."""
     row = await store.fetchrow(
-        "SELECT is_ordered, cancel_reason, outcome, launched_at FROM stages "
+        "SELECT is_ordered, cancel_reason, outcome, launched_at, exec_error, ended_by FROM stages "
         "WHERE task_id = $1 AND attempt = $2 AND stage = $3",
         *key.parts,
     )
@@ -86,10 +89,18 @@ def end_stage(unit: Unit, key: StageKey, outcome: str) -> None:
     )
 
 
-def keep_launch(unit: Unit, key: StageKey, at: datetime) -> None:
-    """The sample runs in the guest since then: whoever finds the stage again takes the watch over."""
+def keep_launch(unit: Unit, key: StageKey, at: datetime, exec_error: str) -> None:
+    """The sample runs in the guest since then, or could not: whoever finds the stage again takes the watch over."""
     unit.execute(
-        "UPDATE stages SET launched_at = $4 WHERE task_id = $1 AND attempt = $2 AND stage = $3", *key.parts, at
+        "UPDATE stages SET launched_at = $4, exec_error = $5 WHERE task_id = $1 AND attempt = $2 AND stage = $3",
+        *(*key.parts, at, exec_error),
+    )
+
+
+def keep_end_of_watch(unit: Unit, key: StageKey, rule: EndedBy) -> None:
+    """The watch ended by that rule; what is left is to collect."""
+    unit.execute(
+        "UPDATE stages SET ended_by = $4 WHERE task_id = $1 AND attempt = $2 AND stage = $3", *(*key.parts, rule)
     )
 
 

@@ -228,3 +228,29 @@ async def test_a_restarted_service_takes_the_watch_over(opened: Open) -> None:
         [trace] = [fact for fact in later.said(PluginResultProduced) if fact.plugin == "syscalls"]
         assert await later.read(trace.blob) == b"nanosleep(...)\n"
     assert guest.calls.count("launch") == guest.calls.count("put") == 1
+
+
+@pytest.mark.promise("P3")
+async def test_a_service_that_stops_while_it_collects_collects_again(opened: Open) -> None:
+    """The rule that ended the watch is the first one's; nothing is launched or said twice."""
+    is_first = asyncio.Event()
+
+    class Slow(ScriptedGuest):
+        """A guest whose first collection never ends."""
+
+        async def collect(self, into: Path) -> Collected:
+            if not is_first.is_set():
+                is_first.set()
+                await asyncio.sleep(600)
+            return await super().collect(into)
+
+    guest = Slow(short_life)
+    async with opened(guest) as bench:
+        await order(bench)
+        await asyncio.wait_for(is_first.wait(), 20)
+    async with opened(guest) as later:
+        [completed] = await later.hear(PluginStageCompleted)
+        assert completed.ended_by == "sample_exit"
+        assert len(completed.result_ids) == 3
+        assert later.said(SampleStarted) == []
+    assert guest.calls.count("launch") == 1
