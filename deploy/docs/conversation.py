@@ -14,7 +14,7 @@ from contracts.catalogue import BY_TYPE
 from contracts.envelope import Command, Message
 from deploy.local.state import SERVICES
 from services.chassis.blobs import BlobStore
-from services.chassis.bus import Handler
+from services.chassis.topology import Handler
 from services.intake.handlers import HANDLERS as INTAKE
 from services.machines.handlers import HANDLERS as MACHINES
 from services.plugins.handlers import HANDLERS as PLUGINS

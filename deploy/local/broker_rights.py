@@ -2,8 +2,10 @@
 
 import base64
 import hashlib
+import json
 import os
 import re
+from pathlib import Path
 from typing import Any
 
 from deploy.local.secrets import BROKER_ADMIN, INTEGRATOR
@@ -16,11 +18,13 @@ DEAD = "malbox.dead"
 DEFAULT = "amq.default"
 COMMANDER = "scheduler"
 AUDIT_BYTES_MAX = 2 * 1024**3
+TOPOLOGY = Path(__file__).parent / "topology.json"
 _SALT_BYTES = 4
 
 
 def definitions(vhost: str, passwords: dict[str, str]) -> dict[str, Any]:
-    """The broker's definitions: users, rights, the two exchanges, and the audit stream bound to every fact."""
+    """The broker's definitions: users, rights, exchanges, the audit stream, and every queue of the services."""
+    topology = json.loads(TOPOLOGY.read_text(encoding="utf-8"))
     return {
         "users": [_user(name, password) for name, password in passwords.items()],
         "vhosts": [{"name": vhost}],
@@ -31,16 +35,10 @@ def definitions(vhost: str, passwords: dict[str, str]) -> dict[str, Any]:
             _exchange(vhost, COMMANDS, "direct"),
             _exchange(vhost, DEAD, "direct"),
         ],
-        "queues": [_audit_stream(vhost)],
+        "queues": [_audit_stream(vhost), *(_quorum_queue(vhost, *queue) for queue in topology["queues"].items())],
         "bindings": [
-            {
-                "source": FACTS,
-                "vhost": vhost,
-                "destination": AUDIT,
-                "destination_type": "queue",
-                "routing_key": "#",
-                "arguments": {},
-            }
+            _binding(vhost, FACTS, "#", AUDIT),
+            *(_binding(vhost, *binding) for binding in topology["bindings"]),
         ],
     }
 
@@ -97,6 +95,27 @@ def _exchange(vhost: str, name: str, kind: str) -> dict[str, Any]:
         "auto_delete": False,
         "internal": False,
         "arguments": {},
+    }
+
+
+def _binding(vhost: str, source: str, routing_key: str, queue: str) -> dict[str, Any]:
+    return {
+        "source": source,
+        "vhost": vhost,
+        "destination": queue,
+        "destination_type": "queue",
+        "routing_key": routing_key,
+        "arguments": {},
+    }
+
+
+def _quorum_queue(vhost: str, name: str, arguments: dict[str, Any]) -> dict[str, Any]:
+    return {
+        "name": name,
+        "vhost": vhost,
+        "durable": True,
+        "auto_delete": False,
+        "arguments": {"x-queue-type": "quorum", **arguments},
     }
 
 

@@ -6,8 +6,6 @@ store is away the message simply waits, unacknowledged.
 """
 
 import asyncio
-from collections.abc import Awaitable, Callable, Mapping
-from dataclasses import dataclass
 from datetime import timedelta
 from typing import Any, Literal
 
@@ -19,60 +17,22 @@ from faststream.rabbit import Channel, ExchangeType, RabbitBroker, RabbitExchang
 from faststream.rabbit.schemas.queue import QueueType
 
 from contracts.catalogue import unwrap
-from contracts.envelope import Command, Envelope, EnvelopeError, Message
+from contracts.envelope import Envelope, EnvelopeError, Message
 from services.chassis.clock import Clock
 from services.chassis.errors import PermanentError, TransientError
 from services.chassis.store import Conflict, Duplicate, Store, StoreUnavailable
+from services.chassis.topology import DEAD_EXCHANGE, Handler, Inbound, Topology
 from services.chassis.unit import COMMANDS_EXCHANGE, FACTS_EXCHANGE, Announce, Cause, Unit
 
-DEAD_EXCHANGE = "malbox.dead"
 AUDIT_STREAM = "malbox.audit"
 AUDIT_MAX_BYTES = 2 * 1024**3
-DELIVERY_LIMIT = 20
 RETRIES_MAX = 40
-RETRY_DELAY_MS = 1_000
 CONFLICTS_MAX = 20
 STORE_WAIT_S = 0.5
 RETRY_HEADER = "x-malbox-retry"
 REASON_HEADER = "x-malbox-reason"
 
-Handler = Callable[[Any, Unit, Store], Awaitable[None]]
-"""(message, unit, store): load, decide, put the outcome into the unit; the chassis commits."""
-
 log = structlog.get_logger()
-
-
-@dataclass(frozen=True)
-class Topology:
-    """What a service listens to."""
-
-    service: str
-    host: str
-    handlers: Mapping[type[Message], Handler]
-    has_host_commands: bool = False
-
-    @property
-    def facts(self) -> list[str]:
-        """Routing keys of the facts it hears."""
-        return sorted(kind.routing_key() for kind in self.handlers if not issubclass(kind, Command))
-
-    @property
-    def command_key(self) -> str | None:
-        """Routing key of its commands, if it takes any."""
-        if not any(issubclass(kind, Command) for kind in self.handlers):
-            return None
-        return f"{self.service}.{self.host}" if self.has_host_commands else self.service
-
-
-def quorum_arguments(dead_letter_key: str) -> Any:
-    """Arguments of a quorum queue that loses nothing (RabbitMQ 3.10: at-least-once needs reject-publish)."""
-    return {
-        "x-delivery-limit": DELIVERY_LIMIT,
-        "x-dead-letter-exchange": DEAD_EXCHANGE,
-        "x-dead-letter-routing-key": dead_letter_key,
-        "x-dead-letter-strategy": "at-least-once",
-        "x-overflow": "reject-publish",
-    }
 
 
 class Consumer:
@@ -100,12 +60,8 @@ class Consumer:
         broker = self._broker
         await broker.connect()
         await self._declare_shared()
-        if self._topology.facts:
-            await self._consume(f"{self._topology.service}.facts", FACTS_EXCHANGE, self._topology.facts)
-        if self._topology.command_key:
-            await self._consume(
-                f"{self._topology.command_key}.commands", COMMANDS_EXCHANGE, [self._topology.command_key]
-            )
+        for inbound in self._topology.inbound:
+            await self._consume(inbound)
         await broker.start()
 
     async def stop(self) -> None:
@@ -131,44 +87,25 @@ class Consumer:
         )
         await audit.bind(facts, routing_key="#")
 
-    async def _consume(self, name: str, exchange_name: str, keys: list[str]) -> None:
-        broker = self._broker
-        kind: Literal[ExchangeType.TOPIC, ExchangeType.DIRECT] = (
-            ExchangeType.TOPIC if exchange_name == FACTS_EXCHANGE else ExchangeType.DIRECT
-        )
-        dead = await broker.declare_queue(RabbitQueue(f"{name}.dead", queue_type=QueueType.QUORUM, durable=True))
-        await dead.bind(DEAD_EXCHANGE, routing_key=name)
-        await broker.declare_queue(
-            RabbitQueue(
-                f"{name}.retry",
-                queue_type=QueueType.QUORUM,
-                durable=True,
-                arguments={
-                    "x-message-ttl": RETRY_DELAY_MS,
-                    "x-dead-letter-exchange": "",
-                    "x-dead-letter-routing-key": name,
-                    "x-dead-letter-strategy": "at-least-once",
-                    "x-overflow": "reject-publish",
-                },
-            )
-        )
-        queue = RabbitQueue(
-            name,
-            queue_type=QueueType.QUORUM,
-            durable=True,
-            routing_key=keys[0],
-            arguments=quorum_arguments(name),
-        )
+    async def _consume(self, inbound: Inbound) -> None:
+        broker, queues = self._broker, inbound.queues
+        dead = await broker.declare_queue(_quorum(queues[inbound.dead], inbound.dead))
+        await dead.bind(DEAD_EXCHANGE, routing_key=inbound.name)
+        await broker.declare_queue(_quorum(queues[inbound.retry], inbound.retry))
+        queue = _quorum(queues[inbound.name], inbound.name, routing_key=inbound.keys[0])
         declared = await broker.declare_queue(queue)
-        for key in keys:
-            await declared.bind(exchange_name, routing_key=key)
+        for key in inbound.keys:
+            await declared.bind(inbound.exchange, routing_key=key)
+        kind: Literal[ExchangeType.TOPIC, ExchangeType.DIRECT] = (
+            ExchangeType.TOPIC if inbound.exchange == FACTS_EXCHANGE else ExchangeType.DIRECT
+        )
 
         async def receive(message: RabbitMessage) -> None:
-            await self._receive(name, message)
+            await self._receive(inbound.name, message)
 
         broker.subscriber(
             queue,
-            RabbitExchange(exchange_name, type=kind, durable=True),
+            RabbitExchange(inbound.exchange, type=kind, durable=True),
             ack_policy=AckPolicy.MANUAL,
             parser=None,
             decoder=_raw,
@@ -269,6 +206,12 @@ class Consumer:
             timeout=timedelta(seconds=10).total_seconds(),
         )
         await message.ack()
+
+
+def _quorum(arguments: Any, name: str, *, routing_key: str = "") -> RabbitQueue:
+    return RabbitQueue(
+        name, queue_type=QueueType.QUORUM, durable=True, routing_key=routing_key or name, arguments=arguments
+    )
 
 
 async def _raw(message: RabbitMessage) -> bytes:

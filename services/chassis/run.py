@@ -13,7 +13,7 @@ from fastapi import APIRouter
 from contracts.envelope import Message
 from services.chassis import log as logs
 from services.chassis.blobs import BlobStore
-from services.chassis.bus import Consumer, Handler, Topology
+from services.chassis.bus import Consumer
 from services.chassis.clock import Clock, SystemClock
 from services.chassis.errors import PermanentError, TransientError
 from services.chassis.http import Server, build_app
@@ -22,6 +22,7 @@ from services.chassis.projections import Projection, Projector
 from services.chassis.relay import Relay
 from services.chassis.settings import ServiceSettings
 from services.chassis.store import UNAVAILABLE, Store
+from services.chassis.topology import Handler, Topology
 from services.chassis.unit import Announce, Cause, Unit
 from services.chassis.work import Runner, Worker
 

@@ -6,8 +6,8 @@ from contracts.envelope import Message
 from contracts.machines import MachineRegistered, MachineRetired, MachineReverted
 from contracts.plugins import PluginRegistered, PluginRemoved
 from contracts.scheduler import TaskCancelled, TaskEnded, TaskFailed, TaskPlanned, TaskUnserviceable
-from services.chassis.bus import Handler
 from services.chassis.store import Store
+from services.chassis.topology import Handler
 from services.chassis.unit import Unit
 from services.intake.app import CONFIRM_TASK
 

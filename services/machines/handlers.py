@@ -1,8 +1,8 @@
 """Messages in, one use case each."""
 
 from contracts.scheduler import LeaseMachine, ReleaseMachine
-from services.chassis.bus import Handler
 from services.chassis.store import Store
+from services.chassis.topology import Handler
 from services.chassis.unit import Unit
 from services.machines import app
 from services.machines.domain.machine import Machine

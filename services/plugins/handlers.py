@@ -4,8 +4,8 @@ from collections.abc import Mapping
 
 from contracts.envelope import Message
 from contracts.scheduler import CancelStage, RunStage
-from services.chassis.bus import Handler
 from services.chassis.store import Store
+from services.chassis.topology import Handler
 from services.chassis.unit import Unit
 from services.plugins import rows
 

@@ -23,8 +23,8 @@ from contracts.scheduler import (
     TaskUnserviceable,
 )
 from services.chassis.blobs import BlobStore
-from services.chassis.bus import Handler
 from services.chassis.store import Store
+from services.chassis.topology import Handler
 from services.chassis.unit import Unit
 from services.results import rows
 

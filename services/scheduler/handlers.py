@@ -6,9 +6,9 @@ from contracts import intake, machines, plugins, results
 from contracts.envelope import Message
 from contracts.ids import uuid_of
 from contracts.scheduler import ReleaseMachine
-from services.chassis.bus import Handler
 from services.chassis.errors import TransientError
 from services.chassis.store import Store
+from services.chassis.topology import Handler
 from services.chassis.unit import Unit
 from services.scheduler import tables
 from services.scheduler.app import dispatch_wanted, record, start

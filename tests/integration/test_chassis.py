@@ -14,12 +14,13 @@ from contracts.envelope import Envelope, Message
 from contracts.intake import SampleStored
 from contracts.results import ReportReady
 from contracts.scheduler import SealReport
-from services.chassis.bus import REASON_HEADER, Handler
+from services.chassis.bus import REASON_HEADER
 from services.chassis.clock import SystemClock
 from services.chassis.errors import PermanentError, TransientError
 from services.chassis.run import Runtime, Service, serve
 from services.chassis.settings import ServiceSettings
 from services.chassis.store import Store
+from services.chassis.topology import Handler
 from services.chassis.unit import Unit
 from services.chassis.work import Runner, WorkContext, WorkItem
 from tests.contracts.examples import BLOB, EXAMPLES, TASK

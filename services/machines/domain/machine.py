@@ -50,6 +50,7 @@ class Machine(Aggregate):
         """What the machine is to be has changed; it is rebuilt."""
 
         TOPIC: ClassVar[str] = "machine:spec-changed"
+        class_version: ClassVar[int] = 2
         spec: dict[str, Any]
         image_identity: str
         reason: str
@@ -61,10 +62,16 @@ class Machine(Aggregate):
             aggregate.needs_rebuild = True
             aggregate.rebuilds = aggregate.failures = 0
 
+        @staticmethod
+        def upcast_v1_v2(state: dict[str, Any]) -> None:
+            """Version 1 did not say of which image."""
+            state["image_identity"] = ""
+
     class ProvisioningStarted(Event):
         """The image, disk and snapshot are being built."""
 
         TOPIC: ClassVar[str] = "machine:provisioning-started"
+        class_version: ClassVar[int] = 2
         reason: str
         image_identity: str
 
@@ -74,6 +81,11 @@ class Machine(Aggregate):
             aggregate.rebuilds += 1
             aggregate.needs_rebuild = False
             aggregate.failures = 0
+
+        @staticmethod
+        def upcast_v1_v2(state: dict[str, Any]) -> None:
+            """Version 1 did not say of which image."""
+            state["image_identity"] = ""
 
     class Provisioned(Event):
         """The warm snapshot stands. `authority` names the certificate authority whose identity it holds."""

@@ -1,14 +1,17 @@
 """The machine aggregate: who owns it, and whether it is clean."""
 
+import json
 from datetime import UTC, datetime
 from typing import Any
 from uuid import uuid4
 
 import pytest
+from eventsourcing.persistence import StoredEvent
 from hypothesis import settings
 from hypothesis.stateful import RuleBasedStateMachine, invariant, rule
 
 from contracts.machines import GuestEndpoint
+from services.chassis.store import make_mapper
 from services.chassis.unit import Unit
 from services.machines import app
 from services.machines.announcements import announce
@@ -140,6 +143,20 @@ def test_a_machine_that_cannot_be_built_is_left_alone_until_its_image_or_specifi
     assert unit.events == []
     app.settle(unit, machine, SPEC, "image 2")
     assert [type(event).__name__ for event in unit.events] == ["SpecChanged"]
+
+
+@pytest.mark.promise("P51")
+def test_events_of_the_first_version_are_still_read() -> None:
+    """An event stored before it named its image is upcast."""
+    machine = Machine.register(SPEC, NOW)
+    machine.start_provisioning("new", NOW, "image 1")
+    mapper = make_mapper()
+    stored = mapper.to_stored_event(machine.collect_events()[1])
+    state = json.loads(stored.state)
+    del state["image_identity"], state["class_version"]
+    old = StoredEvent(stored.originator_id, stored.originator_version, stored.topic, json.dumps(state).encode())
+    event: Any = mapper.to_domain_event(old)
+    assert event.image_identity == ""
 
 
 class MachineCells(RuleBasedStateMachine):
