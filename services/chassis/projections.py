@@ -67,6 +67,8 @@ class Projector:
     async def advance(self) -> tuple[int, bool]:
         """One batch is applied: how many events, and whether more exist that may not be read yet."""
         async with self._store.transaction() as connection:
+            # Rows and checkpoint are lost together, if at all, and then made again from the events.
+            await connection.execute("SET LOCAL synchronous_commit TO off")
             mark = await connection.fetchrow(
                 "INSERT INTO checkpoints VALUES ($1, '0', 0) ON CONFLICT (projection) DO UPDATE "
                 "SET projection = excluded.projection RETURNING txid::text, position",
