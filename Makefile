@@ -40,7 +40,7 @@ logs: ## follow the logs of all processes
 demo: ## analyse a harmless sample that shows what Malbox sees
 	@$(BOOTSTRAP)
 	@$(MALBOX) up
-	@$(PYTHON) -P -m tests.acceptance.demo_sample "$(STATE)/scratch/demo.sh"
+	@$(PYTHON) -m tests.acceptance.demo_sample "$(STATE)/scratch/demo.sh"
 	@$(MALBOX) submit --wait "$(STATE)/scratch/demo.sh"
 
 test: ## the checks and every tier of tests; a skipped test is a failure
