@@ -9,7 +9,7 @@ from jsonschema import Draft202012Validator
 from referencing import Registry, Resource
 from referencing.jsonschema import DRAFT202012
 
-from contracts.catalogue import BY_TYPE
+from contracts.catalogue import BY_TYPE, FACTS
 from contracts.envelope import Envelope
 from deploy.docs import pages, readmes
 from deploy.docs.conversation import handlers, heard_by, hears, said_in, says
@@ -20,6 +20,7 @@ from tests.contracts.examples import AT, EXAMPLES
 
 REFERENCE = pages.ROOT / pages.REFERENCE
 COMMAND = "run `make docs`"
+SILENT = {"TaskCancellationRequested", "PluginRemoved"}
 
 
 @pytest.mark.promise("F1")
@@ -88,6 +89,12 @@ def test_who_hears_and_who_says_is_read_from_the_code() -> None:
     assert said_in(results.ReportReady)
     assert scheduler.TaskQueued in says("scheduler")
     assert all(follows for service in SERVICES for _, follows in hears(service)), "a handler without a docstring"
+
+
+def test_the_facts_that_nothing_says_are_known() -> None:
+    """A fact belongs to the contracts when something says it; these wait for what will, and no other may join them."""
+    silent = {kind.__name__ for kind in FACTS if not said_in(kind)}
+    assert silent == SILENT
 
 
 def test_a_lifecycle_page_draws_every_move_and_names_every_state() -> None:
