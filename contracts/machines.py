@@ -9,7 +9,6 @@ from contracts.envelope import Message
 from contracts.ids import LeaseId, MachineId, TaskId
 from contracts.submission import Platform, Route
 
-
 Acceleration = Literal["kvm", "tcg", "none"]
 
 

@@ -154,7 +154,7 @@ async def on_stage_failed(fact: plugins.PluginStageFailed, unit: Unit, store: St
 async def on_report_ready(fact: results.ReportReady, unit: Unit, store: Store) -> None:
     """The report can be read."""
     task = await load(store, fact.task_id)
-    task.seal(fact.verdict, fact.score, unit.at)
+    task.seal(fact.verdict, fact.score, unit.at, missing_results=len(fact.missing_results))
     record(unit, task)
 
 

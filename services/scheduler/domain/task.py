@@ -253,9 +253,13 @@ class Task(Aggregate):
         TOPIC: ClassVar[str] = "task:report-sealed"
         verdict: str
         score: int
+        missing_results: int
 
         def keep(self, aggregate: "Task") -> None:
-            """Keep what it says."""
+            """Keep what it says; a report without all its results is not a completed task."""
+            if self.missing_results and aggregate.outcome == "completed":
+                aggregate.outcome = "failed"
+                aggregate.outcome_reason = f"{self.missing_results} results were lost; the report names them"
             aggregate.report_ready_at = self.timestamp
             aggregate.verdict = self.verdict
             aggregate.score = self.score
@@ -445,10 +449,10 @@ class Task(Aggregate):
         self._happen(self.CancelRequested, at, by=by, reason=reason)
         self._advance(at)
 
-    def seal(self, verdict: str, score: int, at: datetime) -> None:
-        """The report can be read."""
+    def seal(self, verdict: str, score: int, at: datetime, *, missing_results: int = 0) -> None:
+        """The report can be read. Results that could not be had make the task a failed one."""
         if self.state == "reporting" and self.report_ready_at is None:
-            self._happen(self.ReportSealed, at, verdict=verdict, score=score)
+            self._happen(self.ReportSealed, at, verdict=verdict, score=score, missing_results=missing_results)
             self._advance(at)
 
     def running_stages(self) -> list[str]:

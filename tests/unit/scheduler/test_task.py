@@ -167,6 +167,17 @@ def test_the_report_names_every_result_and_error() -> None:
     assert order.result_ids == ("res_" + "1" * 32, "res_" + "2" * 32)
 
 
+@pytest.mark.promise("G8")
+def test_a_report_without_all_its_results_is_a_failed_task() -> None:
+    """A result is durable, or the task is not complete."""
+    task = granted(started("guest"))
+    task.end_stage("guest", 1, at=NOW, result_ids=("res_" + "1" * 32,))
+    task.seal("benign", 0, NOW, missing_results=1)
+    task.machine_left("linux-1", "clean", NOW)
+    assert state(task) == "failed"
+    assert task.outcome_reason == "1 results were lost; the report names them"
+
+
 class TaskMachine(RuleBasedStateMachine):
     """Any fact at any moment, repeated and reordered: the aggregate stays consistent and replays to itself."""
 
