@@ -51,6 +51,7 @@ class Consumer:
             default_channel=Channel(prefetch_count=prefetch, on_return_raises=True),
             logger=None,
             fail_fast=False,
+            apply_types=False,  # arguments are not injected: it would cost a thread switch per message
             graceful_timeout=10,
         )
         self.parked = 0
@@ -214,8 +215,9 @@ def _quorum(arguments: Any, name: str, *, routing_key: str = "") -> RabbitQueue:
     )
 
 
-async def _raw(message: RabbitMessage) -> bytes:
-    return message.body
+async def _raw(message: RabbitMessage) -> RabbitMessage:
+    """The handler is given the message itself."""
+    return message
 
 
 def _count(value: object) -> int:

@@ -180,7 +180,7 @@ def _service(here: Installation, main: State) -> Iterator[None]:
     env = {
         "PATH": os.environ["PATH"],
         "MALBOX_CONFIG": str(config),
-        "PYTHONPATH": str(Path(__file__).resolve().parents[2]),
+        "PYTHONPATH": f"{main.app}:{Path(__file__).resolve().parents[2]}",  # what is installed, and this folder
         "PYTHONDONTWRITEBYTECODE": "1",
     }
     with log.open("wb") as output:
