@@ -4,7 +4,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from cli.reference import reference as cli_reference
-from deploy.docs import lifecycles, messages, readmes, schemas, settings_page
+from deploy.docs import http_page, lifecycles, messages, readmes, schemas, settings_page
 from deploy.local.state import SERVICES
 from services.results.schema import document as report_schema
 
@@ -19,6 +19,7 @@ def documents(root: Path) -> dict[str, str]:
         "docs/lifecycles.md": lifecycles.page(),
         f"{REFERENCE}/messages.md": messages.page(),
         f"{REFERENCE}/settings.md": settings_page.page(),
+        f"{REFERENCE}/http.md": http_page.page(),
         f"{REFERENCE}/cli.md": cli_reference(),
         f"{REFERENCE}/report.schema.json": report_schema(),
         f"{REFERENCE}/asyncapi.json": schemas.asyncapi(),

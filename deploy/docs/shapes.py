@@ -14,7 +14,7 @@ ALIASES: Mapping[str, str] = {
     if len(get_args(alias)) > 1 and getattr(get_args(alias)[1], "pattern", None)
 }
 PLAIN = {"string": "text", "integer": "integer", "number": "number", "boolean": "true or false"}
-FORMATS = {"date-time": "instant", "path": "path"}
+FORMATS = {"date-time": "instant", "path": "path", "binary": "file"}
 BOUNDS = {
     "minimum": "at least {}",
     "exclusiveMinimum": "more than {}",

@@ -1,6 +1,7 @@
 """Documents that are generated say what the code says."""
 
 import json
+import re
 from pathlib import Path
 
 import pytest
@@ -11,9 +12,10 @@ from referencing.jsonschema import DRAFT202012
 
 from contracts.catalogue import BY_TYPE, FACTS
 from contracts.envelope import Envelope
-from deploy.docs import pages, readmes
+from deploy.docs import http_page, pages, readmes
 from deploy.docs.conversation import handlers, heard_by, hears, said_in, says
 from deploy.docs.lifecycles import MACHINE, TASK, said_by
+from deploy.local.routes import API, ROUTES
 from deploy.local.state import SERVICES
 from services.scheduler.domain.task import Task
 from tests.contracts.examples import AT, EXAMPLES
@@ -108,6 +110,29 @@ def test_a_lifecycle_page_draws_every_move_and_names_every_state() -> None:
     assert said_by(TASK.words[Task.AttemptFailed]) == ["TaskRequeued", "CancelStage"]
 
 
+def test_the_gateway_leads_every_documented_route_to_its_service() -> None:
+    """A path of the reference reaches the service that answers it; only the gateway's own question stays inside."""
+    inside = set()
+    for service in SERVICES:
+        for method, path, _ in http_page.operations(service):
+            answering = _answering(re.sub(r"\{\w+\}", "x", path))
+            if answering is None:
+                inside.add((method, path))
+            else:
+                assert answering == service, path
+    assert inside == {("GET", "/api/v1/auth")}
+
+
+def test_the_http_reference_says_what_each_route_is_for() -> None:
+    """Every route has its sentence, and what a submission may ask is all there."""
+    page = (REFERENCE / "http.md").read_text(encoding="utf-8")
+    for service in SERVICES:
+        for method, path, operation in http_page.operations(service):
+            assert operation.get("description"), (method, path)
+            assert f"### {method} {path.removeprefix(API)}\n" in page
+    assert "| `archive_entry` | form, optional | text |" in page
+
+
 def test_a_readme_keeps_what_people_wrote_around_its_generated_parts() -> None:
     """Only what stands between markers changes."""
     before = "# x\n\n<!-- generated: hears -->\nold\n<!-- /generated -->\nafter\n"
@@ -131,6 +156,14 @@ def test_a_readme_names_every_message_of_its_service(service: str) -> None:
     readme = path.read_text(encoding="utf-8")
     wanted = {kind.__name__ for kind in (*handlers()[service], *says(service))}
     assert {name for name in wanted if name not in readme} == set(), path
+
+
+def _answering(path: str) -> str | None:
+    """Whom nginx asks: the first pattern that matches, else the longest prefix."""
+    patterns = (route for route in ROUTES if route.is_pattern and re.fullmatch(API + route.match, path))
+    prefixes = [route for route in ROUTES if not route.is_pattern and path.startswith(API + route.match)]
+    found = next(patterns, None) or max(prefixes, key=lambda route: len(route.match), default=None)
+    return found.service if found else None
 
 
 def _validator(name: str) -> Draft202012Validator:
