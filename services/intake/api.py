@@ -59,10 +59,19 @@ class RefusingRoute(APIRoute):
         return translated
 
 
-def build_router(settings: IntakeSettings, tables: Tables, blobs: BlobStore, clock: Clock) -> APIRouter:
+def build_router(  # noqa: C901 - a list of routes
+    settings: IntakeSettings, tables: Tables, blobs: BlobStore, clock: Clock
+) -> APIRouter:
     """Intake's routes."""
     router = APIRouter(route_class=RefusingRoute, tags=["intake"])
     desk = Desk(settings, tables, blobs, clock)
+
+    async def owned(submission_id: str, who: Identity) -> Submission:
+        known = submission_id.isascii() and submission_id.isprintable() and len(submission_id) <= ID_MAX_CHARS
+        submission = await tables.find(submission_id) if known else None
+        if submission is None or not who.may_see(submission.owner):
+            raise Problem(404, "not_found", "There is no such submission.")
+        return submission
 
     @router.post("/submissions", status_code=202, openapi_extra=_form_schema())
     async def submit(request: Request, who: Caller) -> JSONResponse:
@@ -95,10 +104,13 @@ def build_router(settings: IntakeSettings, tables: Tables, blobs: BlobStore, clo
     @router.get("/submissions/{submission_id}")
     async def show_submission(submission_id: str, who: Caller) -> dict[str, Any]:
         """One submission with its tasks."""
-        known = submission_id.isascii() and submission_id.isprintable() and len(submission_id) <= ID_MAX_CHARS
-        submission = await tables.find(submission_id) if known else None
-        if submission is None or not who.may_see(submission.owner):
-            raise Problem(404, "not_found", "There is no such submission.")
+        return (await owned(submission_id, who)).as_json()
+
+    @router.post("/submissions/{submission_id}/cancel", status_code=202)
+    async def cancel_submission(submission_id: str, who: Caller) -> dict[str, Any]:
+        """Every task of the submission that is not over will end."""
+        submission = await owned(submission_id, who)
+        await tables.request_cancellation(submission, who.subject)
         return submission.as_json()
 
     @router.get("/auth", status_code=204)

@@ -1,12 +1,15 @@
 """The fleet over HTTP."""
 
 import json
+from collections.abc import Callable
 from typing import Any
 
 from fastapi import APIRouter
 
-from services.chassis.http import Caller, Problem
+from services.chassis.http import Caller, Identity, Problem
 from services.chassis.run import Runtime
+from services.chassis.store import Conflict
+from services.chassis.unit import Unit
 from services.machines import app
 from services.machines.domain.machine import Machine, NotPossible
 
@@ -15,7 +18,7 @@ _SELECT = "SELECT machine_id, state, since, epoch, spec::text AS spec, accelerat
 
 
 def router(runtime: Runtime) -> APIRouter:
-    """GET /machines, GET /machines/{id}, POST /machines/{id}/rebuild."""
+    """GET /machines, GET /machines/{id}, POST /machines/{id}/rebuild and /retire."""
     routes = APIRouter(prefix="/machines", tags=["machines"])
     store = runtime.store
 
@@ -45,21 +48,33 @@ def router(runtime: Runtime) -> APIRouter:
 
     @routes.post("/{machine_id}/rebuild", status_code=202)
     async def rebuild_machine(machine_id: str, caller: Caller) -> dict[str, Any]:
-        """A quarantined machine is built again, from nothing."""
-        if not caller.is_admin:
-            raise Problem(403, "forbidden", "Only an administrator may rebuild a machine.")
-        machine = await store.load(Machine, Machine.stream(machine_id))
-        if machine is None:
-            raise Problem(404, "unknown_machine", f"There is no machine {machine_id!r}.")
-        unit = runtime.unit()
-        try:
-            app.rebuild(unit, machine, f"by {caller.subject}")
-        except NotPossible as refusal:
-            raise Problem(409, "not_possible", str(refusal)) from refusal
-        await store.commit(unit)
-        return {"machine_id": machine_id, "state": machine.state}
+        """A quarantined machine is built again, from nothing. 409 in any other state."""
+        return await _decide(runtime, machine_id, caller, app.rebuild)
+
+    @routes.post("/{machine_id}/retire", status_code=202)
+    async def retire_machine(machine_id: str, caller: Caller) -> dict[str, Any]:
+        """A quarantined machine is gone for good. 409 in any other state."""
+        return await _decide(runtime, machine_id, caller, app.retire)
 
     return routes
+
+
+async def _decide(
+    runtime: Runtime, machine_id: str, caller: Identity, use_case: Callable[[Unit, Machine, str], None]
+) -> dict[str, Any]:
+    """An operator's word about one machine is recorded, with who said it."""
+    if not caller.is_admin:
+        raise Problem(403, "forbidden", "Only an administrator may decide about a machine.")
+    machine = await runtime.store.load(Machine, Machine.stream(machine_id))
+    if machine is None:
+        raise Problem(404, "unknown_machine", f"There is no machine {machine_id!r}.")
+    unit = runtime.unit()
+    try:
+        use_case(unit, machine, f"by {caller.subject}")
+        await runtime.store.commit(unit)
+    except (NotPossible, Conflict) as refusal:
+        raise Problem(409, "not_possible", str(refusal)) from refusal
+    return {"machine_id": machine_id, "state": machine.state}
 
 
 def _shown(row: Any) -> dict[str, Any]:

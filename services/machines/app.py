@@ -5,7 +5,7 @@ from contracts.scheduler import LeaseMachine, ReleaseMachine
 from services.chassis.unit import Unit
 from services.machines.domain.machine import Machine, NotPossible
 from services.machines.domain.spec import MachineSpec
-from services.machines.policy import follow_up
+from services.machines.policy import LEASE_MAX_S, follow_up
 
 REBUILDABLE_STATES = frozenset({"ready", "quarantined"})
 
@@ -58,7 +58,9 @@ def lease(unit: Unit, machine: Machine | None, command: LeaseMachine) -> None:
         _refuse(unit, machine, command, f"machine {command.machine_id} does not offer the route {command.route}")
         return
     try:
-        machine.lease_to(command.task_id, operation_id=command.operation_id, hold_s=command.hold_s, at=unit.at)
+        machine.lease_to(
+            command.task_id, operation_id=command.operation_id, hold_s=min(command.hold_s, LEASE_MAX_S), at=unit.at
+        )
     except NotPossible as refusal:
         _refuse(unit, machine, command, str(refusal))
         return
@@ -115,6 +117,12 @@ def _refuse(unit: Unit, machine: Machine | None, command: LeaseMachine, reason: 
             reason=reason,
         )
     )
+
+
+def retire(unit: Unit, machine: Machine, reason: str) -> None:
+    """The machine is gone for good by an operator's word; nothing else ever retires one. Raises NotPossible."""
+    machine.retire(reason, unit.at)
+    record(unit, machine)
 
 
 def introduce(unit: Unit, machine: Machine | None) -> None:

@@ -1,7 +1,6 @@
 """Recorded intents carried out on the hypervisor, and their outcomes recorded. Each is safe to repeat."""
 
 from collections.abc import Callable
-from datetime import timedelta
 
 import structlog
 
@@ -12,14 +11,14 @@ from services.chassis.work import Runner, WorkContext, WorkItem
 from services.machines import app
 from services.machines.adapters.authorities import Authorities
 from services.machines.domain.machine import Machine
-from services.machines.errors import GuestUnreachable
-from services.machines.policy import STATE_OF_WORK
-from services.machines.ports import GuestAddress, GuestEnroller, Hypervisor, Incarnation
+from services.machines.errors import GuestRefused
+from services.machines.policy import EVIDENCE_MAX_AGE_S, LEASE_MAX_S, STATE_OF_WORK
+from services.machines.ports import Authority, GuestAddress, GuestEnroller, Hypervisor, Incarnation
 
 AGENT_BOOT_TIMEOUT_S = 180.0
 AGENT_RESTORE_TIMEOUT_S = 20.0
 ENROL_TIMEOUT_S = 15.0
-CERTIFICATE_MARGIN_S = 60
+CERTIFICATE_LIFETIME_S = EVIDENCE_MAX_AGE_S + LEASE_MAX_S
 
 log = structlog.get_logger()
 
@@ -78,41 +77,30 @@ class Effects:
         await self._record(item, context, lambda fresh, unit: fresh.complete_cleaning(unit.at))
 
     async def verify(self, item: WorkItem, context: WorkContext) -> None:
-        """A fresh incarnation answered with its enrolment identity, was never enrolled, and now stands still."""
+        """A fresh incarnation proved itself, its agent serves the next lease and no other, and it stands still.
+
+        Enrolling takes an emulated guest about a second. It is done here, in the background, so that a lease costs no
+        more than letting the machine run; whoever leases it proves the agent again when connecting.
+        """
         machine = await self._current(item, context)
         if machine is None:
             return
         incarnation = await self._hypervisor.restore(machine.spec, epoch=machine.epoch)
-        evidence = await self._evidence(machine, incarnation)
+        authority = await self._authorities.load(machine.machine_id)
+        evidence = await self._evidence(machine, incarnation, authority)
+        endpoint = await self._enrol(machine, incarnation.address, authority)
         await self._hypervisor.pause(machine.machine_id, epoch=machine.epoch)
-        await self._record(item, context, lambda fresh, unit: fresh.verify_clean(evidence, unit.at))
+        await self._record(item, context, lambda fresh, unit: fresh.verify_clean(evidence, unit.at, endpoint))
 
     async def prepare(self, item: WorkItem, context: WorkContext) -> None:
         """The machine runs, and its agent serves only this lease."""
         machine = await self._current(item, context)
-        if machine is None or machine.lease_id is None or machine.hard_deadline_at is None:
+        if machine is None:
             return
-        authority = await self._authorities.load(machine.machine_id)
+        endpoint = machine.next_endpoint
+        if endpoint is None:
+            raise GuestRefused("the machine stood ready without an agent enrolled for this lease")
         await self._hypervisor.resume(machine.machine_id, epoch=machine.epoch)
-        address = await self._hypervisor.address(machine.machine_id)
-        lifetime = machine.hard_deadline_at - context.clock.now() + timedelta(seconds=CERTIFICATE_MARGIN_S)
-        identity = await self._enroller.enrol(
-            address,
-            authority,
-            machine.machine_id,
-            lease_id=machine.lease_id,
-            epoch=machine.epoch,
-            lifetime_s=max(1, int(lifetime.total_seconds())),
-            timeout_s=ENROL_TIMEOUT_S,
-        )
-        address = await self._hypervisor.address(machine.machine_id)
-        endpoint = GuestEndpoint(
-            scheme="tcp",
-            host=address.host,
-            port=address.port,
-            server_identity=identity,
-            ca_pem=authority.ca_cert_pem,
-        )
         await self._record(item, context, lambda fresh, unit: fresh.attest(endpoint, unit.at))
 
     async def stop(self, item: WorkItem, context: WorkContext) -> None:
@@ -150,14 +138,32 @@ class Effects:
             item, context, lambda fresh, unit: fresh.expire_lease(fresh.lease_id or "", "not_prepared", reason, unit.at)
         )
 
-    async def _evidence(self, machine: Machine, incarnation: Incarnation) -> dict[str, str]:
-        authority = await self._authorities.load(machine.machine_id)
+    async def _evidence(self, machine: Machine, incarnation: Incarnation, authority: Authority) -> dict[str, str]:
         attested = await self._enroller.attest(
             incarnation.address, authority, machine.machine_id, timeout_s=AGENT_RESTORE_TIMEOUT_S
         )
         if not attested.is_fresh:
-            raise GuestUnreachable("the restored agent was enrolled before: this is not a fresh incarnation")
+            raise GuestRefused("the restored agent was enrolled before: this is not a fresh incarnation")
         return {**incarnation.evidence, "agent_version": attested.agent_version, "boot_id": attested.boot_id}
+
+    async def _enrol(self, machine: Machine, address: GuestAddress, authority: Authority) -> GuestEndpoint:
+        identity = await self._enroller.enrol(
+            address,
+            authority,
+            machine.machine_id,
+            lease_id=machine.next_lease_id,
+            epoch=machine.epoch + 1,
+            lifetime_s=CERTIFICATE_LIFETIME_S,
+            timeout_s=ENROL_TIMEOUT_S,
+        )
+        proven = await self._hypervisor.address(machine.machine_id)
+        return GuestEndpoint(
+            scheme="tcp",
+            host=proven.host,
+            port=proven.port,
+            server_identity=identity,
+            ca_pem=authority.ca_cert_pem,
+        )
 
     async def _current(self, item: WorkItem, context: WorkContext) -> Machine | None:
         """The machine, if the work still makes sense: same epoch, and the state that the work is for."""

@@ -1,10 +1,15 @@
 """Choices as pure functions of a machine's record: which work follows an event, and what an observation means."""
 
-from datetime import datetime
+from datetime import datetime, timedelta
 from typing import Any
 
 from services.machines.domain.machine import Machine
 from services.machines.ports import DomainSeen
+
+EVIDENCE_MAX_AGE_S = 12 * 3600
+"""A machine that stood ready for longer is verified again."""
+LEASE_MAX_S = 2 * 3600
+"""No lease is granted for longer; certificates of a lease outlive it by no more than a ready machine may wait."""
 
 FOLLOW_UP: dict[type[Any], str] = {
     Machine.ProvisioningStarted: "provision",
@@ -38,18 +43,15 @@ def follow_up(event: Any) -> str | None:
     return FOLLOW_UP.get(type(event))
 
 
-def divergence(machine: Machine, domain: DomainSeen | None) -> str | None:
+def divergence(machine: Machine, domain: DomainSeen | None, now: datetime) -> str | None:
     """Why what the hypervisor shows is not what the record says, or None when it is. Work in progress is not judged."""
     if machine.state == "ready":
         if domain is None:
             return "its domain is gone"
         if domain.state != "paused":
             return f"its domain is {domain.state}, not paused"
+        if now - machine.modified_on > timedelta(seconds=EVIDENCE_MAX_AGE_S):
+            return "its evidence of clean is too old"
     if machine.state == "active" and (domain is None or domain.state == "off"):
         return "its virtual machine ended"
     return None
-
-
-def is_past(deadline: datetime | None, now: datetime) -> bool:
-    """Whether the deadline has come."""
-    return deadline is not None and now >= deadline

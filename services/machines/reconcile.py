@@ -92,7 +92,7 @@ class Reconciler:
             await self._remove_stray(stray)
 
     async def _judge(self, machine: Machine, domain: DomainSeen | None) -> None:
-        reason = divergence(machine, domain)
+        reason = divergence(machine, domain, self._runtime.clock.now())
         if reason is None:
             return
         log.warning("machine_diverged", machine=machine.machine_id, state=machine.state, reason=reason)

@@ -126,6 +126,7 @@ class GuestStage:
         assignment: GuestAssignment,
     ) -> None:
         hello = await session.hello()
+        await session.set_clock()
         lease_id = assignment.lease.lease_id
         await record.say(record.fact(GuestConnected, lease_id=lease_id, agent_version=hello.agent_version))
         known = await rows.load_stage(record.work.store, record.key)

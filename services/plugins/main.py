@@ -3,7 +3,7 @@
 from importlib.resources import files
 from pathlib import Path
 
-from contracts.plugins import PluginRegistered, PluginRejected
+from contracts.plugins import PluginRegistered, PluginRejected, PluginRemoved
 from malbox.sdk.manifest import load_manifest
 from services.chassis.run import Runtime, Service
 from services.plugins.adapters.bubblewrap import BubblewrapRunner
@@ -21,7 +21,8 @@ from services.plugins.settings import PluginsSettings
 from services.plugins.stages import Stages
 
 MIGRATIONS = tuple(
-    (files("services.plugins") / name).read_text(encoding="utf-8") for name in ("schema.sql", "schema_2.sql")
+    (files("services.plugins") / name).read_text(encoding="utf-8")
+    for name in ("schema.sql", "schema_2.sql", "schema_3.sql")
 )
 UNPACK_DIR = Path(__file__).parent / "internal" / "unpack"
 
@@ -78,8 +79,13 @@ async def compose(runtime: Runtime, connector: GuestConnector | None = None) -> 
 
 
 async def say_catalogue(runtime: Runtime, catalogue: Catalogue) -> None:
-    """Everybody knows which plugins there are, and which folders are none."""
+    """Everybody knows which plugins there are, which are there no more, and which folders are none."""
     unit = runtime.unit()
+    for row in await runtime.store.fetch("SELECT name FROM registered ORDER BY name"):
+        if row["name"] not in catalogue.plugins:
+            unit.say(PluginRemoved(name=row["name"]))
+    unit.execute("DELETE FROM registered")
+    unit.execute("INSERT INTO registered SELECT unnest($1::text[])", sorted(catalogue.plugins))
     for name in sorted(catalogue.plugins):
         unit.say(PluginRegistered(manifest=catalogue.plugins[name].public()))
     for rejected in catalogue.rejected:

@@ -1,7 +1,7 @@
 """What the plugins service asks of the agent inside a leased machine. Everything that comes back is bounded evidence.
 
-Order of a session: hello, put, init_plugin (each), arm, launch, watch until the observation ends, flush, the rest of
-watch (it ends by itself at `RecordSealed`), collect, shutdown_plugin (each), shutdown, close.
+Order of a session: hello, set_clock, put, init_plugin (each), arm, launch, watch until the observation ends, flush,
+the rest of watch (it ends by itself at `RecordSealed`), collect, shutdown_plugin (each), shutdown, close.
 Strings are the guest's own words, bounded and free of control characters; show them, never act on them.
 """
 
@@ -165,6 +165,9 @@ class GuestSession(Protocol):
 
     async def hello(self) -> GuestHello:
         """The agent was reached and proven to be the lease's."""
+
+    async def set_clock(self) -> None:
+        """The guest's clock shows this host's time: it stood still with the machine."""
 
     async def put(self, source: Path, name: str) -> str:
         """The file stands in the guest, executable by the sample's user; its path there is returned."""

@@ -276,6 +276,10 @@ class ScriptedGuest(GuestConnector, GuestSession):
         await self._call("connect")
         return self
 
+    async def set_clock(self) -> None:
+        """It shows the time anyway."""
+        await self._call("set_clock")
+
     async def hello(self) -> GuestHello:
         """Who it is."""
         await self._call("hello")

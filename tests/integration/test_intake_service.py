@@ -11,7 +11,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from contracts.intake import SampleStored, TaskSubmitted
+from contracts.intake import SampleStored, TaskCancellationRequested, TaskSubmitted
 from contracts.machines import MachineRegistered, MachineRetired
 from contracts.planning import Plan
 from contracts.plugins import PluginRemoved
@@ -55,6 +55,18 @@ async def test_an_accepted_sample_is_stored_recorded_and_said(desk: Desk) -> Non
     assert answer.headers["location"] == f"/api/v1/submissions/{content['submission_id']}"
     shown = await desk.client.get(f"/submissions/{content['submission_id']}", headers=desk.headers())
     assert shown.json() == content
+
+
+async def test_cancelling_a_submission_asks_every_task_of_it_to_end(desk: Desk) -> None:
+    """The tasks are the scheduler's: intake says what is wanted. Nobody else's submission can be named."""
+    submission = (await desk.submit()).json()
+    path = f"/submissions/{submission['submission_id']}/cancel"
+    assert (await desk.client.post(path, headers=desk.headers(subject="bob"))).status_code == 404
+    answer = await desk.client.post(path, headers=desk.headers())
+    assert answer.status_code == 202, answer.text
+    facts = [(await desk.next_fact())[1] for _ in range(3)]
+    asked = [fact for fact in facts if isinstance(fact, TaskCancellationRequested)]
+    assert [(fact.task_id, fact.by) for fact in asked] == [(submission["tasks"][0]["task_id"], "ann")]
 
 
 @pytest.mark.promise("P13")

@@ -104,6 +104,7 @@ async def test_a_sample_that_ends_is_observed_from_hello_to_shutdown(opened: Ope
     assert guest.calls == [
         "connect",
         "hello",
+        "set_clock",
         "put",
         "init syscalls ['string_bytes', 'trace_max_mib']",
         "arm",

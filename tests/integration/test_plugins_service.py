@@ -2,6 +2,7 @@
 
 import asyncio
 import io
+import shutil
 import zipfile
 from collections.abc import AsyncIterator, Callable
 from pathlib import Path
@@ -13,6 +14,7 @@ from contracts.plugins import (
     PluginFinished,
     PluginRegistered,
     PluginRejected,
+    PluginRemoved,
     PluginResultProduced,
     PluginStageCompleted,
     PluginStageFailed,
@@ -255,3 +257,17 @@ async def test_the_catalogue_is_said_at_start_and_shown_over_http(bench: Bench) 
     registered = await bench.hear(PluginRegistered, len(names))
     assert {fact.manifest.name for fact in registered} == names
     assert [fact.folder for fact in await bench.hear(PluginRejected)] == ["broken"]
+
+
+@pytest.mark.promise("D6")
+async def test_a_plugin_that_is_gone_at_the_next_start_is_taken_back(amqp_url: str, database_url: str) -> None:
+    """What was registered and is there no more may no longer be planned; what stayed is not taken back."""
+    with open_folder() as folder:
+        add_plugin(folder / "plugins", "passing", "def run(context):\n    context.emit_json('done', {})\n")
+        own = settings(amqp_url, database_url, folder, plugin_dirs=[folder / "plugins"])
+        async with service(own), connected(own) as bench:
+            await until(lambda: any(fact.manifest.name == "passing" for fact in bench.said(PluginRegistered)))
+        shutil.rmtree(folder / "plugins" / "passing")
+        async with service(own), connected(own) as bench:
+            removed = await bench.hear(PluginRemoved)
+            assert [fact.name for fact in removed] == ["passing"]

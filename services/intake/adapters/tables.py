@@ -7,6 +7,7 @@ import asyncpg
 import orjson
 
 from contracts.blobs import BlobRef
+from contracts.intake import TaskCancellationRequested
 from contracts.machines import MachineSummary
 from contracts.plugins import PluginManifest
 from contracts.submission import AnalysisRequest, SampleRef
@@ -88,6 +89,13 @@ class Tables:
         shown = rows[: min(limit, PAGE_MAX)]
         following = shown[-1]["position"] if len(rows) > len(shown) else None
         return [_submission(row) for row in shown], following
+
+    async def request_cancellation(self, submission: Submission, by: str) -> None:
+        """Every task of the submission is asked to end. Raises StoreUnavailable."""
+        unit = self._unit()
+        for task in submission.tasks:
+            unit.say(TaskCancellationRequested(task_id=task.task_id, by=by, reason="its submission was cancelled"))
+        await self._store.commit(unit)
 
     async def _standing(self, submission: Submission) -> Submission:
         standing = await self.find(submission.submission_id)

@@ -88,7 +88,7 @@ class Machine(Aggregate):
             state["image_identity"] = ""
 
     class Provisioned(Event):
-        """The warm snapshot stands. `authority` names the certificate authority whose identity it holds."""
+        """The warm snapshot stands, holding an enrolment identity of the machine's authority."""
 
         TOPIC: ClassVar[str] = "machine:provisioned"
         acceleration: Acceleration
@@ -114,12 +114,20 @@ class Machine(Aggregate):
         """Evidence says that the machine is clean; the only way to ready."""
 
         TOPIC: ClassVar[str] = "machine:clean-verified"
+        class_version: ClassVar[int] = 2
         evidence: dict[str, str]
         task_id: str | None
+        endpoint: dict[str, Any] | None
 
         def keep(self, aggregate: "Machine") -> None:
-            """A verified machine has a clean slate."""
+            """A verified machine has a clean slate, and an agent that serves its next lease and no other."""
             aggregate.failures = aggregate.rebuilds = 0
+            aggregate.next_endpoint = GuestEndpoint.model_validate(self.endpoint) if self.endpoint else None
+
+        @staticmethod
+        def upcast_v1_v2(state: dict[str, Any]) -> None:
+            """Version 1 left the enrolment to the lease."""
+            state["endpoint"] = None
 
     class VerificationFailed(Event):
         """The evidence could not be had."""
@@ -236,6 +244,7 @@ class Machine(Aggregate):
         self.operation_id: str | None = None
         self.hard_deadline_at: datetime | None = None
         self.endpoint: GuestEndpoint | None = None
+        self.next_endpoint: GuestEndpoint | None = None
         self.last_task_id: str | None = None
         self.quarantine_reason = ""
 
@@ -255,6 +264,11 @@ class Machine(Aggregate):
     def machine_id(self) -> str:
         """The machine's name."""
         return self.spec.machine_id
+
+    @property
+    def next_lease_id(self) -> str:
+        """The lease that the next epoch will be, if the machine is leased then."""
+        return derived("lea", self.machine_id, self.epoch + 1)
 
     def summary(self) -> MachineSummary:
         """What other services may know of it."""
@@ -291,9 +305,10 @@ class Machine(Aggregate):
         else:
             self._happen(self.ProvisioningFailed, at, reason=reason)
 
-    def verify_clean(self, evidence: dict[str, str], at: datetime) -> None:
-        """Clean, with evidence."""
-        self._happen(self.CleanVerified, at, evidence=evidence, task_id=self.last_task_id)
+    def verify_clean(self, evidence: dict[str, str], at: datetime, endpoint: GuestEndpoint | None = None) -> None:
+        """Clean, with evidence; the agent at the endpoint is enrolled for the next lease."""
+        shown = endpoint.model_dump(mode="json") if endpoint else None
+        self._happen(self.CleanVerified, at, evidence=evidence, task_id=self.last_task_id, endpoint=shown)
 
     def fail_verification(self, reason: str, at: datetime) -> None:
         """No evidence: clean again; the third time rebuild; after two rebuilds quarantine."""
@@ -310,7 +325,7 @@ class Machine(Aggregate):
             self.Leased,
             at,
             task_id=task_id,
-            lease_id=derived("lea", self.machine_id, self.epoch + 1),
+            lease_id=self.next_lease_id,
             operation_id=operation_id,
             hard_deadline_at=at + timedelta(seconds=hold_s),
         )
@@ -352,6 +367,10 @@ class Machine(Aggregate):
     def quarantine(self, reason: str, at: datetime) -> None:
         """Out of the pool."""
         self._happen(self.Quarantined, at, reason=reason, task_id=self.last_task_id)
+
+    def retire(self, reason: str, at: datetime) -> None:
+        """Gone for good. Raises NotPossible unless it is quarantined or was never built."""
+        self._happen(self.Retired, at, reason=reason)
 
     def end_lease(self) -> None:
         """Nobody owns the machine any more; who did is remembered until it is verified clean."""

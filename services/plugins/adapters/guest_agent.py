@@ -7,6 +7,7 @@ import asyncio
 import hashlib
 import json
 import secrets
+import time
 from collections.abc import AsyncGenerator, AsyncIterator, Awaitable
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -124,6 +125,11 @@ class GrpcGuestSession:
             plugin_versions=_texts(dict(reply.plugin_versions)),
             settings=_texts(dict(reply.settings)),
         )
+
+    async def set_clock(self) -> None:
+        """The guest's clock shows this host's time: it stood still with the machine."""
+        request = pb.SetClockRequest(lease=self._lease, wall_clock_ns=time.time_ns())
+        await _reply(self._agent.SetClock(request, timeout=_CALL_TIMEOUT_S))
 
     async def put(self, source: Path, name: str) -> str:
         """The file stands in the guest, executable by the sample's user; its path there is returned."""

@@ -22,7 +22,7 @@ from tests.contracts.examples import AT, EXAMPLES
 
 REFERENCE = pages.ROOT / pages.REFERENCE
 COMMAND = "run `make docs`"
-SILENT = {"TaskCancellationRequested", "PluginRemoved"}
+SILENT: set[str] = set()
 
 
 @pytest.mark.promise("F1")

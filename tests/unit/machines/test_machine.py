@@ -145,6 +145,18 @@ def test_a_machine_that_cannot_be_built_is_left_alone_until_its_image_or_specifi
     assert [type(event).__name__ for event in unit.events] == ["SpecChanged"]
 
 
+@pytest.mark.promise("G9")
+def test_a_machine_is_retired_by_word_only_and_never_while_it_is_in_use() -> None:
+    """Quarantined machines may go; any other is refused."""
+    machine = ready()
+    with pytest.raises(NotPossible, match="ready"):
+        machine.retire("by ana", NOW)
+    machine.drift("x", NOW)
+    machine.quarantine("x", NOW)
+    machine.retire("by ana", NOW)
+    assert machine.state == "retired"
+
+
 @pytest.mark.promise("P51")
 def test_events_of_the_first_version_are_still_read() -> None:
     """An event stored before it named its image is upcast."""
