@@ -17,11 +17,13 @@ from collections.abc import Awaitable, Callable, Iterator, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 
-from deploy.local import accounts
+from deploy.local import accounts, images
+from deploy.local.installation import Installation
 from deploy.local.state import DeployError, State, locate
-from tests.bench import tasks
-from tests.bench.bed import Bed, Fleet, bed
+from tests.bench import records, tasks
+from tests.bench.bed import Bed, Fleet, bed, servers_only
 from tests.bench.floor import floor
+from tests.bench.guest import guest
 from tests.bench.hop import hop
 from tests.bench.measure import RUNS_MIN, Failure, Row, table
 from tests.bench.throughput import analyses, submissions
@@ -45,7 +47,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     accounts.ensure()
     found: list[Row | Failure] = []
     chosen = asked.rows or ROWS
-    for measure in (_instant_rows, _chassis_rows):
+    for measure in (_instant_rows, _server_rows, _guest_rows):
         found += measure(state, chosen, asked)
     sys.stdout.write(f"{table(found)}\nkept in {keep(state, found)}\n")
     return int(any(isinstance(one, Failure) for one in found))
@@ -86,11 +88,31 @@ def _instant_rows(state: State, chosen: Sequence[str], asked: argparse.Namespace
     return found
 
 
-def _chassis_rows(state: State, chosen: Sequence[str], asked: argparse.Namespace) -> list[Row | Failure]:
+def _server_rows(state: State, chosen: Sequence[str], asked: argparse.Namespace) -> list[Row | Failure]:
+    steps: dict[str, Callable[[Installation], Sequence[Row]]] = {
+        "hop": lambda here: hop(here, asked.runs),
+        "replay": lambda here: asyncio.run(_one(records.replay(here, asked.runs))),
+        "queue": lambda here: asyncio.run(records.queue(here, asked.runs)),
+    }
     found: list[Row | Failure] = []
-    if "hop" in chosen:
-        with _reported("hop", found):
-            found += hop(state, asked.runs)
+    if not set(steps) & set(chosen):
+        return found
+    with _reported("servers", found), servers_only(state) as here:
+        for name, step in steps.items():
+            if name in chosen:
+                with _reported(name, found):
+                    found += step(here)
+    return found
+
+
+def _guest_rows(state: State, chosen: Sequence[str], asked: argparse.Namespace) -> list[Row | Failure]:
+    found: list[Row | Failure] = []
+    if "guest" not in chosen:
+        return found
+    with _reported("guest", found):
+        images.ensure(state)
+        with bed(state, Fleet(1, is_instant=False)) as made:
+            found += asyncio.run(guest(made, asked.runs))
     return found
 
 

@@ -153,9 +153,7 @@ def _made(main: State, state: State, fleet: Fleet) -> Bed:
         _prefer(state, "machines", INSTANT)
     here.nginx().start()
     made = Bed(here, fleet)
-    # Whoever listens first: what plugins and machines say of themselves before a queue is bound is heard by nobody.
-    made.start("intake", "scheduler", "results")
-    made.start("plugins", "machines")
+    made.start()
     return made
 
 

@@ -24,10 +24,9 @@ from deploy.local.installation import Installation
 from deploy.local.ports import choose
 from deploy.local.postgres import DATABASE
 from deploy.local.secrets import BROKER_ADMIN, DATABASE_SUPERUSER
-from deploy.local.state import DeployError, State, own_directory, write_private
+from deploy.local.state import DeployError, own_directory, write_private
 from services.chassis.unit import FACTS_EXCHANGE
 from tests.bench import hop_service
-from tests.bench.bed import servers_only
 from tests.bench.measure import Reference, Row, percentile
 from tests.bench.wire import Refused
 
@@ -46,9 +45,9 @@ WHAT = (
 )
 
 
-def hop(main: State, runs: int) -> list[Row]:
+def hop(here: Installation, runs: int) -> list[Row]:
     """The latency of a hop at an easy pace, and how many per second one process does when it is flooded."""
-    with servers_only(main) as here, _service(here, main):
+    with _service(here):
         return asyncio.run(_measured(here, runs))
 
 
@@ -172,7 +171,7 @@ def _message() -> tuple[str, bytes]:
 
 
 @contextlib.contextmanager
-def _service(here: Installation, main: State) -> Iterator[None]:
+def _service(here: Installation) -> Iterator[None]:
     """The service runs, in a process of its own, until the block ends."""
     asyncio.run(_make_schema(here))
     config = _settings(here)
@@ -180,12 +179,16 @@ def _service(here: Installation, main: State) -> Iterator[None]:
     env = {
         "PATH": os.environ["PATH"],
         "MALBOX_CONFIG": str(config),
-        "PYTHONPATH": f"{main.app}:{Path(__file__).resolve().parents[2]}",  # what is installed, and this folder
+        "PYTHONPATH": f"{here.state.app}:{Path(__file__).resolve().parents[2]}",  # what is installed, and this folder
         "PYTHONDONTWRITEBYTECODE": "1",
     }
     with log.open("wb") as output:
         process = subprocess.Popen(
-            [str(main.python), "-m", hop_service.__name__], env=env, stdout=output, stderr=output, cwd=here.state.run
+            [str(here.state.python), "-m", hop_service.__name__],
+            env=env,
+            stdout=output,
+            stderr=output,
+            cwd=here.state.run,
         )
     try:
         _await_start(process, log)
