@@ -66,6 +66,7 @@ class WorkContext:
         self.clock = clock
         self._service = service
         self._announce = announce
+        self.is_finished = False
 
     def unit(self) -> Unit:
         """An empty unit, caused by this work."""
@@ -93,10 +94,11 @@ class WorkContext:
             except (Conflict, StoreUnavailable) as error:
                 last: TransientError = error
                 await asyncio.sleep(0.05 if isinstance(error, Conflict) else 0.5)
+                continue
             except Duplicate:
-                return
-            else:
-                return
+                pass  # what it would change stands already
+            self.is_finished = self.is_finished or finish
+            return
         raise last
 
     async def reschedule(self, delay_s: float) -> None:
@@ -178,27 +180,25 @@ class Worker:
                     await asyncio.wait_for(self._wake.wait(), min(delay_s, IDLE_POLL_S))
 
     async def _claim(self, connection: Connection) -> list[WorkItem]:
-        items: list[WorkItem] = []
-        for runner in self._runners.values():
-            free = runner.concurrency - self._counts[runner.kind]
-            if free > 0:
-                items.extend(await self._claim_kind(connection, runner, free))
-        return items
-
-    async def _claim_kind(self, connection: Connection, runner: Runner, free: int) -> list[WorkItem]:
+        """As much due work of each kind as may still be begun, in one statement for all kinds."""
+        free = {runner.kind: runner.concurrency - self._counts[runner.kind] for runner in self._runners.values()}
+        kinds = [kind for kind, places in free.items() if places > 0]
+        if not kinds:
+            return []
         with translated():
             rows = await connection.fetch(
                 """
                 UPDATE work SET attempts = attempts + 1, claimed_until = now() + $3, claimed_pid = pg_backend_pid()
                 WHERE id IN (
-                    SELECT id FROM work WHERE kind = $1 AND due_at <= now() AND id <> ALL($4::bigint[])
-                    AND (claimed_until IS NULL OR claimed_until < now()
-                         OR NOT EXISTS (SELECT FROM pg_stat_activity WHERE pid = claimed_pid))
-                    ORDER BY due_at LIMIT $2 FOR UPDATE SKIP LOCKED)
+                    SELECT due.id FROM unnest($1::text[], $2::int[]) AS wanted(kind, places) CROSS JOIN LATERAL (
+                        SELECT id FROM work WHERE kind = wanted.kind AND due_at <= now() AND id <> ALL($4::bigint[])
+                        AND (claimed_until IS NULL OR claimed_until < now()
+                             OR NOT EXISTS (SELECT FROM pg_stat_activity WHERE pid = claimed_pid))
+                        ORDER BY due_at LIMIT wanted.places FOR UPDATE SKIP LOCKED) AS due)
                 RETURNING id, kind, key, payload::text AS payload, attempts
                 """,
-                runner.kind,
-                free,
+                kinds,
+                [free[kind] for kind in kinds],
                 timedelta(seconds=CLAIM_S),
                 list(self._running),
             )
@@ -244,7 +244,8 @@ class Worker:
                 await self._give_up(runner, item, context, TransientError("interrupted too often"))
             else:
                 await runner.run(item, context)
-            await self._end(item)
+            if not context.is_finished:
+                await self._end(item)
         except Fenced:
             log.warning("work_has_a_newer_claimant")
         except Exception as group:

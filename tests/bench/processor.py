@@ -9,7 +9,8 @@ from deploy.local import nginx, postgres, processes, rabbitmq
 from deploy.local.state import SERVICES, State
 
 TICKS_PER_S = os.sysconf("SC_CLK_TCK")
-SANDBOXES = "plugins' sandboxes"
+SANDBOXES = "plugins' sandboxes (those that were waited for)"
+MACHINE = "everything on this machine, the client too"
 _PARTS = (*SERVICES, postgres.NAME, rabbitmq.NAME, nginx.NAME)
 
 
@@ -23,7 +24,7 @@ class _Used:
 def of_bed(state: State) -> dict[str, float]:
     """Seconds used so far by each part, its children included; what plugins run in sandboxes stands on its own."""
     everything = _all()
-    used: dict[str, float] = {}
+    used = {MACHINE: _of_machine()}
     for name in _PARTS:
         identity = processes.started(state, name)
         if identity is None or identity.pid not in everything:
@@ -41,6 +42,12 @@ def of_bed(state: State) -> dict[str, float]:
 def spent(before: Mapping[str, float], after: Mapping[str, float], count: int) -> dict[str, float]:
     """Seconds per unit of work, for each part."""
     return {name: max(0.0, seconds - before.get(name, 0.0)) / count for name, seconds in after.items()}
+
+
+def _of_machine() -> float:
+    """Seconds that all processors were busy: the first line of /proc/stat without its idle and waiting columns."""
+    column = Path("/proc/stat").read_text(encoding="ascii").split(maxsplit=9)[1:9]
+    return sum(int(ticks) for index, ticks in enumerate(column) if index not in (3, 4)) / TICKS_PER_S
 
 
 def _all() -> dict[int, _Used]:
