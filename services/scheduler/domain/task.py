@@ -251,6 +251,7 @@ class Task(Aggregate):
         """The report can be read."""
 
         TOPIC: ClassVar[str] = "task:report-sealed"
+        class_version: ClassVar[int] = 2
         verdict: str
         score: int
         missing_results: int
@@ -264,6 +265,11 @@ class Task(Aggregate):
             aggregate.verdict = self.verdict
             aggregate.score = self.score
             aggregate.why = "the machine is being cleaned"
+
+        @staticmethod
+        def upcast_v1_v2(state: dict[str, Any]) -> None:
+            """Version 1 did not count lost results."""
+            state["missing_results"] = 0
 
     class Completed(Event):
         """The end."""
