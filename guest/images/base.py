@@ -6,12 +6,12 @@ Packages come from wherever this host's own apt takes them: the code knows no mi
 import logging
 import os
 import re
-import tempfile
 from pathlib import Path
 
+from guest.images.disposal import only_one, scratch
 from guest.images.errors import ImageError
 from guest.images.recipe import Recipe, base_hash
-from guest.images.tools import found, run
+from guest.images.tools import apart, found, run
 
 LOG = logging.getLogger("malbox.images")
 BOOTSTRAP_TIMEOUT_S = 900
@@ -25,12 +25,11 @@ def base_tar(recipe: Recipe, cache: Path) -> Path:
     wanted = cache / f"{recipe.name}-base-{base_hash(recipe)[:16]}.tar"
     if not wanted.exists():
         cache.mkdir(parents=True, exist_ok=True)
-        # World-traversable: apt drops to a user of its own while it downloads.
-        with tempfile.TemporaryDirectory(prefix=".building-", dir=cache, ignore_cleanup_errors=True) as scratch:
-            Path(scratch).chmod(0o755)
-            unfinished = Path(scratch) / "base.tar"
-            _bootstrap(recipe, unfinished, Path(scratch))
-            unfinished.rename(wanted)
+        with only_one(cache / ".lock"), scratch(".building-", cache) as folder:
+            if not wanted.exists():
+                unfinished = folder / "base.tar"
+                _bootstrap(recipe, unfinished, folder)
+                unfinished.rename(wanted)
         _forget_old_bases(recipe, cache, wanted)
     return wanted
 
@@ -38,7 +37,7 @@ def base_tar(recipe: Recipe, cache: Path) -> Path:
 def _bootstrap(recipe: Recipe, target: Path, scratch: Path) -> None:
     LOG.info("bootstrapping %s from the host's archives", recipe.suite)
     run(
-        bootstrap_argv(recipe, target, _host_apt_settings(scratch), _host_sources(recipe.suite)),
+        [*apart(), *bootstrap_argv(recipe, target, _host_apt_settings(scratch), _host_sources(recipe.suite))],
         timeout_s=BOOTSTRAP_TIMEOUT_S,
         env={**os.environ, "TMPDIR": str(scratch), "LC_ALL": "C.UTF-8"},
     )

@@ -9,31 +9,25 @@ version that their disks were made from, and an interrupted build leaves DIR as 
 """
 
 import argparse
-import fcntl
 import logging
 import os
 import shutil
 import sys
-import tempfile
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 
 from guest.images.assemble import AgentSource, assemble
 from guest.images.base import base_tar
+from guest.images.disposal import only_one, remove, scratch
 from guest.images.errors import ImageDamaged, ImageError
 from guest.images.inspection import refuse_unsafe
 from guest.images.manifest import read, verify
 from guest.images.recipe import RECIPES, recipe_hash
-from guest.images.tools import as_root, found, run
 
 LOG = logging.getLogger("malbox.images")
 SOURCE = Path(__file__).resolve().parents[2]
 VERSIONS_KEPT_MAX = 3
 FREE_MIN_GIB = 3
-LOCK_TIMEOUT_S = 900
-_LOCK_POLL_S = 0.5
 
 
 def build(name: str, out: Path, *, cache: Path, agent: AgentSource) -> bool:
@@ -41,21 +35,16 @@ def build(name: str, out: Path, *, cache: Path, agent: AgentSource) -> bool:
     recipe = RECIPES[name]
     wanted = recipe_hash(recipe, agent.tree, agent.lock)
     out.parent.mkdir(parents=True, exist_ok=True)
-    with _only_builder(out.parent / f".{out.name}.lock"):
+    with only_one(out.parent / f".{out.name}.lock"):
         version = out.parent / f".{out.name}-{wanted[:16]}"
         if _is_built(version, wanted):
             changed = not out.is_symlink() or out.readlink() != Path(version.name)
             _point(out, version)
             return changed
-        _throw_away_unfinished(out)
-        _require_space(out.parent)
-        unfinished = Path(tempfile.mkdtemp(prefix=f".{out.name}-building-", dir=out.parent))
-        try:
-            unfinished.chmod(0o755)
+        with scratch(f".{out.name}-building-", out.parent) as unfinished:
+            _require_space(out.parent)
             assemble(recipe, base_tar(recipe, cache), agent, unfinished)
             _finish(unfinished, version)
-        finally:
-            _remove(unfinished)
         _point(out, version)
         _forget_old_versions(out, version)
     return True
@@ -72,7 +61,7 @@ def _finish(unfinished: Path, version: Path) -> None:
     for path in unfinished.iterdir():
         path.chmod(0o444)
         _sync(path)
-    _remove(version)
+    remove(version)
     unfinished.rename(version)
     _sync(version.parent)
 
@@ -95,49 +84,18 @@ def _point(out: Path, version: Path) -> None:
     link.rename(out)
 
 
-def _throw_away_unfinished(out: Path) -> None:
-    for leftover in out.parent.glob(f".{out.name}-building-*"):
-        LOG.info("throwing away an interrupted build")
-        _remove(leftover)
-
-
-def _remove(folder: Path) -> None:
-    if not folder.exists():
-        return
-    if os.geteuid() == 0:
-        shutil.rmtree(folder)
-    else:
-        run([*as_root(), found("rm"), "--recursive", "--force", "--one-file-system", str(folder)], timeout_s=120)
-
-
 def _forget_old_versions(out: Path, newest: Path) -> None:
     versions = [
         path for path in out.parent.glob(f".{out.name}-*") if path.is_dir() and not path.is_symlink() and path != newest
     ]
     for version in sorted(versions, key=lambda path: path.stat().st_mtime, reverse=True)[VERSIONS_KEPT_MAX - 1 :]:
-        _remove(version)
+        remove(version)
 
 
 def _require_space(folder: Path) -> None:
     free_gib = shutil.disk_usage(folder).free / (1 << 30)
     if free_gib < FREE_MIN_GIB:
         raise ImageError(f"{free_gib:.1f} GiB free at {folder}, an image needs {FREE_MIN_GIB} GiB while it is built")
-
-
-@contextmanager
-def _only_builder(path: Path) -> Iterator[None]:
-    """One build of an image at a time; the kernel drops the lock of a builder that was killed."""
-    with path.open("w") as stream:
-        deadline = time.monotonic() + LOCK_TIMEOUT_S
-        while True:
-            try:
-                fcntl.flock(stream, fcntl.LOCK_EX | fcntl.LOCK_NB)
-                break
-            except BlockingIOError:
-                if time.monotonic() > deadline:
-                    raise ImageError(f"another build holds {path} for more than {LOCK_TIMEOUT_S} s") from None
-                time.sleep(_LOCK_POLL_S)
-        yield
 
 
 def find_uv(given: str | None) -> str:

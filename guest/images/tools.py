@@ -17,11 +17,12 @@ _LAST_WORDS_CHARS = 2000
 def run(argv: Sequence[str], *, timeout_s: float, cwd: Path | None = None, env: Mapping[str, str] | None = None) -> str:
     """The tool ended well; what it said on stdout. Raises ToolFailed with the end of what it said on stderr.
 
-    The tool leads a process group of its own, so that a deadline ends its children too.
+    The tool leads a process group of its own, so that a deadline ends its children too, and the kernel kills it when
+    this process is killed.
     """
     try:
         process = subprocess.Popen(
-            list(argv),
+            [*_dies_with_us(), *argv],
             stdin=subprocess.DEVNULL,
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
@@ -59,3 +60,15 @@ def as_root() -> list[str]:
     if os.geteuid() == 0:
         return []
     return [found("unshare"), "--user", "--map-root-user", "--map-auto", "--"]
+
+
+def apart() -> list[str]:
+    """What gives a command run by root mounts and processes of its own: when it is killed, none of either is left."""
+    if os.geteuid() != 0:
+        return []
+    own = ["--mount", "--propagation", "private", "--pid", "--fork", "--kill-child", "--mount-proc"]
+    return [found("unshare"), *own, "--"]
+
+
+def _dies_with_us() -> list[str]:
+    return [found("setpriv"), "--pdeathsig", "KILL", "--"]
