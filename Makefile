@@ -7,6 +7,7 @@ unexport PYTHONPATH
 
 STATE = .malbox
 PYTHON = $(STATE)/venv/bin/python
+OPEN_PYTHON = ./deploy/python.sh
 MALBOX = $(STATE)/bin/malbox
 BOOTSTRAP = ./deploy/bootstrap.sh >/dev/null
 BOOTSTRAP_DEV = ./deploy/bootstrap.sh --dev >/dev/null
@@ -46,7 +47,7 @@ demo: ## analyse a harmless sample that shows what Malbox sees
 test: ## the checks and every tier of tests; a skipped test is a failure
 	@$(BOOTSTRAP_DEV)
 	@$(MAKE) check
-	@MALBOX_NO_SKIPS=1 $(PYTHON) -m pytest
+	@MALBOX_NO_SKIPS=1 $(OPEN_PYTHON) -m pytest
 
 check: ## style, types and import rules
 	@$(BOOTSTRAP_DEV)
@@ -57,7 +58,7 @@ check: ## style, types and import rules
 
 bench: ## measure, and compare with the budgets
 	@$(BOOTSTRAP_DEV)
-	@$(PYTHON) -m tests.bench
+	@$(OPEN_PYTHON) -m tests.bench
 
 promises: ## which test holds which promise
 	@$(BOOTSTRAP_DEV)

@@ -10,8 +10,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from deploy.local.state import place
+
 CHECKOUT = Path(__file__).resolve().parents[2]
-STATE = CHECKOUT / ".malbox-test"
+_USUAL = place(CHECKOUT)  # where unprivileged users can get to, whatever the checkout's own mode
+STATE = _USUAL.with_name(f"{_USUAL.name}-test")
 UP_TIMEOUT_S = 900
 COMMAND_TIMEOUT_S = 280
 READY_TIMEOUT_S = 240.0
