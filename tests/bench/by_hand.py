@@ -106,8 +106,8 @@ class ByHand:
         for _ in range(self._ask.runs):
             steps = Steps()
             await self._bare_qemu(steps)
-            address = await self._libvirt(steps)
-            await self._first_instruction(steps, address)
+            address, lease, identity = await self._libvirt(steps)
+            await self._first_instruction(steps, address, lease, identity)
             done.append(steps.seconds)
         domains.gone(self._connection, self._ask.machine_id)
         return done
@@ -129,23 +129,15 @@ class ByHand:
                     process.kill()
         await asyncio.wait_for(process.wait(), END_TIMEOUT_S)
 
-    async def _libvirt(self, steps: Steps) -> GuestAddress:
-        """The same by libvirt; then the machine stands still, as one in the warm pool does."""
+    async def _libvirt(self, steps: Steps) -> tuple[GuestAddress, LeaseRef, str]:
+        """The same by libvirt, and enrolled for a lease; then the machine stands still, as in the warm pool."""
         with steps.timed("bare libvirt: overlay + restore + agent answers"):
             memory, flags = str(self._warm / MEMORY), libvirt.VIR_DOMAIN_SAVE_RUNNING
             port = domains._free_port()
             self._connection.restoreFlags(memory, self._next_xml(port), flags)
             await self._answers(port)
-        domains.suspend(self._connection, self._ask.machine_id)
-        await asyncio.sleep(1.0)
-        return GuestAddress(HOST, port)
-
-    async def _first_instruction(self, steps: Steps, address: GuestAddress) -> None:
+        address = GuestAddress(HOST, port)
         lease = LeaseRef(lease_id=new("lea", uuid4()), machine_id=self._ask.machine_id, epoch=1, term=1)
-        sample = self._place / "sample.sh"
-        sample.write_text(self._ask.sample, encoding="ascii")
-        with steps.timed("resume"):
-            domains.resume(self._connection, self._ask.machine_id)
         with steps.timed("enrol (key pair made in the guest)"):
             identity = await self._enroller.enrol(
                 address,
@@ -156,6 +148,15 @@ class ByHand:
                 lifetime_s=LEASE_LIFETIME_S,
                 timeout_s=ANSWER_TIMEOUT_S,
             )
+        domains.suspend(self._connection, self._ask.machine_id)
+        await asyncio.sleep(1.0)
+        return address, lease, identity
+
+    async def _first_instruction(self, steps: Steps, address: GuestAddress, lease: LeaseRef, identity: str) -> None:
+        sample = self._place / "sample.sh"
+        sample.write_text(self._ask.sample, encoding="ascii")
+        with steps.timed("resume"):
+            domains.resume(self._connection, self._ask.machine_id)
         endpoint = GuestEndpoint(
             scheme="tcp",
             host=address.host,
