@@ -112,6 +112,8 @@ def clear(state: State) -> None:
     if not state.root.is_dir():
         return
     libvirt.stop(state)
+    for file in state.run.glob("*.pid"):  # nginx bears no mark: it writes over its environment
+        processes.stop(state, file.stem, signal.SIGKILL, KILL_TIMEOUT_S)
     for identity in processes.leftovers(state):
         processes.end(identity, signal.SIGKILL, KILL_TIMEOUT_S)
     for name in BORROWED:

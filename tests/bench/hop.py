@@ -24,7 +24,7 @@ from deploy.local.installation import Installation
 from deploy.local.ports import choose
 from deploy.local.postgres import DATABASE
 from deploy.local.secrets import BROKER_ADMIN, DATABASE_SUPERUSER
-from deploy.local.state import DeployError, own_directory, write_private
+from deploy.local.state import STATE_VARIABLE, DeployError, own_directory, write_private
 from services.chassis.unit import FACTS_EXCHANGE
 from tests.bench import hop_service
 from tests.bench.measure import Reference, Row, percentile
@@ -179,6 +179,7 @@ def _service(here: Installation) -> Iterator[None]:
     env = {
         "PATH": os.environ["PATH"],
         "MALBOX_CONFIG": str(config),
+        STATE_VARIABLE: str(here.state.root),  # the mark by which a later run finds what a killed one left
         "PYTHONPATH": f"{here.state.app}:{Path(__file__).resolve().parents[2]}",  # what is installed, and this folder
         "PYTHONDONTWRITEBYTECODE": "1",
     }
