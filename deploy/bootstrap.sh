@@ -10,6 +10,7 @@ CHECKOUT="$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd -P)"
 SYSTEM_PYTHON=/usr/bin/python3
 NEEDED_MIB=6144
 LOCK="requirements.lock"
+PACKAGE_LISTS=(deploy/packages.txt)
 export LC_ALL=C.UTF-8
 
 say() { printf '%s\n' "$*" >&2; }
@@ -27,7 +28,7 @@ check_platform() {
 
 missing_packages() {
     local wanted
-    wanted="$(sed -e 's/#.*//' -e 's/[[:space:]].*//' -e '/^$/d' "$CHECKOUT/deploy/packages.txt")"
+    wanted="$(cd "$CHECKOUT" && sed -e 's/#.*//' -e 's/[[:space:]].*//' -e '/^$/d' "${PACKAGE_LISTS[@]}")"
     # shellcheck disable=SC2086  # one word per package
     dpkg-query --show --showformat '${Package} ${db:Status-Status}\n' $wanted 2>/dev/null \
         | awk -v wanted="$wanted" '
@@ -171,7 +172,10 @@ make_launcher() {
 main() {
     case "${1:-}" in
         "") ;;
-        --dev) LOCK=requirements-dev.lock ;;
+        --dev)
+            LOCK=requirements-dev.lock
+            PACKAGE_LISTS+=(deploy/packages-dev.txt)
+            ;;
         *) say "usage: deploy/bootstrap.sh [--dev]"; exit 2 ;;
     esac
     umask 022
