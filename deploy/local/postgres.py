@@ -46,6 +46,8 @@ class Postgres:
             running = processes.started(self.state, NAME)
             if running is None:
                 self._initialise()
+                processes.end_orphans(self.state, NAME)
+                self._forget_recycled_lock()
                 running = processes.spawn(self.state, self._command())
         self._await_ready(running)
         return running
@@ -82,6 +84,17 @@ class Postgres:
         run_as(user, argv, self.state.postgres, INITDB_TIMEOUT_S)
         fresh.rename(self.data)
         password_file.unlink()
+
+    def _forget_recycled_lock(self) -> None:
+        """A power cut leaves the server's lock file; it must not be kept out by whoever bears that number now."""
+        lock = self.data / "postmaster.pid"
+        try:
+            pid = int(lock.read_text(encoding="utf-8").split()[0])
+            words = Path(f"/proc/{pid}/cmdline").read_bytes().split(b"\0")
+        except (OSError, ValueError, IndexError):
+            return  # no lock, or one of a process that has ended: the server copes with both
+        if os.fsencode(self.data) not in words:
+            lock.unlink()
 
     def _command(self) -> processes.Command:
         settings = {

@@ -14,7 +14,7 @@ from pathlib import Path
 
 import structlog
 
-from deploy.local import parts, processes
+from deploy.local import crashes, parts, processes
 from deploy.local.installation import Installation
 from deploy.local.parts import Part
 from deploy.local.state import STATE_VARIABLE, DeployError, State
@@ -49,9 +49,11 @@ def stop(state: State) -> bool:
     return processes.stop(state, NAME)
 
 
-async def watch(part: Part) -> None:
-    """The part runs for ever: started, watched, started again."""
+async def watch(state: State, part: Part) -> None:
+    """The part runs for ever: started, watched, started again; how often it ended in a row is kept for `up`."""
     backoff_s = BACKOFF_FIRST_S
+    in_a_row = 0
+    crashes.note(state, part.name, in_a_row)
     loop = asyncio.get_running_loop()
     last_reason = ""
     while True:
@@ -70,7 +72,9 @@ async def watch(part: Part) -> None:
             await ended(identity)
             log.warning("part_ended", part=part.name, pid=identity.pid, ran_s=round(loop.time() - began_s, 1))
         if loop.time() - began_s > STEADY_AFTER_S:
-            backoff_s = BACKOFF_FIRST_S
+            backoff_s, in_a_row = BACKOFF_FIRST_S, 0
+        in_a_row += 1
+        crashes.note(state, part.name, in_a_row)
         await asyncio.sleep(backoff_s)
         backoff_s = min(backoff_s * 2, BACKOFF_MAX_S)
 
@@ -90,11 +94,11 @@ async def ended(identity: processes.Identity) -> None:
     processes.reap(identity.pid)
 
 
-async def supervise(everything: list[Part]) -> None:
+async def supervise(state: State, everything: list[Part]) -> None:
     """Watches all parts until cancelled."""
     async with asyncio.TaskGroup() as group:
         for part in everything:
-            group.create_task(watch(part))
+            group.create_task(watch(state, part))
 
 
 def main() -> None:
@@ -109,7 +113,7 @@ def main() -> None:
     here = Installation.open(State(Path(os.environ[STATE_VARIABLE])))
     signal.signal(signal.SIGTERM, lambda _number, _frame: os._exit(0))
     log.info("supervisor_started", python=sys.executable)
-    asyncio.run(supervise([*parts.servers(here), *parts.services(here)]))
+    asyncio.run(supervise(here.state, [*parts.servers(here), *parts.services(here)]))
 
 
 if __name__ == "__main__":
