@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from deploy.docs.conversation import handlers
-from services.chassis.topology import DEAD_EXCHANGE, Topology
+from services.chassis.topology import Topology
 
 FILE = Path(__file__).parent / "local" / "topology.json"
 HOST = "local"
@@ -26,13 +26,14 @@ def topologies() -> list[Topology]:
 
 
 def document() -> dict[str, Any]:
-    """`queues`: name to arguments; `bindings`: [exchange, routing key, queue]."""
+    """`exchanges`: the services' own; `queues`: name to arguments; `bindings`: [exchange, routing key, queue]."""
     inbound = [one for topology in topologies() for one in topology.inbound]
     return {
+        "exchanges": sorted({one.own_exchange for one in inbound}),
         "queues": {name: arguments for one in inbound for name, arguments in one.queues.items()},
         "bindings": [
             *([one.exchange, key, one.name] for one in inbound for key in one.keys),
-            *([DEAD_EXCHANGE, one.name, one.dead] for one in inbound),
+            *([one.own_exchange, key, queue] for one in inbound for key, queue in one.own_bindings),
         ],
     }
 

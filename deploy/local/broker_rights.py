@@ -14,8 +14,6 @@ from deploy.local.state import SERVICES
 FACTS = "malbox.facts"
 COMMANDS = "malbox.commands"
 AUDIT = "malbox.audit"
-DEAD = "malbox.dead"
-DEFAULT = "amq.default"
 COMMANDER = "scheduler"
 AUDIT_BYTES_MAX = 2 * 1024**3
 TOPOLOGY = Path(__file__).parent / "topology.json"
@@ -33,7 +31,7 @@ def definitions(vhost: str, passwords: dict[str, str]) -> dict[str, Any]:
         "exchanges": [
             _exchange(vhost, FACTS, "topic"),
             _exchange(vhost, COMMANDS, "direct"),
-            _exchange(vhost, DEAD, "direct"),
+            *(_exchange(vhost, name, "direct") for name in topology["exchanges"]),
         ],
         "queues": [_audit_stream(vhost), *(_quorum_queue(vhost, *queue) for queue in topology["queues"].items())],
         "bindings": [
@@ -55,12 +53,10 @@ def rights(name: str) -> tuple[str, str, str]:
     if name == INTEGRATOR:
         return r"^integrator\..*$", r"^integrator\..*$", _any_of([r"integrator\..*", FACTS, AUDIT])
     own = rf"{name}\..*"
-    # A service declares the shared exchanges and the audit stream again, in the same words, before it listens;
-    # the broker asks for the right to configure them, and to bind, even where nothing changes.
-    shared = [FACTS, COMMANDS, DEAD, AUDIT]
-    writes = [own, FACTS, DEAD, AUDIT, DEFAULT, *([COMMANDS] if name == COMMANDER else [])]
-    reads = [own, FACTS, COMMANDS, DEAD, *([AUDIT] if name == COMMANDER else [])]
-    return _any_of([own, *shared]), _any_of(writes), _any_of(reads)
+    # Binding a queue takes the right to read the exchange; the shared ones are made by these definitions alone.
+    writes = [own, FACTS, *([COMMANDS] if name == COMMANDER else [])]
+    reads = [own, FACTS, COMMANDS, *([AUDIT] if name == COMMANDER else [])]
+    return _any_of([own]), _any_of(writes), _any_of(reads)
 
 
 def _any_of(names: list[str]) -> str:

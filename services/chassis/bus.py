@@ -7,25 +7,22 @@ store is away the message simply waits, unacknowledged.
 
 import asyncio
 from datetime import timedelta
-from typing import Any, Literal
 
 import structlog
 from aio_pika import DeliveryMode
 from aio_pika import Message as AmqpMessage
 from faststream import AckPolicy
 from faststream.rabbit import Channel, ExchangeType, RabbitBroker, RabbitExchange, RabbitMessage, RabbitQueue
-from faststream.rabbit.schemas.queue import QueueType
 
 from contracts.catalogue import unwrap
 from contracts.envelope import Envelope, EnvelopeError, Message
+from services.chassis import broker_setup
 from services.chassis.clock import Clock
 from services.chassis.errors import PermanentError, TransientError
 from services.chassis.store import Conflict, Duplicate, Store, StoreUnavailable
-from services.chassis.topology import DEAD_EXCHANGE, Handler, Inbound, Topology
-from services.chassis.unit import COMMANDS_EXCHANGE, FACTS_EXCHANGE, Announce, Cause, Unit
+from services.chassis.topology import Handler, Inbound, Topology
+from services.chassis.unit import Announce, Cause, Unit
 
-AUDIT_STREAM = "malbox.audit"
-AUDIT_MAX_BYTES = 2 * 1024**3
 RETRIES_MAX = 40
 CONFLICTS_MAX = 20
 STORE_WAIT_S = 0.5
@@ -41,6 +38,7 @@ class Consumer:
     def __init__(
         self, *, url: str, topology: Topology, store: Store, clock: Clock, announce: Announce, prefetch: int
     ) -> None:
+        self._url = url
         self._topology = topology
         self._store = store
         self._clock = clock
@@ -58,12 +56,11 @@ class Consumer:
 
     async def start(self) -> None:
         """Queues exist, are bound, and are being consumed."""
-        broker = self._broker
-        await broker.connect()
-        await self._declare_shared()
-        for inbound in self._topology.inbound:
-            await self._consume(inbound)
-        await broker.start()
+        await broker_setup.prepare(self._url, self._topology)
+        if not self._broker.subscribers:
+            for inbound in self._topology.inbound:
+                self._consume(inbound)
+        await self._broker.start()
 
     async def stop(self) -> None:
         """Nothing more is consumed; what was being handled has ended."""
@@ -73,46 +70,19 @@ class Consumer:
         """The connection to the broker stands."""
         return bool(await self._broker.ping(timeout=2))
 
-    async def _declare_shared(self) -> None:
-        broker = self._broker
-        facts = await broker.declare_exchange(RabbitExchange(FACTS_EXCHANGE, type=ExchangeType.TOPIC, durable=True))
-        await broker.declare_exchange(RabbitExchange(COMMANDS_EXCHANGE, type=ExchangeType.DIRECT, durable=True))
-        await broker.declare_exchange(RabbitExchange(DEAD_EXCHANGE, type=ExchangeType.DIRECT, durable=True))
-        audit = await broker.declare_queue(
-            RabbitQueue(
-                AUDIT_STREAM,
-                queue_type=QueueType.STREAM,
-                durable=True,
-                arguments={"x-max-length-bytes": AUDIT_MAX_BYTES},
-            )
-        )
-        await audit.bind(facts, routing_key="#")
-
-    async def _consume(self, inbound: Inbound) -> None:
-        broker, queues = self._broker, inbound.queues
-        dead = await broker.declare_queue(_quorum(queues[inbound.dead], inbound.dead))
-        await dead.bind(DEAD_EXCHANGE, routing_key=inbound.name)
-        await broker.declare_queue(_quorum(queues[inbound.retry], inbound.retry))
-        queue = _quorum(queues[inbound.name], inbound.name, routing_key=inbound.keys[0])
-        declared = await broker.declare_queue(queue)
-        for key in inbound.keys:
-            await declared.bind(inbound.exchange, routing_key=key)
-        kind: Literal[ExchangeType.TOPIC, ExchangeType.DIRECT] = (
-            ExchangeType.TOPIC if inbound.exchange == FACTS_EXCHANGE else ExchangeType.DIRECT
-        )
-
+    def _consume(self, inbound: Inbound) -> None:
         async def receive(message: RabbitMessage) -> None:
-            await self._receive(inbound.name, message)
+            await self._receive(inbound, message)
 
-        broker.subscriber(
-            queue,
-            RabbitExchange(inbound.exchange, type=kind, durable=True),
+        self._broker.subscriber(
+            RabbitQueue(inbound.name, declare=False),
+            RabbitExchange(inbound.own_exchange, type=ExchangeType.DIRECT, declare=False),
             ack_policy=AckPolicy.MANUAL,
             parser=None,
             decoder=_raw,
         )(receive)
 
-    async def _receive(self, queue: str, message: RabbitMessage) -> None:
+    async def _receive(self, inbound: Inbound, message: RabbitMessage) -> None:
         try:
             envelope = Envelope.from_json(message.body)
             content = unwrap(envelope)
@@ -120,29 +90,29 @@ class Consumer:
             if handler is None:
                 raise EnvelopeError(f"{envelope.type} is not for {self._topology.service}")  # noqa: TRY301
         except EnvelopeError as error:
-            await self._park(queue, message, str(error))
+            await self._park(inbound, message, str(error))
             return
         with structlog.contextvars.bound_contextvars(
             message_id=envelope.id, type=envelope.type, subject=envelope.subject
         ):
-            await self._handle(queue, message, envelope, content, handler)
+            await self._handle(inbound, message, envelope, content, handler)
 
     async def _handle(
-        self, queue: str, message: RabbitMessage, envelope: Envelope, content: Message, handler: Handler
+        self, inbound: Inbound, message: RabbitMessage, envelope: Envelope, content: Message, handler: Handler
     ) -> None:
         try:
             await self.perform(envelope, content, handler)
         except Duplicate:
             log.info("message_was_a_duplicate")
         except TransientError as error:
-            await self._retry_later(queue, message, str(error))
+            await self._retry_later(inbound, message, str(error))
             return
         except PermanentError as error:
-            await self._park(queue, message, str(error))
+            await self._park(inbound, message, str(error))
             return
         except Exception as error:  # a defect of ours: the message is kept where an operator sees it
             log.exception("handler_failed")
-            await self._park(queue, message, f"{type(error).__name__}: {error}")
+            await self._park(inbound, message, f"{type(error).__name__}: {error}")
             return
         await message.ack()
 
@@ -177,20 +147,20 @@ class Consumer:
         await handler(content, unit, self._store)
         await self._store.commit(unit)
 
-    async def _retry_later(self, queue: str, message: RabbitMessage, reason: str) -> None:
+    async def _retry_later(self, inbound: Inbound, message: RabbitMessage, reason: str) -> None:
         tries = _count(message.headers.get(RETRY_HEADER)) + 1
         if tries > RETRIES_MAX:
-            await self._park(queue, message, f"{reason} (after {RETRIES_MAX} retries)")
+            await self._park(inbound, message, f"{reason} (after {RETRIES_MAX} retries)")
             return
         log.info("message_will_be_retried", reason=reason, tries=tries)
-        await self._republish(f"{queue}.retry", "", message, {RETRY_HEADER: str(tries), REASON_HEADER: reason})
+        await self._republish(inbound, inbound.retry, message, {RETRY_HEADER: str(tries), REASON_HEADER: reason})
 
-    async def _park(self, queue: str, message: RabbitMessage, reason: str) -> None:
+    async def _park(self, inbound: Inbound, message: RabbitMessage, reason: str) -> None:
         self.parked += 1
-        log.error("message_parked", queue=queue, reason=reason)
-        await self._republish(queue, DEAD_EXCHANGE, message, {REASON_HEADER: reason})
+        log.error("message_parked", queue=inbound.name, reason=reason)
+        await self._republish(inbound, inbound.dead, message, {REASON_HEADER: reason})
 
-    async def _republish(self, key: str, exchange: str, message: RabbitMessage, headers: dict[str, str]) -> None:
+    async def _republish(self, inbound: Inbound, queue: str, message: RabbitMessage, headers: dict[str, str]) -> None:
         """The message stands in the other queue before it leaves this one."""
         kept = {name: value for name, value in message.headers.items() if not name.startswith("x-death")}
         await self._broker.publish(
@@ -201,18 +171,12 @@ class Consumer:
                 message_id=message.message_id,
                 headers={**kept, **{name: value[:1000] for name, value in headers.items()}},
             ),
-            queue=key,
-            exchange=exchange or None,
+            exchange=RabbitExchange(inbound.own_exchange, type=ExchangeType.DIRECT, declare=False),
+            routing_key=queue,
             mandatory=True,
             timeout=timedelta(seconds=10).total_seconds(),
         )
         await message.ack()
-
-
-def _quorum(arguments: Any, name: str, *, routing_key: str = "") -> RabbitQueue:
-    return RabbitQueue(
-        name, queue_type=QueueType.QUORUM, durable=True, routing_key=routing_key or name, arguments=arguments
-    )
 
 
 async def _raw(message: RabbitMessage) -> RabbitMessage:

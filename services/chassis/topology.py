@@ -8,7 +8,6 @@ from contracts.envelope import Command, Message
 from services.chassis.store import Store
 from services.chassis.unit import COMMANDS_EXCHANGE, FACTS_EXCHANGE, Unit
 
-DEAD_EXCHANGE = "malbox.dead"
 DELIVERY_LIMIT = 20
 RETRY_DELAY_MS = 1_000
 
@@ -18,11 +17,25 @@ Handler = Callable[[Any, Unit, Store], Awaitable[None]]
 
 @dataclass(frozen=True)
 class Inbound:
-    """One queue that a service consumes, with its dead-letter queue and its delay queue."""
+    """One queue that a service consumes, with its dead-letter queue and its delay queue.
 
+    The three hang on an exchange of the service's own, so that no other service may put anything into them.
+    """
+
+    service: str
     name: str
     exchange: str
     keys: tuple[str, ...]
+
+    @property
+    def own_exchange(self) -> str:
+        """The service's direct exchange: parking, delaying and coming back go through it."""
+        return f"{self.service}.own"
+
+    @property
+    def own_bindings(self) -> tuple[tuple[str, str], ...]:
+        """(routing key, queue) on the own exchange."""
+        return tuple((name, name) for name in self.queues)
 
     @property
     def dead(self) -> str:
@@ -40,14 +53,14 @@ class Inbound:
         return {
             self.name: {
                 "x-delivery-limit": DELIVERY_LIMIT,
-                "x-dead-letter-exchange": DEAD_EXCHANGE,
-                "x-dead-letter-routing-key": self.name,
+                "x-dead-letter-exchange": self.own_exchange,
+                "x-dead-letter-routing-key": self.dead,
                 "x-dead-letter-strategy": "at-least-once",
                 "x-overflow": "reject-publish",
             },
             self.retry: {
                 "x-message-ttl": RETRY_DELAY_MS,
-                "x-dead-letter-exchange": "",
+                "x-dead-letter-exchange": self.own_exchange,
                 "x-dead-letter-routing-key": self.name,
                 "x-dead-letter-strategy": "at-least-once",
                 "x-overflow": "reject-publish",
@@ -72,6 +85,6 @@ class Topology:
         takes_commands = any(issubclass(kind, Command) for kind in self.handlers)
         key = f"{self.service}.{self.host}" if self.has_host_commands else self.service
         return (
-            *((Inbound(f"{self.service}.facts", FACTS_EXCHANGE, tuple(facts)),) if facts else ()),
-            *((Inbound(f"{key}.commands", COMMANDS_EXCHANGE, (key,)),) if takes_commands else ()),
+            *((Inbound(self.service, f"{self.service}.facts", FACTS_EXCHANGE, tuple(facts)),) if facts else ()),
+            *((Inbound(self.service, f"{key}.commands", COMMANDS_EXCHANGE, (key,)),) if takes_commands else ()),
         )

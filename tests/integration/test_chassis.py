@@ -88,7 +88,7 @@ async def dead_queue(
         channel = await connection.channel()
         try:
             queue = await channel.declare_queue("results.facts.dead", passive=True)
-            await channel.declare_queue("results.commands", passive=True)
+            await channel.declare_queue("results.commands.dead", passive=True)  # the last that is made
         except aio_pika.exceptions.ChannelClosed:
             return None
         parked: list[aio_pika.abc.AbstractIncomingMessage] = []

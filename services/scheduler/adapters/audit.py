@@ -9,7 +9,7 @@ from typing import Any
 import aio_pika
 from aio_pika.abc import AbstractIncomingMessage
 
-from services.chassis.bus import AUDIT_STREAM
+from services.chassis.broker_setup import AUDIT_STREAM
 
 PREFETCH = 200
 CONNECT_TIMEOUT_S = 10.0

@@ -23,6 +23,18 @@ def test_a_service_has_its_own_queues_only(service: str) -> None:
         assert not any(may(right, f"{other}.facts") for other in SERVICES if other != service)
 
 
+@pytest.mark.promise("P45", "P46")
+@pytest.mark.parametrize("service", SERVICES)
+def test_no_service_reaches_another_past_the_exchanges(service: str) -> None:
+    """Neither the default exchange, nor another's own, nor the audit stream can be written or made anew."""
+    configure, write, _ = rights(service)
+    foreign = [f"{other}.own" for other in SERVICES if other != service]
+    for name in ("amq.default", "malbox.audit", *foreign):
+        assert not may(configure, name)
+        assert not may(write, name)
+    assert not any(may(configure, name) for name in (FACTS, COMMANDS))
+
+
 @pytest.mark.promise("P46")
 @pytest.mark.parametrize("service", SERVICES)
 def test_only_the_scheduler_commands(service: str) -> None:
@@ -36,7 +48,7 @@ def test_an_integrator_only_reads_facts() -> None:
     configure, write, read = rights(INTEGRATOR)
     assert may(read, FACTS)
     assert not may(read, COMMANDS)
-    assert not any(may(right, name) for right in (configure, write) for name in (FACTS, COMMANDS, "malbox.dead"))
+    assert not any(may(right, name) for right in (configure, write) for name in (FACTS, COMMANDS, "scheduler.own"))
 
 
 @pytest.mark.promise("P46")
