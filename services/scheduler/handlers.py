@@ -58,14 +58,14 @@ async def on_machine_registered(fact: machines.MachineRegistered, unit: Unit, _s
 async def on_machine_reverted(fact: machines.MachineReverted, unit: Unit, store: Store) -> None:
     """The machine is to be had, and the task that used it is done with it."""
     tables.keep_machine(unit, fact.machine, epoch=fact.epoch, is_ready=True)
-    await _machine_left(fact.task_id, fact.machine_id, "clean", unit, store)
+    await _machine_left(fact, "clean", unit, store)
     dispatch_wanted(unit)
 
 
 async def on_machine_quarantined(fact: machines.MachineQuarantined, unit: Unit, store: Store) -> None:
     """The machine is out of the pool, and the task that used it is done with it."""
     tables.mark_not_ready(unit, fact.machine_id, epoch=fact.epoch)
-    await _machine_left(fact.task_id, fact.machine_id, "quarantined", unit, store)
+    await _machine_left(fact, "quarantined", unit, store)
 
 
 async def on_machine_unavailable(
@@ -164,12 +164,14 @@ async def on_progress(fact: Any, unit: Unit, _store: Store) -> None:
     tables.keep_fact(unit, fact.task_id, fact.type_name(), details)
 
 
-async def _machine_left(task_id: str | None, machine_id: str, condition: str, unit: Unit, store: Store) -> None:
-    if task_id is None:
+async def _machine_left(
+    fact: machines.MachineReverted | machines.MachineQuarantined, condition: str, unit: Unit, store: Store
+) -> None:
+    if fact.task_id is None:
         return
-    task = await store.load(Task, uuid_of(task_id))
+    task = await store.load(Task, uuid_of(fact.task_id))
     if task is not None:
-        task.machine_left(machine_id, condition, unit.at)
+        task.machine_left(fact.machine_id, condition, unit.at, epoch=fact.epoch)
         record(unit, task)
 
 

@@ -206,21 +206,33 @@ class Task(Aggregate):
         def keep(self, aggregate: "Task") -> None:
             """The machine is not ours, and not clean yet."""
             aggregate.guest = None
-            aggregate.machine = "reverting"
-            aggregate.reverting.add(self.machine_id)
+            left_at, condition = aggregate.left.get(self.machine_id, (-1, ""))
+            if left_at < self.epoch:
+                aggregate.machine = "reverting"
+                aggregate.reverting.add(self.machine_id)
+            elif not aggregate.reverting:
+                aggregate.machine = "quarantined" if condition == "quarantined" else "clean"
 
     class MachineLeft(Event):
         """The machine is verified clean, or out of the pool."""
 
         TOPIC: ClassVar[str] = "task:machine-left"
+        class_version: ClassVar[int] = 2
         machine_id: str
         condition: str
+        epoch: int
 
         def keep(self, aggregate: "Task") -> None:
-            """Keep which."""
+            """Keep which, and since which epoch: word of an earlier lease on it may still be under way."""
+            aggregate.left[self.machine_id] = (self.epoch, self.condition)
             aggregate.reverting.discard(self.machine_id)
             if not aggregate.reverting and aggregate.guest is None:
                 aggregate.machine = "quarantined" if self.condition == "quarantined" else "clean"
+
+        @staticmethod
+        def upcast_v1_v2(state: dict[str, Any]) -> None:
+            """Version 1 did not say at which epoch."""
+            state["epoch"] = 0
 
     class CancelRequested(Event):
         """Somebody wants it to end."""
@@ -316,6 +328,7 @@ class Task(Aggregate):
         self.ran_on: GuestAssignment | None = None
         self.machine: MachineCondition = "none"
         self.reverting: set[str] = set()
+        self.left: dict[str, tuple[int, str]] = {}
         self.observed_from: datetime | None = None
         self.ended_by: str | None = None
         self.cancelled_by: str | None = None
@@ -440,10 +453,13 @@ class Task(Aggregate):
             self._retry(fact.reason, at)
         self._advance(at)
 
-    def machine_left(self, machine_id: str, condition: str, at: datetime) -> None:
-        """The machine that the task used is clean, or out of the pool."""
-        if machine_id in self.reverting and not self.is_over:
-            self._happen(self.MachineLeft, at, machine_id=machine_id, condition=condition)
+    def machine_left(self, machine_id: str, condition: str, at: datetime, *, epoch: int) -> None:
+        """The machine that the task used is clean, or out of the pool; its loss may be heard of only later."""
+        if self.is_over:
+            return
+        is_early = machine_id == self.machine_id and epoch > self.left.get(machine_id, (-1, ""))[0]
+        if machine_id in self.reverting or is_early:
+            self._happen(self.MachineLeft, at, machine_id=machine_id, condition=condition, epoch=epoch)
             self._advance(at)
 
     def cancel(self, by: str, reason: str, at: datetime) -> None:

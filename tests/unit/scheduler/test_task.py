@@ -28,7 +28,7 @@ def finish(task: Task, *, stages: tuple[str, ...] = ("static", "guest", "post"))
     for stage in stages:
         task.end_stage(stage, 1, at=NOW, result_ids=("res_" + "1" * 32,))
     task.seal("benign", 0, NOW)
-    task.machine_left("linux-1", "clean", NOW)
+    task.machine_left("linux-1", "clean", NOW, epoch=5)
     return task
 
 
@@ -49,7 +49,7 @@ def test_completed_means_report_sealed_and_machine_clean() -> None:
     assert (state(task), task.machine) == ("reporting", "reverting")
     task.seal("benign", 0, NOW)
     assert state(task) == "reporting"
-    task.machine_left("linux-1", "clean", NOW)
+    task.machine_left("linux-1", "clean", NOW, epoch=5)
     assert (state(task), task.machine) == ("completed", "clean")
 
 
@@ -58,10 +58,45 @@ def test_a_clean_machine_without_a_report_does_not_complete_a_task() -> None:
     """The other order of the same two facts."""
     task = granted(started("guest"))
     task.end_stage("guest", 1, at=NOW, result_ids=("res_" + "1" * 32,))
-    task.machine_left("linux-1", "clean", NOW)
+    task.machine_left("linux-1", "clean", NOW, epoch=5)
     assert state(task) == "reporting"
     task.seal("benign", 0, NOW)
     assert state(task) == "completed"
+
+
+@pytest.mark.promise("P15", "P16")
+def test_a_machine_that_is_clean_before_its_loss_is_heard_is_not_waited_for() -> None:
+    """The lost lease is told late: the machine is clean by then and nobody will say so again."""
+    task = granted(started("guest"))
+    task.machine_left("linux-1", "clean", NOW, epoch=5)
+    assert (state(task), task.machine) == ("running", "leased")
+    task.lose_machine(expired(task, "deadline"), NOW)
+    assert (state(task), task.machine) == ("reporting", "clean")
+    task.seal("unknown", 0, NOW)
+    assert state(task) == "timed_out"
+
+
+@pytest.mark.promise("P15", "P16")
+def test_a_lease_that_is_heard_of_after_its_machine_was_cleaned_is_not_waited_for() -> None:
+    """The grant went round by the retry queue: its loss and the clean machine came first."""
+    task = started("guest")
+    task.match("linux-1", "local", NOW)
+    task.lose_machine(expired(task), NOW)
+    task.machine_left("linux-1", "clean", NOW, epoch=5)
+    task.grant(leased(task), NOW)
+    assert (state(task), task.reverting) == ("queued", set())
+    task.cancel("ana", "", NOW)
+    task.seal("unknown", 0, NOW)
+    assert state(task) == "cancelled"
+
+
+@pytest.mark.promise("P15", "P16")
+def test_a_machine_that_was_clean_before_the_lease_is_waited_for_after_it() -> None:
+    """Word of an older epoch says nothing about the lease that came after it."""
+    task = granted(started("guest"))
+    task.machine_left("linux-1", "clean", NOW, epoch=3)
+    task.end_stage("guest", 1, at=NOW, result_ids=("res_" + "1" * 32,))
+    assert (task.machine, task.reverting) == ("reverting", {"linux-1"})
 
 
 @pytest.mark.promise("P20")
@@ -125,7 +160,7 @@ def test_cancelling_while_a_machine_is_prepared_waits_until_it_is_clean_again() 
     assert any(isinstance(message, ReleaseMachine) for message in said(task))
     task.seal("unknown", 0, NOW)
     assert state(task) == "reporting"
-    task.machine_left("linux-1", "clean", NOW)
+    task.machine_left("linux-1", "clean", NOW, epoch=5)
     assert state(task) == "cancelled"
 
 
@@ -173,7 +208,7 @@ def test_a_report_without_all_its_results_is_a_failed_task() -> None:
     task = granted(started("guest"))
     task.end_stage("guest", 1, at=NOW, result_ids=("res_" + "1" * 32,))
     task.seal("benign", 0, NOW, missing_results=1)
-    task.machine_left("linux-1", "clean", NOW)
+    task.machine_left("linux-1", "clean", NOW, epoch=5)
     assert state(task) == "failed"
     assert task.outcome_reason == "1 results were lost; the report names them"
 
@@ -198,7 +233,7 @@ class TaskMachine(RuleBasedStateMachine):
     @rule()
     def match(self) -> None:
         """A machine is chosen."""
-        self.epoch += 1
+        self.epoch += 2
         self.task.match("linux-1", "local", NOW)
 
     @rule()
@@ -244,7 +279,7 @@ class TaskMachine(RuleBasedStateMachine):
     @rule()
     def clean(self) -> None:
         """The machine is clean."""
-        self.task.machine_left("linux-1", "clean", NOW)
+        self.task.machine_left("linux-1", "clean", NOW, epoch=self.epoch + 1)
 
     @invariant()
     def it_ends_once_and_owes_no_machine(self) -> None:
