@@ -260,6 +260,8 @@ class Worker:
                     await self._postpone(item, error)
             except (Fenced, TransientError, *UNAVAILABLE) as later:
                 log.warning("work_outcome_was_not_recorded", reason=repr(later))
+            except Exception:  # a defect of ours: its claim runs out and it is tried again; other work goes on
+                log.exception("work_outcome_could_not_be_recorded")
 
     async def _give_up(self, runner: Runner, item: WorkItem, context: WorkContext, error: Exception) -> None:
         if runner.give_up is not None:
@@ -281,7 +283,7 @@ class Worker:
             item.work_id,
             item.attempt,
             timedelta(seconds=delay_s),
-            str(error)[:1000],
+            str(error).replace("\x00", "")[:1000],  # PostgreSQL stores no NUL, and guests may have chosen the words
         )
 
 
