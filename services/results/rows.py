@@ -125,7 +125,7 @@ async def is_seal_waiting(store: Store, task_id: str) -> bool:
 
 
 async def results_named(store: Store, result_ids: tuple[str, ...]) -> list[Result]:
-    """Those of the results that are recorded, in the order in which they are named, so that a report is reproducible."""
+    """Those of the results that are recorded, in the order in which they are named: a report is reproducible."""
     rows = await store.fetch(
         _SELECT + "WHERE result_id = ANY($1::text[]) ORDER BY array_position($1::text[], result_id) LIMIT $2",
         list(result_ids),
