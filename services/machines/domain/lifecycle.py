@@ -11,9 +11,9 @@ KNOWN: MappingProxyType[State, str] = MappingProxyType(
     {
         "registered": "defined, never trusted",
         "provisioning": "image, disk and warm snapshot are being built",
-        "verifying": "evidence of clean is being taken on a fresh incarnation",
-        "ready": "verified clean, warm, standing still, nobody's",
-        "preparing": "leased; resumed, its agent being enrolled for this lease",
+        "verifying": "evidence of clean is being taken on a fresh incarnation, its agent enrolled for the next lease",
+        "ready": "verified clean, warm, standing still, nobody's; its agent serves the next lease only",
+        "preparing": "leased; being resumed, its agent already serves this lease only",
         "active": "the sample may have touched it",
         "cleaning": "nobody's; its incarnation is being destroyed",
         "quarantined": "must not run; evidence kept; an operator decides",
