@@ -6,7 +6,9 @@ store is away the message simply waits, unacknowledged.
 """
 
 import asyncio
+import time
 from datetime import timedelta
+from weakref import WeakValueDictionary
 
 import structlog
 from aio_pika import DeliveryMode
@@ -26,6 +28,7 @@ from services.chassis.unit import Announce, Cause, Unit
 RETRIES_MAX = 40
 CONFLICTS_MAX = 20
 STORE_WAIT_S = 0.5
+STORE_WAIT_MAX_S = 1_200.0  # the broker waits 30 minutes
 RETRY_HEADER = "x-malbox-retry"
 REASON_HEADER = "x-malbox-reason"
 
@@ -43,7 +46,7 @@ class Consumer:
         self._store = store
         self._clock = clock
         self._announce = announce
-        self._locks: dict[str, asyncio.Lock] = {}
+        self._locks: WeakValueDictionary[str, asyncio.Lock] = WeakValueDictionary()  # kept by who holds or waits
         self._broker = RabbitBroker(
             url,
             default_channel=Channel(prefetch_count=prefetch, on_return_raises=True),
@@ -117,24 +120,34 @@ class Consumer:
         await message.ack()
 
     async def perform(self, envelope: Envelope, content: Message, handler: Handler) -> None:
-        """The handler's unit is committed. Waits while the store is away; tries again after a lost race."""
+        """The handler's unit is committed. Waits while the store is away; tries again after a lost race.
+
+        Messages about one subject are handled in the order of their arrival.
+        """
         lock = self._locks.setdefault(envelope.subject, asyncio.Lock())
-        try:
-            async with lock:
-                for _ in range(CONFLICTS_MAX):
-                    try:
-                        await self._perform_once(envelope, content, handler)
-                    except StoreUnavailable as error:
-                        log.warning("store_was_unavailable", reason=str(error))
-                        await asyncio.sleep(STORE_WAIT_S)
-                    except Conflict:
-                        log.info("unit_conflicted")
-                    else:
-                        return
-                raise TransientError(f"no success in {CONFLICTS_MAX} tries")
-        finally:
-            if not lock.locked():
-                self._locks.pop(envelope.subject, None)
+        async with lock:
+            for _ in range(CONFLICTS_MAX):
+                try:
+                    await self._perform_once_stored(envelope, content, handler)
+                except Conflict:
+                    log.info("unit_conflicted")
+                else:
+                    return
+            raise TransientError(f"lost the race {CONFLICTS_MAX} times")
+
+    async def _perform_once_stored(self, envelope: Envelope, content: Message, handler: Handler) -> None:
+        """An absent store is waited for, below the time after which the broker takes its message back."""
+        give_up_at = time.monotonic() + STORE_WAIT_MAX_S
+        while True:
+            try:
+                await self._perform_once(envelope, content, handler)
+            except StoreUnavailable as error:
+                log.warning("store_was_unavailable", reason=str(error))
+                if time.monotonic() > give_up_at:
+                    raise
+                await asyncio.sleep(STORE_WAIT_S)
+            else:
+                return
 
     async def _perform_once(self, envelope: Envelope, content: Message, handler: Handler) -> None:
         unit = Unit(
@@ -142,7 +155,7 @@ class Consumer:
             at=self._clock.now(),
             uuid=self._clock.uuid,
             announce=self._announce,
-            cause=Cause(envelope.id, envelope.correlationid, envelope.traceparent),
+            cause=Cause(envelope.id, envelope.correlationid, envelope.traceparent, _count(envelope.sequence)),
         )
         await handler(content, unit, self._store)
         await self._store.commit(unit)

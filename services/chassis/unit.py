@@ -21,11 +21,15 @@ Announce = Callable[[Any, Any], Iterable[Message]]
 
 @dataclass(frozen=True)
 class Cause:
-    """The message that led here: `message_id` goes into the inbox; all three travel on in what is said."""
+    """The message that led here: `message_id` goes into the inbox; correlation and trace travel on in what is said.
+
+    `sequence` counts per subject: what its producer said later has a higher one, in whatever order it arrives.
+    """
 
     message_id: str | None = None
     correlation_id: str | None = None
     traceparent: str | None = None
+    sequence: int = 0
 
 
 @dataclass(frozen=True)
@@ -79,9 +83,12 @@ class Unit:
                 message_id = derived("msg", str(event.originator_id), event.originator_version, index)
                 self._say(message, message_id, event.originator_version)
 
-    def say(self, message: Message, *, message_id: str | None = None) -> None:
-        """The message is sent after the commit, at least once. The same id is the same message to every receiver."""
-        self._say(message, message_id or f"msg_{self.uuid().hex}", None)
+    def say(self, message: Message, *, message_id: str | None = None, sequence: int | None = None) -> None:
+        """The message is sent after the commit, at least once. The same id is the same message to every receiver.
+
+        `sequence` is the version of the aggregate that it speaks of, where it speaks of one.
+        """
+        self._say(message, message_id or f"msg_{self.uuid().hex}", sequence)
 
     def enqueue(self, kind: str, key: str, payload: dict[str, Any], *, due_at: datetime | None = None) -> None:
         """The work is done at or after `due_at`, by whichever process claims it."""

@@ -84,6 +84,12 @@ def expire(unit: Unit, machine: Machine, lease_id: str, cause: ExpiryCause, reas
         record(unit, machine)
 
 
+def stop(unit: Unit, machine: Machine) -> None:
+    """A quarantined machine that runs nevertheless is stopped; asking again while that is being done is one request."""
+    payload = {"machine_id": machine.machine_id, "epoch": machine.epoch, "task_id": None}
+    unit.enqueue("stop", f"{machine.machine_id}:{machine.epoch}:{machine.version}", payload)
+
+
 def rebuild(unit: Unit, machine: Machine, reason: str) -> None:
     """A quarantined machine is built again by an operator's word. Raises NotPossible."""
     machine.start_provisioning(reason, unit.at)
@@ -103,7 +109,8 @@ def _repeat_grant(unit: Unit, machine: Machine) -> None:
                 platform=machine.spec.platform,
                 acceleration=machine.acceleration,
                 hard_deadline_at=machine.hard_deadline_at,
-            )
+            ),
+            sequence=machine.version,
         )
 
 
@@ -115,7 +122,8 @@ def _refuse(unit: Unit, machine: Machine | None, command: LeaseMachine, reason: 
             task_id=command.task_id,
             operation_id=command.operation_id,
             reason=reason,
-        )
+        ),
+        sequence=machine.version if machine else None,
     )
 
 
@@ -130,4 +138,4 @@ def introduce(unit: Unit, machine: Machine | None) -> None:
     if machine is None or machine.state == "retired":
         return
     of = {"machine_id": machine.machine_id, "epoch": machine.epoch}
-    unit.say(MachineRegistered(**of, machine=machine.summary(), state=machine.state))
+    unit.say(MachineRegistered(**of, machine=machine.summary(), state=machine.state), sequence=machine.version)

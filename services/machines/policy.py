@@ -46,12 +46,25 @@ def follow_up(event: Any) -> str | None:
 def divergence(machine: Machine, domain: DomainSeen | None, now: datetime) -> str | None:
     """Why what the hypervisor shows is not what the record says, or None when it is. Work in progress is not judged."""
     if machine.state == "ready":
-        if domain is None:
-            return "its domain is gone"
-        if domain.state != "paused":
-            return f"its domain is {domain.state}, not paused"
-        if now - machine.modified_on > timedelta(seconds=EVIDENCE_MAX_AGE_S):
-            return "its evidence of clean is too old"
-    if machine.state == "active" and (domain is None or domain.state == "off"):
+        return _unready(machine, domain, now)
+    is_running = domain is not None and domain.state != "off"
+    if machine.state == "active" and not is_running:
         return "its virtual machine ended"
+    if machine.state == "quarantined" and is_running:
+        return "it is quarantined and runs"
+    return "the lease reached its hard deadline" if is_overdue(machine, now) else None
+
+
+def _unready(machine: Machine, domain: DomainSeen | None, now: datetime) -> str | None:
+    if domain is None:
+        return "its domain is gone"
+    if domain.state != "paused":
+        return f"its domain is {domain.state}, not paused"
+    if now - machine.modified_on > timedelta(seconds=EVIDENCE_MAX_AGE_S):
+        return "its evidence of clean is too old"
     return None
+
+
+def is_overdue(machine: Machine, now: datetime) -> bool:
+    """Whether the machine's lease is past its hard deadline."""
+    return machine.hard_deadline_at is not None and now > machine.hard_deadline_at

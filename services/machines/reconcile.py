@@ -5,9 +5,11 @@ ended is over; a domain of ours that no record knows is destroyed; any other dom
 """
 
 import asyncio
+import time
 
 import structlog
 
+from contracts.machines import ExpiryCause
 from services.chassis.errors import MalboxError
 from services.chassis.run import Runtime
 from services.chassis.store import Conflict
@@ -16,8 +18,10 @@ from services.machines import app
 from services.machines.domain.machine import Machine
 from services.machines.domain.spec import MachineSpec
 from services.machines.errors import HypervisorRefused, HypervisorUnavailable
-from services.machines.policy import divergence
+from services.machines.policy import divergence, is_overdue
 from services.machines.ports import DomainSeen, Hypervisor
+
+INTRODUCE_INTERVAL_S = 60.0
 
 log = structlog.get_logger()
 
@@ -31,19 +35,25 @@ class Reconciler:
         self._specs = specs
         self._interval_s = interval_s
 
-    async def introduce(self) -> None:
-        """Every machine that was known before is said again, so that listeners who lost everything learn of it."""
+    async def introduce(self, *, only_ready: bool = False) -> None:
+        """Every machine that is known (or stands ready) is said again: whoever lost an earlier word learns of it."""
         for spec in self._specs:
             unit = self._runtime.unit()
-            app.introduce(unit, await self._load(spec.machine_id))
-            await self._runtime.store.commit(unit)
+            machine = await self._load(spec.machine_id)
+            if machine is not None and (machine.state == "ready" or not only_ready):
+                app.introduce(unit, machine)
+                await self._runtime.store.commit(unit)
 
     async def run(self) -> None:
-        """Settles and compares at every interval until cancelled."""
+        """Settles and compares at every interval until cancelled; now and then says what stands ready."""
+        introduced_at = time.monotonic()
         while True:
             try:
                 await self.settle()
                 await self.compare()
+                if time.monotonic() - introduced_at > INTRODUCE_INTERVAL_S:
+                    introduced_at = time.monotonic()
+                    await self.introduce(only_ready=True)
             except HypervisorUnavailable as error:
                 log.warning("hypervisor_was_unavailable", reason=str(error))
             except MalboxError as error:
@@ -92,7 +102,8 @@ class Reconciler:
             await self._remove_stray(stray)
 
     async def _judge(self, machine: Machine, domain: DomainSeen | None) -> None:
-        reason = divergence(machine, domain, self._runtime.clock.now())
+        now = self._runtime.clock.now()
+        reason = divergence(machine, domain, now)
         if reason is None:
             return
         log.warning("machine_diverged", machine=machine.machine_id, state=machine.state, reason=reason)
@@ -100,8 +111,11 @@ class Reconciler:
         if machine.state == "ready":
             machine.drift(reason, unit.at)
             app.record(unit, machine)
+        elif machine.state == "quarantined":
+            app.stop(unit, machine)
         else:
-            app.expire(unit, machine, machine.lease_id or "", "guest_lost", reason)
+            cause: ExpiryCause = "deadline" if is_overdue(machine, now) else "guest_lost"
+            app.expire(unit, machine, machine.lease_id or "", cause, reason)
         await self._commit(unit, machine.machine_id)
 
     async def _remove_stray(self, domain: DomainSeen) -> None:

@@ -25,8 +25,12 @@ async def load(store: Store, task_id: str) -> Task:
 
 async def on_task_submitted(fact: intake.TaskSubmitted, unit: Unit, store: Store) -> None:
     """A task begins; hearing it twice changes nothing."""
-    if await store.load(Task, uuid_of(fact.task_id)) is None:
-        start(unit, fact, await tables.catalogue(store), await tables.pool(store))
+    if await store.load(Task, uuid_of(fact.task_id)) is not None:
+        return
+    catalogue, pool = await tables.catalogue(store), await tables.pool(store)
+    if not catalogue or not pool:
+        raise TransientError("no plugin or no machine has been heard of yet")
+    start(unit, fact, catalogue, pool)
 
 
 async def on_task_cancellation_requested(fact: intake.TaskCancellationRequested, unit: Unit, store: Store) -> None:

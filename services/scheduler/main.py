@@ -8,7 +8,7 @@ from services.scheduler.app import dispatch_wanted
 from services.scheduler.handlers import HANDLERS
 from services.scheduler.live import Live
 
-MIGRATIONS = (tables.MIGRATION,)
+MIGRATIONS = (tables.MIGRATION, tables.MIGRATION_2)
 
 
 async def compose(runtime: Runtime) -> Service:

@@ -36,6 +36,9 @@ CREATE INDEX task_facts_by_task ON task_facts (task_id, position);
 """
 
 
+MIGRATION_2 = "ALTER TABLE pool ADD COLUMN sequence bigint NOT NULL DEFAULT 0"
+
+
 async def catalogue(store: Store) -> dict[str, PluginManifest]:
     """Every plugin that may be planned, by name."""
     rows = await store.fetch("SELECT name, manifest::text AS manifest FROM catalogue")
@@ -58,12 +61,12 @@ def keep_plugin(unit: Unit, manifest: PluginManifest) -> None:
 
 
 def keep_machine(unit: Unit, machine: MachineSummary, *, epoch: int, is_ready: bool) -> None:
-    """The machine is known; an older word about it than the last changes nothing."""
+    """The machine is known. What its service said earlier than the last word that was heard changes nothing."""
     unit.execute(
-        "INSERT INTO pool VALUES ($1, $2, $3, $4, $5, $6, $7, $8) ON CONFLICT (machine_id) DO UPDATE SET "
+        "INSERT INTO pool VALUES ($1, $2, $3, $4, $5, $6, $7, $8, false, $9) ON CONFLICT (machine_id) DO UPDATE SET "
         "host = excluded.host, profile = excluded.profile, platform = excluded.platform, routes = excluded.routes, "
-        "summary = excluded.summary, is_ready = excluded.is_ready, epoch = excluded.epoch, is_retired = false "
-        "WHERE pool.epoch <= excluded.epoch",
+        "summary = excluded.summary, is_ready = excluded.is_ready, epoch = excluded.epoch, is_retired = false, "
+        "sequence = excluded.sequence WHERE pool.sequence <= excluded.sequence",
         machine.machine_id,
         machine.host,
         machine.profile,
@@ -72,17 +75,19 @@ def keep_machine(unit: Unit, machine: MachineSummary, *, epoch: int, is_ready: b
         machine.model_dump_json(),
         is_ready,
         epoch,
+        unit.cause.sequence,
     )
 
 
 def mark_not_ready(unit: Unit, machine_id: str, *, epoch: int, is_retired: bool = False) -> None:
     """The machine is not to be had until somebody says that it is."""
     unit.execute(
-        "UPDATE pool SET is_ready = false, is_retired = is_retired OR $3, epoch = greatest(epoch, $2) "
-        "WHERE machine_id = $1 AND epoch <= $2",
+        "UPDATE pool SET is_ready = false, is_retired = is_retired OR $3, epoch = greatest(epoch, $2), sequence = $4 "
+        "WHERE machine_id = $1 AND sequence <= $4",
         machine_id,
         epoch,
         is_retired,
+        unit.cause.sequence,
     )
 
 
