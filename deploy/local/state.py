@@ -16,7 +16,9 @@ LAYOUT = "1"
 LINK_NAME = ".malbox"
 STATE_VARIABLE = "MALBOX_STATE"
 SYSTEM_STATES = Path("/var/lib/malbox")
-PATH_MAX_CHARS = 60  # below it, sockets inside the directory stay under the kernel's 108 bytes
+# A socket's path has 107 bytes at most, and libvirt makes one of up to 80 for each machine inside the state directory:
+# /libvirt/config/libvirt/qemu/lib/domain-<number>-<20 characters of its name>/monitor.sock
+PATH_MAX_CHARS = 27
 SERVICES = ("intake", "scheduler", "machines", "plugins", "results")
 
 SERVICE_USER = "malbox"
@@ -228,6 +230,8 @@ def place(checkout: Path) -> Path:
         return link.resolve()
     if link.is_dir() and not link.is_symlink():
         return link
+    if checkout.is_relative_to(link.resolve()):  # shown to others inside its own state directory: deploy/python.sh
+        return link.resolve()
     if len(str(link)) <= PATH_MAX_CHARS and is_open_to_all(checkout):
         return link
     return SYSTEM_STATES / hashlib.sha256(os.fsencode(checkout)).hexdigest()[:8]

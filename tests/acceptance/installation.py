@@ -13,7 +13,7 @@ from typing import Any
 from deploy.local.state import place
 
 CHECKOUT = Path(__file__).resolve().parents[2]
-_USUAL = place(CHECKOUT)  # where unprivileged users can get to, whatever the checkout's own mode
+_USUAL = place(CHECKOUT).resolve()  # where unprivileged users can get to, whatever the checkout's own mode
 STATE = _USUAL.with_name(f"{_USUAL.name}-test")
 UP_TIMEOUT_S = 900
 COMMAND_TIMEOUT_S = 280

@@ -36,6 +36,19 @@ def test_a_deep_checkout_has_its_state_elsewhere(monkeypatch: pytest.MonkeyPatch
     assert len(str(place(deep))) < state_of.PATH_MAX_CHARS
 
 
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root runs things as other users")
+def test_a_checkout_shown_inside_its_state_leads_to_that_state(tmp_path: Path) -> None:
+    """A link that leads anywhere else, as in a copied checkout, is not followed."""
+    shown = tmp_path / "state/checkout"
+    shown.mkdir(parents=True)
+    (shown / ".malbox").symlink_to(tmp_path / "state")
+    assert place(shown) == tmp_path / "state"
+    copied = tmp_path / "copied"
+    copied.mkdir()
+    (copied / ".malbox").symlink_to(tmp_path / "state")
+    assert place(copied).parent == state_of.SYSTEM_STATES
+
+
 def test_two_checkouts_never_share_a_state(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     """The name of a state directory elsewhere depends on the whole path of its checkout."""
     monkeypatch.setattr(state_of, "is_open_to_all", lambda _directory: False)
