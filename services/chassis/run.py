@@ -11,6 +11,7 @@ import structlog
 from fastapi import APIRouter
 
 from contracts.envelope import Message
+from services.chassis import housekeeping
 from services.chassis import log as logs
 from services.chassis.blobs import BlobStore
 from services.chassis.bus import Consumer
@@ -74,6 +75,7 @@ class Service:
     on_start: Callable[[], Awaitable[None]] | None = None
     on_stop: Callable[[], Awaitable[None]] | None = None
     has_host_commands: bool = False
+    expiries: Sequence[housekeeping.Expiry] = ()
 
 
 def no_announcements(_event: Any, _aggregate: Any) -> Sequence[Message]:
@@ -168,6 +170,7 @@ async def _serve(name: str, settings: ServiceSettings, runtime: Runtime, service
                 for coroutine in (
                     relay.run(),
                     worker.run(),
+                    housekeeping.run(store, (housekeeping.INBOX, *service.expiries)),
                     *(Projector(store, projection).run() for projection in service.projections),
                     *(background() for background in service.background),
                 )

@@ -1,5 +1,6 @@
 """What is plugged into what in the scheduler."""
 
+from services.chassis.housekeeping import Expiry
 from services.chassis.run import Runtime, Service
 from services.scheduler import dispatch, tables
 from services.scheduler.adapters.audit import AuditStream
@@ -8,6 +9,8 @@ from services.scheduler.app import dispatch_wanted
 from services.scheduler.handlers import HANDLERS
 from services.scheduler.live import Live
 
+FACTS_DAYS = 30
+"""How long the live facts of a task are kept; its history and report stay."""
 MIGRATIONS = (tables.MIGRATION, tables.MIGRATION_2)
 
 
@@ -27,4 +30,5 @@ async def compose(runtime: Runtime) -> Service:
         runners=(dispatch.RUNNER,),
         routers=(router(runtime, live, AuditStream(runtime.settings.amqp_url)),),
         on_start=on_start,
+        expiries=(Expiry("task_facts", "at", FACTS_DAYS),),
     )

@@ -7,6 +7,7 @@ from uuid import uuid4
 
 import pytest
 
+from services.chassis.housekeeping import INBOX, expire
 from services.chassis.migrations import migrate
 from services.chassis.projections import Projector
 from services.chassis.store import Conflict, Duplicate, Store
@@ -145,3 +146,12 @@ async def test_projectors_that_race_apply_each_event_once(store: Store) -> None:
     projectors = [Projector(store, FLEET) for _ in range(4)]
     counts = await asyncio.gather(*(projector.advance() for projector in projectors))
     assert sum(count for count, _ in counts) == 20
+
+
+async def test_expired_rows_are_deleted_and_younger_ones_kept(store: Store) -> None:
+    """The inbox forgets after its days, not before."""
+    await store.fetch(
+        "INSERT INTO inbox VALUES ('old', now() - interval '15 days'), ('new', now() - interval '13 days')"
+    )
+    assert await expire(store, INBOX) == 1
+    assert [row["message_id"] for row in await store.fetch("SELECT message_id FROM inbox")] == ["new"]
