@@ -47,9 +47,9 @@ def key_file(state: State, client: str) -> Path:
     return state.pki / f"{client}.key"
 
 
-def ensure(state: State) -> None:
+def ensure(state: State, now: dt.datetime | None = None) -> None:
     """The authority and a valid certificate per client exist. Raises DeployError when a file is damaged."""
-    now = dt.datetime.now(dt.UTC)
+    now = now or dt.datetime.now(dt.UTC)
     try:
         authority = _load_authority(state) or _make_authority(state, now)
         for client in CLIENTS:
@@ -75,7 +75,7 @@ def _make_authority(state: State, now: dt.datetime) -> Authority:
     key = ec.generate_private_key(ec.SECP256R1())
     name = _name("Malbox guest clients")
     certificate = (
-        _builder(name, name, key.public_key(), now, AUTHORITY_VALID)
+        _builder(name, name, key.public_key(), now - BACKDATED, now + AUTHORITY_VALID)
         .add_extension(x509.BasicConstraints(ca=True, path_length=0), critical=True)
         .add_extension(_usage(signs_certificates=True), critical=True)
         .add_extension(x509.SubjectKeyIdentifier.from_public_key(key.public_key()), critical=False)
@@ -88,9 +88,11 @@ def _make_authority(state: State, now: dt.datetime) -> Authority:
 
 def _make_client(state: State, client: str, authority: Authority, now: dt.datetime) -> None:
     key = ec.generate_private_key(ec.SECP256R1())
+    # A restored guest's clock shows the day of its snapshot, which may be long before a certificate was renewed.
+    since = authority.certificate.not_valid_before_utc
     issuer_key = x509.AuthorityKeyIdentifier.from_issuer_public_key(authority.key.public_key())
     certificate = (
-        _builder(_name(client), authority.certificate.subject, key.public_key(), now, CLIENT_VALID)
+        _builder(_name(client), authority.certificate.subject, key.public_key(), since, now + CLIENT_VALID)
         .add_extension(x509.BasicConstraints(ca=False, path_length=None), critical=True)
         .add_extension(_usage(signs_certificates=False), critical=True)
         .add_extension(x509.ExtendedKeyUsage([ExtendedKeyUsageOID.CLIENT_AUTH]), critical=False)
@@ -111,7 +113,7 @@ def _is_good(state: State, client: str, authority: Authority, now: dt.datetime) 
 
 
 def _builder(
-    subject: x509.Name, issuer: x509.Name, key: ec.EllipticCurvePublicKey, now: dt.datetime, valid: dt.timedelta
+    subject: x509.Name, issuer: x509.Name, key: ec.EllipticCurvePublicKey, since: dt.datetime, until: dt.datetime
 ) -> x509.CertificateBuilder:
     return (
         x509.CertificateBuilder()
@@ -119,8 +121,8 @@ def _builder(
         .issuer_name(issuer)
         .public_key(key)
         .serial_number(x509.random_serial_number())
-        .not_valid_before(now - BACKDATED)
-        .not_valid_after(now + valid)
+        .not_valid_before(since)
+        .not_valid_after(until)
     )
 
 

@@ -20,7 +20,7 @@ class Windows:
     """Windows 10 and later."""
 
     name = "windows"
-    capabilities: tuple[str, ...] = ("put",)
+    capabilities: tuple[str, ...] = ()
 
     def boot_id(self) -> str:
         """The instant of the boot, to the second."""

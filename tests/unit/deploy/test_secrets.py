@@ -1,6 +1,7 @@
 """Secrets and certificates are made once, differ, and are readable by one user."""
 
 import stat
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import pytest
@@ -73,3 +74,15 @@ def test_certificates_are_kept(state: State) -> None:
     before = pki.ca_file(state).read_bytes(), pki.cert_file(state, "machines").read_bytes()
     pki.ensure(state)
     assert before == (pki.ca_file(state).read_bytes(), pki.cert_file(state, "machines").read_bytes())
+
+
+@pytest.mark.promise("P28")
+def test_a_renewed_certificate_is_valid_for_a_guest_whose_clock_shows_the_day_of_its_snapshot(state: State) -> None:
+    """A warm snapshot outlives client certificates; its clock stands still until the session sets it."""
+    made_at = datetime(2026, 1, 2, tzinfo=UTC)
+    pki.ensure(state, made_at)
+    first = x509.load_pem_x509_certificate(pki.cert_file(state, "plugins").read_bytes())
+    pki.ensure(state, made_at + timedelta(days=390))
+    renewed = x509.load_pem_x509_certificate(pki.cert_file(state, "plugins").read_bytes())
+    assert renewed.serial_number != first.serial_number
+    assert renewed.not_valid_before_utc < made_at < renewed.not_valid_after_utc
