@@ -47,7 +47,8 @@ class Postgres:
             if running is None:
                 self._initialise()
                 processes.end_orphans(self.state, NAME)
-                self._forget_recycled_lock()
+                self._forget_recycled_lock(self.data / "postmaster.pid")
+                self._forget_recycled_lock(self.state.postgres / f".s.PGSQL.{self.port}.lock")
                 running = processes.spawn(self.state, self._command())
         self._await_ready(running)
         return running
@@ -85,14 +86,16 @@ class Postgres:
         fresh.rename(self.data)
         password_file.unlink()
 
-    def _forget_recycled_lock(self) -> None:
-        """A power cut leaves the server's lock file; it must not be kept out by whoever bears that number now."""
-        lock = self.data / "postmaster.pid"
+    def _forget_recycled_lock(self, lock: Path) -> None:
+        """A lock file that a crash left must not keep the server out for whoever bears that number now.
+
+        That may be another process, or the dead server itself while nobody has reaped it.
+        """
         try:
             pid = int(lock.read_text(encoding="utf-8").split()[0])
             words = Path(f"/proc/{pid}/cmdline").read_bytes().split(b"\0")
         except (OSError, ValueError, IndexError):
-            return  # no lock, or one of a process that has ended: the server copes with both
+            return  # no lock, or one of a process that is gone: the server copes with both
         if os.fsencode(self.data) not in words:
             lock.unlink()
 
