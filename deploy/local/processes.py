@@ -209,16 +209,22 @@ def reap(pid: int) -> None:
 
 
 def leftovers(state: State) -> list[Identity]:
-    """Processes that carry this installation's mark in their environment."""
+    """Processes that carry this installation's mark in their environment, or are its nginx, which overwrites it."""
     mark = b"MALBOX_STATE=" + os.fsencode(state.root)
     found = []
     for entry in sorted(Path("/proc").glob("[0-9]*"))[:_PROCESS_LIST_MAX]:
         with contextlib.suppress(OSError):
-            if int(entry.name) != os.getpid() and mark in (entry / "environ").read_bytes().split(b"\0"):
+            is_ours = mark in (entry / "environ").read_bytes().split(b"\0") or _is_gateway(entry, state)
+            if int(entry.name) != os.getpid() and is_ours:
                 identity = Identity.of(int(entry.name))
                 if identity is not None:
                     found.append(identity)
     return found
+
+
+def _is_gateway(entry: Path, state: State) -> bool:
+    title = (entry / "cmdline").read_bytes()
+    return title.startswith(b"nginx: ") and (entry / "cwd").readlink() == state.nginx
 
 
 def open_log(state: State, name: str) -> int:

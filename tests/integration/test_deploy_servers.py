@@ -135,6 +135,15 @@ def test_a_database_killed_in_the_middle_starts_again(here: Installation) -> Non
     assert part.start() != server
 
 
+def test_a_gateway_that_nobody_remembers_is_found_by_its_title_and_place(here: Installation) -> None:
+    """It overwrites its environment, and with it the mark of the installation."""
+    gateway = here.nginx().start()
+    assert gateway.pid in {found.pid for found in processes.leftovers(here.state)}
+    here.nginx().stop()
+    assert gateway.pid not in {found.pid for found in processes.leftovers(here.state)}
+    here.nginx().start()
+
+
 def test_stopping_leaves_no_process() -> None:
     """Servers of an installation that were stopped are gone, port mapper included."""
     with installation() as made:
