@@ -5,7 +5,7 @@ from typing import Any
 
 from contracts import scheduler as public
 from contracts.envelope import Message
-from services.scheduler.domain.task import Task
+from services.scheduler.domain.task import Task, events
 
 ERRORS_MAX = 50
 Words = Callable[[Any, Task], Iterable[Message]]
@@ -22,11 +22,11 @@ def _planned(_event: Any, task: Task) -> Iterable[Message]:
     )
 
 
-def _queued(event: Task.Queued, task: Task) -> Iterable[Message]:
+def _queued(event: events.Queued, task: Task) -> Iterable[Message]:
     yield public.TaskQueued(task_id=task.task_id, waiting_for=event.waiting_for)
 
 
-def _matched(event: Task.Matched, task: Task) -> Iterable[Message]:
+def _matched(event: events.Matched, task: Task) -> Iterable[Message]:
     yield public.LeaseMachine(
         operation_id=event.operation_id,
         task_id=task.task_id,
@@ -42,7 +42,7 @@ def _granted(_event: Any, task: Task) -> Iterable[Message]:
         yield public.TaskStarted(task_id=task.task_id, machine_id=task.guest.lease.machine_id, attempt=task.attempts)
 
 
-def _stage_requested(event: Task.StageRequested, task: Task) -> Iterable[Message]:
+def _stage_requested(event: events.StageRequested, task: Task) -> Iterable[Message]:
     stage = task.plan.stage(event.stage)
     if stage is not None:
         yield public.RunStage(
@@ -55,13 +55,13 @@ def _stage_requested(event: Task.StageRequested, task: Task) -> Iterable[Message
         )
 
 
-def _attempt_failed(event: Task.AttemptFailed, task: Task) -> Iterable[Message]:
+def _attempt_failed(event: events.AttemptFailed, task: Task) -> Iterable[Message]:
     yield public.TaskRequeued(task_id=task.task_id, attempt=task.attempts, reason=event.reason)
     if task.attempts:
         yield public.CancelStage(task_id=task.task_id, attempt=task.attempts, stage="guest", reason=event.reason)
 
 
-def _machine_returned(event: Task.MachineReturned, task: Task) -> Iterable[Message]:
+def _machine_returned(event: events.MachineReturned, task: Task) -> Iterable[Message]:
     yield public.ReleaseMachine(
         task_id=task.task_id,
         machine_id=event.machine_id,
@@ -71,7 +71,7 @@ def _machine_returned(event: Task.MachineReturned, task: Task) -> Iterable[Messa
     )
 
 
-def _cancel_requested(event: Task.CancelRequested, task: Task) -> Iterable[Message]:
+def _cancel_requested(event: events.CancelRequested, task: Task) -> Iterable[Message]:
     for stage in task.running_stages():
         yield public.CancelStage(
             task_id=task.task_id,
@@ -81,7 +81,7 @@ def _cancel_requested(event: Task.CancelRequested, task: Task) -> Iterable[Messa
         )
 
 
-def _report_requested(event: Task.ReportRequested, task: Task) -> Iterable[Message]:
+def _report_requested(event: events.ReportRequested, task: Task) -> Iterable[Message]:
     ran_on = task.ran_on
     yield public.SealReport(
         task_id=task.task_id,
@@ -117,25 +117,25 @@ def _ended(kind: type[public.TaskEnded]) -> Words:
     return words
 
 
-def _refused(event: Task.Refused, task: Task) -> Iterable[Message]:
+def _refused(event: events.Refused, task: Task) -> Iterable[Message]:
     yield public.TaskUnserviceable(task_id=task.task_id, reason=event.reason)
 
 
 WORDS: dict[type[Any], Words] = {
-    Task.Planned: _planned,
-    Task.Refused: _refused,
-    Task.Queued: _queued,
-    Task.Matched: _matched,
-    Task.MachineGranted: _granted,
-    Task.StageRequested: _stage_requested,
-    Task.AttemptFailed: _attempt_failed,
-    Task.MachineReturned: _machine_returned,
-    Task.CancelRequested: _cancel_requested,
-    Task.ReportRequested: _report_requested,
-    Task.Completed: _ended(public.TaskCompleted),
-    Task.Failed: _ended(public.TaskFailed),
-    Task.TimedOut: _ended(public.TaskTimedOut),
-    Task.Cancelled: _ended(public.TaskCancelled),
+    events.Planned: _planned,
+    events.Refused: _refused,
+    events.Queued: _queued,
+    events.Matched: _matched,
+    events.MachineGranted: _granted,
+    events.StageRequested: _stage_requested,
+    events.AttemptFailed: _attempt_failed,
+    events.MachineReturned: _machine_returned,
+    events.CancelRequested: _cancel_requested,
+    events.ReportRequested: _report_requested,
+    events.Completed: _ended(public.TaskCompleted),
+    events.Failed: _ended(public.TaskFailed),
+    events.TimedOut: _ended(public.TaskTimedOut),
+    events.Cancelled: _ended(public.TaskCancelled),
 }
 
 

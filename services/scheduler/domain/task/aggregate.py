@@ -6,7 +6,7 @@ and a machine that is clean or out of the pool.
 """
 
 from datetime import datetime
-from typing import Any, ClassVar, Literal
+from typing import Any, ClassVar
 
 from eventsourcing.domain import Aggregate
 
@@ -19,6 +19,8 @@ from contracts.plugins import RunError
 from contracts.scheduler import GuestAssignment, MachineCondition, TaskState
 from contracts.submission import AnalysisRequest, SampleRef
 from services.scheduler.domain.lifecycle import is_terminal, successor
+from services.scheduler.domain.task import events
+from services.scheduler.domain.task.events import Outcome, StageOutcome
 
 HOLD_MARGIN_S = 300
 """What a lease lasts beyond the observation: preparing, collecting, and slow emulation."""
@@ -26,8 +28,6 @@ MATCHES_MAX = 100
 """Refused matches before the task gives up; each is a race lost, so many mean that something is wrong."""
 
 ENDED = ("completed", "failed", "skipped")
-Outcome = Literal["completed", "failed", "timed_out", "cancelled"]
-StageOutcome = Literal["completed", "failed", "skipped"]
 
 
 class NotPossible(Exception):
@@ -39,269 +39,27 @@ class Task(Aggregate):
 
     TOPIC: ClassVar[str] = "task"
 
-    class Event(Aggregate.Event):
-        """Something happened to the task."""
-
-        TOPIC: ClassVar[str] = "task:event"
-
-        def apply(self, aggregate: "Task") -> None:
-            """The state moves along the table; then the event's own details are kept."""
-            aggregate._move(type(self).__name__, self.timestamp)  # noqa: SLF001 - the event is part of the aggregate
-            self.keep(aggregate)
-
-        def keep(self, aggregate: "Task") -> None:
-            """What the event adds to the task's record."""
-
-    class Submitted(Event, Aggregate.Created):
-        """The task exists."""
-
-        TOPIC: ClassVar[str] = "task:submitted"
-        submission: dict[str, Any]
-
-        def apply(self, aggregate: "Task") -> None:
-            """Nothing moves: this is the first state."""
-            aggregate.state_since = self.timestamp
-
-    class Planned(Event):
-        """What will run is frozen."""
-
-        TOPIC: ClassVar[str] = "task:planned"
-        plan: dict[str, Any]
-
-        def keep(self, aggregate: "Task") -> None:
-            """Keep the plan."""
-            aggregate.plan = Plan.model_validate(self.plan)
-            aggregate.stages = {stage.name: "pending" for stage in aggregate.plan.stages}
-
-    class Refused(Event):
-        """No known machine could ever run it, or what it asks does not exist."""
-
-        TOPIC: ClassVar[str] = "task:refused"
-        reason: str
-
-        def keep(self, aggregate: "Task") -> None:
-            """Keep why."""
-            aggregate.why = aggregate.outcome_reason = self.reason
-
-    class Queued(Event):
-        """It waits for a machine."""
-
-        TOPIC: ClassVar[str] = "task:queued"
-        waiting_for: str
-
-        def keep(self, aggregate: "Task") -> None:
-            """Keep what for."""
-            aggregate.why = f"waiting for {self.waiting_for}"
-            aggregate.stages["guest"] = "pending"
-            aggregate.machine_id = None
-
-    class Matched(Event):
-        """A machine was chosen."""
-
-        TOPIC: ClassVar[str] = "task:matched"
-        machine_id: str
-        host: str
-        operation_id: str
-
-        def keep(self, aggregate: "Task") -> None:
-            """Keep which."""
-            aggregate.machine_id = self.machine_id
-            aggregate.machine_host = self.host
-            aggregate.operation_id = self.operation_id
-            aggregate.matches += 1
-            aggregate.why = f"machine {self.machine_id} is being prepared"
-
-    class MatchRefused(Event):
-        """The chosen machine was not to be had."""
-
-        TOPIC: ClassVar[str] = "task:match-refused"
-        reason: str
-
-        def keep(self, aggregate: "Task") -> None:
-            """Back to waiting."""
-            aggregate.why = f"waiting for another machine: {self.reason}"
-            aggregate.machine_id = None
-
-    class MachineGranted(Event):
-        """The machine is the task's."""
-
-        TOPIC: ClassVar[str] = "task:machine-granted"
-        guest: dict[str, Any]
-
-        def keep(self, aggregate: "Task") -> None:
-            """Keep the lease; a new attempt begins."""
-            aggregate.guest = GuestAssignment.model_validate(self.guest)
-            aggregate.attempts += 1
-            aggregate.ran_on = aggregate.guest
-            aggregate.machine = "leased"
-            aggregate.observed_from = self.timestamp
-            aggregate.why = f"running on machine {aggregate.guest.lease.machine_id}"
-
-    class StageRequested(Event):
-        """The stage is to run."""
-
-        TOPIC: ClassVar[str] = "task:stage-requested"
-        stage: str
-        attempt: int
-
-        def keep(self, aggregate: "Task") -> None:
-            """Keep that it runs."""
-            aggregate.stages[self.stage] = "running"
-            aggregate.stage_since[self.stage] = self.timestamp
-
-    class ObservationEnded(Event):
-        """Watching is over."""
-
-        TOPIC: ClassVar[str] = "task:observation-ended"
-        ended_by: str
-
-        def keep(self, aggregate: "Task") -> None:
-            """Keep the rule that fired."""
-            aggregate.ended_by = self.ended_by
-            aggregate.why = "evidence is being collected"
-
-    class StageEnded(Event):
-        """The stage ran, or could not."""
-
-        TOPIC: ClassVar[str] = "task:stage-ended"
-        stage: str
-        attempt: int
-        outcome: StageOutcome
-        reason: str
-        result_ids: list[str]
-        errors: list[dict[str, Any]]
-        ended_by: str | None
-
-        def keep(self, aggregate: "Task") -> None:
-            """Keep its results and errors."""
-            aggregate.stages[self.stage] = self.outcome
-            aggregate.stage_since[self.stage] = self.timestamp
-            aggregate.result_ids.extend(self.result_ids)
-            aggregate.errors.extend(RunError.model_validate(error) for error in self.errors)
-            aggregate.ended_by = self.ended_by or aggregate.ended_by
-            if self.outcome in ("failed", "skipped"):
-                aggregate.errors.append(
-                    RunError(stage=self.stage, outcome=self.outcome, reason=self.reason or "no reason given")
-                )
-
-    class AttemptFailed(Event):
-        """The attempt ended without its evidence."""
-
-        TOPIC: ClassVar[str] = "task:attempt-failed"
-        reason: str
-
-        def keep(self, aggregate: "Task") -> None:
-            """Keep why."""
-            aggregate.attempt_reasons.append(self.reason)
-
-    class MachineReturned(Event):
-        """The task is done with the machine, or lost it."""
-
-        TOPIC: ClassVar[str] = "task:machine-returned"
-        machine_id: str
-        host: str
-        lease_id: str
-        epoch: int
-
-        def keep(self, aggregate: "Task") -> None:
-            """The machine is not ours, and not clean yet."""
-            aggregate.guest = None
-            left_at, condition = aggregate.left.get(self.machine_id, (-1, ""))
-            if left_at < self.epoch:
-                aggregate.machine = "reverting"
-                aggregate.reverting.add(self.machine_id)
-            elif not aggregate.reverting:
-                aggregate.machine = "quarantined" if condition == "quarantined" else "clean"
-
-    class MachineLeft(Event):
-        """The machine is verified clean, or out of the pool."""
-
-        TOPIC: ClassVar[str] = "task:machine-left"
-        class_version: ClassVar[int] = 2
-        machine_id: str
-        condition: str
-        epoch: int
-
-        def keep(self, aggregate: "Task") -> None:
-            """Keep which, and since which epoch: word of an earlier lease on it may still be under way."""
-            aggregate.left[self.machine_id] = (self.epoch, self.condition)
-            aggregate.reverting.discard(self.machine_id)
-            if not aggregate.reverting and aggregate.guest is None:
-                aggregate.machine = "quarantined" if self.condition == "quarantined" else "clean"
-
-        @staticmethod
-        def upcast_v1_v2(state: dict[str, Any]) -> None:
-            """Version 1 did not say at which epoch."""
-            state["epoch"] = 0
-
-    class CancelRequested(Event):
-        """Somebody wants it to end."""
-
-        TOPIC: ClassVar[str] = "task:cancel-requested"
-        by: str
-        reason: str
-
-        def keep(self, aggregate: "Task") -> None:
-            """Keep who."""
-            aggregate.cancelled_by = self.by
-            aggregate.why = f"being cancelled by {self.by}"
-
-    class ReportRequested(Event):
-        """Every stage has ended."""
-
-        TOPIC: ClassVar[str] = "task:report-requested"
-        outcome: Outcome
-        reason: str
-
-        def keep(self, aggregate: "Task") -> None:
-            """Keep how it will end."""
-            aggregate.outcome = self.outcome
-            aggregate.outcome_reason = self.reason
-            aggregate.why = "the report is being sealed and the machine cleaned"
-
-    class ReportSealed(Event):
-        """The report can be read."""
-
-        TOPIC: ClassVar[str] = "task:report-sealed"
-        class_version: ClassVar[int] = 2
-        verdict: str
-        score: int
-        missing_results: int
-
-        def keep(self, aggregate: "Task") -> None:
-            """Keep what it says; a report without all its results is not a completed task."""
-            if self.missing_results and aggregate.outcome == "completed":
-                aggregate.outcome = "failed"
-                aggregate.outcome_reason = f"{self.missing_results} results were lost; the report names them"
-            aggregate.report_ready_at = self.timestamp
-            aggregate.verdict = self.verdict
-            aggregate.score = self.score
-            aggregate.why = "the machine is being cleaned"
-
-        @staticmethod
-        def upcast_v1_v2(state: dict[str, Any]) -> None:
-            """Version 1 did not count lost results."""
-            state["missing_results"] = 0
-
-    class Completed(Event):
-        """The end."""
-
-        TOPIC: ClassVar[str] = "task:completed"
-
-    class Failed(Event):
-        """The end."""
-
-        TOPIC: ClassVar[str] = "task:failed"
-
-    class TimedOut(Event):
-        """The end."""
-
-        TOPIC: ClassVar[str] = "task:timed-out"
-
-    class Cancelled(Event):
-        """The end."""
-
-        TOPIC: ClassVar[str] = "task:cancelled"
+    Event = events.Event
+    Submitted = events.Submitted
+    Planned = events.Planned
+    Refused = events.Refused
+    Queued = events.Queued
+    Matched = events.Matched
+    MatchRefused = events.MatchRefused
+    MachineGranted = events.MachineGranted
+    StageRequested = events.StageRequested
+    ObservationEnded = events.ObservationEnded
+    StageEnded = events.StageEnded
+    AttemptFailed = events.AttemptFailed
+    MachineReturned = events.MachineReturned
+    MachineLeft = events.MachineLeft
+    CancelRequested = events.CancelRequested
+    ReportRequested = events.ReportRequested
+    ReportSealed = events.ReportSealed
+    Completed = events.Completed
+    Failed = events.Failed
+    TimedOut = events.TimedOut
+    Cancelled = events.Cancelled
 
     def __init__(self, submission: dict[str, Any]) -> None:
         asked = TaskSubmitted.model_validate(submission)
@@ -358,13 +116,13 @@ class Task(Aggregate):
 
     def refuse(self, reason: str, at: datetime) -> None:
         """It can never run."""
-        self._happen(self.Refused, at, reason=reason)
+        self._happen(events.Refused, at, reason=reason)
 
     def start(self, plan: Plan, waiting_for: str, at: datetime) -> None:
         """The plan is frozen; what needs no machine begins, what needs one is queued."""
-        self._happen(self.Planned, at, plan=plan.model_dump(mode="json"))
+        self._happen(events.Planned, at, plan=plan.model_dump(mode="json"))
         if "guest" in self.stages:
-            self._happen(self.Queued, at, waiting_for=waiting_for)
+            self._happen(events.Queued, at, waiting_for=waiting_for)
         if "static" in self.stages:
             self._request("static", at)
         self._advance(at)
@@ -372,13 +130,13 @@ class Task(Aggregate):
     def match(self, machine_id: str, host: str, at: datetime) -> None:
         """The machine is asked for. Raises NotPossible unless the task is queued."""
         operation_id = derived("ope", self.task_id, self.matches + 1)
-        self._happen(self.Matched, at, machine_id=machine_id, host=host, operation_id=operation_id)
+        self._happen(events.Matched, at, machine_id=machine_id, host=host, operation_id=operation_id)
 
     def refuse_match(self, operation_id: str, reason: str, at: datetime) -> None:
         """The machine was not to be had: wait for another."""
         if self.state != "preparing" or operation_id != self.operation_id:
             return
-        self._happen(self.MatchRefused, at, reason=reason)
+        self._happen(events.MatchRefused, at, reason=reason)
         if self.matches >= MATCHES_MAX:
             self._end_guest("failed", f"no machine could be had in {MATCHES_MAX} tries: {reason}", at)
         self._advance(at)
@@ -395,14 +153,14 @@ class Task(Aggregate):
                 self._end_guest("skipped", "the task was cancelled", at)
             self._advance(at)
             return
-        self._happen(self.MachineGranted, at, guest=guest.model_dump(mode="json"))
+        self._happen(events.MachineGranted, at, guest=guest.model_dump(mode="json"))
         self._request("guest", at)
         self._advance(at)
 
     def end_observation(self, attempt: int, ended_by: str, at: datetime) -> None:
         """Watching is over."""
         if self.state == "running" and attempt == self.attempts and self.stages.get("guest") == "running":
-            self._happen(self.ObservationEnded, at, ended_by=ended_by)
+            self._happen(events.ObservationEnded, at, ended_by=ended_by)
 
     def end_stage(
         self,
@@ -424,7 +182,7 @@ class Task(Aggregate):
             self._retry(reason, at)
         else:
             self._happen(
-                self.StageEnded,
+                events.StageEnded,
                 at,
                 stage=stage,
                 attempt=attempt,
@@ -459,7 +217,7 @@ class Task(Aggregate):
             return
         is_early = machine_id == self.machine_id and epoch > self.left.get(machine_id, (-1, ""))[0]
         if machine_id in self.reverting or is_early:
-            self._happen(self.MachineLeft, at, machine_id=machine_id, condition=condition, epoch=epoch)
+            self._happen(events.MachineLeft, at, machine_id=machine_id, condition=condition, epoch=epoch)
             self._advance(at)
 
     def cancel(self, by: str, reason: str, at: datetime) -> None:
@@ -468,13 +226,13 @@ class Task(Aggregate):
             raise NotPossible(f"the task is already {self.state}")
         if self.cancelled_by is not None:
             return
-        self._happen(self.CancelRequested, at, by=by, reason=reason)
+        self._happen(events.CancelRequested, at, by=by, reason=reason)
         self._advance(at)
 
     def seal(self, verdict: str, score: int, at: datetime, *, missing_results: int = 0) -> None:
         """The report can be read. Results that could not be had make the task a failed one."""
         if self.state == "reporting" and self.report_ready_at is None:
-            self._happen(self.ReportSealed, at, verdict=verdict, score=score, missing_results=missing_results)
+            self._happen(events.ReportSealed, at, verdict=verdict, score=score, missing_results=missing_results)
             self._advance(at)
 
     def running_stages(self) -> list[str]:
@@ -506,7 +264,7 @@ class Task(Aggregate):
                 self._end_stage("post", "skipped", reason, at)
         if self.stages.get("post") != "running" and self.guest is None:
             outcome, reason = self._judge()
-            self._happen(self.ReportRequested, at, outcome=outcome, reason=reason)
+            self._happen(events.ReportRequested, at, outcome=outcome, reason=reason)
 
     def _judge(self) -> tuple[Outcome, str]:
         """How the task ends, by the contract of 'completed': some result, and the guest stage if one was planned."""
@@ -520,11 +278,11 @@ class Task(Aggregate):
         return "completed", ""
 
     def _end(self, at: datetime) -> None:
-        ends: dict[Outcome, type[Task.Event]] = {
-            "completed": self.Completed,
-            "failed": self.Failed,
-            "timed_out": self.TimedOut,
-            "cancelled": self.Cancelled,
+        ends: dict[Outcome, type[events.Event]] = {
+            "completed": events.Completed,
+            "failed": events.Failed,
+            "timed_out": events.TimedOut,
+            "cancelled": events.Cancelled,
         }
         self._happen(ends[self.outcome or "failed"], at)
 
@@ -532,9 +290,9 @@ class Task(Aggregate):
         return len(self.attempt_reasons) + 1 < ATTEMPTS_MAX and self.cancelled_by is None
 
     def _retry(self, reason: str, at: datetime) -> None:
-        self._happen(self.AttemptFailed, at, reason=reason)
+        self._happen(events.AttemptFailed, at, reason=reason)
         self._return_machine(at)
-        self._happen(self.Queued, at, waiting_for=f"another attempt: {reason}")
+        self._happen(events.Queued, at, waiting_for=f"another attempt: {reason}")
 
     def _end_guest(self, outcome: StageOutcome, reason: str, at: datetime, *, ended_by: str | None = None) -> None:
         if self.stages.get("guest") in ("pending", "running"):
@@ -544,7 +302,7 @@ class Task(Aggregate):
         self, stage: str, outcome: StageOutcome, reason: str, at: datetime, *, ended_by: str | None = None
     ) -> None:
         self._happen(
-            self.StageEnded,
+            events.StageEnded,
             at,
             stage=stage,
             attempt=self.attempt_of(stage),
@@ -556,7 +314,7 @@ class Task(Aggregate):
         )
 
     def _request(self, stage: str, at: datetime) -> None:
-        self._happen(self.StageRequested, at, stage=stage, attempt=self.attempt_of(stage))
+        self._happen(events.StageRequested, at, stage=stage, attempt=self.attempt_of(stage))
 
     def _return_machine(self, at: datetime) -> None:
         if self.guest is not None:
@@ -565,7 +323,7 @@ class Task(Aggregate):
 
     def _give_back(self, machine_id: str, host: str, lease_id: str, epoch: int, at: datetime) -> None:
         if not self.is_over:
-            self._happen(self.MachineReturned, at, machine_id=machine_id, host=host, lease_id=lease_id, epoch=epoch)
+            self._happen(events.MachineReturned, at, machine_id=machine_id, host=host, lease_id=lease_id, epoch=epoch)
 
     def _happen(self, event: Any, at: datetime, **details: Any) -> None:
         if successor(self.state, event.__name__) is None:
