@@ -12,6 +12,7 @@ from obstore.exceptions import BaseError
 from obstore.store import LocalStore
 
 from contracts.blobs import BlobRef
+from services.chassis.crash_points import Point, around
 from services.chassis.errors import PermanentError, TransientError
 
 CHUNK_BYTES = 1024 * 1024
@@ -98,6 +99,8 @@ class BlobStore:
         with _translated(f"store {size} bytes"):
             if not self._has(key, size):
                 self._store.put(key, content)
+            # Also what stood there before: whoever wrote it may have died before it was on the disk.
+            with around(Point.BLOB_BEFORE, Point.BLOB_AFTER):
                 _sync(self._root / key)
         return BlobRef(sha256=sha256, size_bytes=size)
 

@@ -20,6 +20,7 @@ from contracts.catalogue import unwrap
 from contracts.envelope import Envelope, EnvelopeError, Message
 from services.chassis import broker_setup
 from services.chassis.clock import Clock
+from services.chassis.crash_points import Point, around
 from services.chassis.errors import PermanentError, TransientError
 from services.chassis.store import Conflict, Duplicate, Store, StoreUnavailable
 from services.chassis.topology import Handler, Inbound, Topology
@@ -117,7 +118,7 @@ class Consumer:
             log.exception("handler_failed")
             await self._park(inbound, message, f"{type(error).__name__}: {error}")
             return
-        await message.ack()
+        await _acknowledge(message)
 
     async def perform(self, envelope: Envelope, content: Message, handler: Handler) -> None:
         """The handler's unit is committed. Waits while the store is away; tries again after a lost race.
@@ -189,6 +190,12 @@ class Consumer:
             mandatory=True,
             timeout=timedelta(seconds=10).total_seconds(),
         )
+        await _acknowledge(message)
+
+
+async def _acknowledge(message: RabbitMessage) -> None:
+    """The broker may forget the message: it is handled, or stands in another queue."""
+    with around(Point.ACK_BEFORE, Point.ACK_AFTER):
         await message.ack()
 
 

@@ -13,6 +13,7 @@ from uuid import UUID
 
 import structlog
 
+from services.chassis.crash_points import Point, reached
 from services.chassis.store import UNAVAILABLE, Connection, Store, StoreUnavailable
 
 BATCH_MAX = 500
@@ -104,6 +105,9 @@ class Projector:
                     settled[-1]["txid"],
                     settled[-1]["position"],
                 )
+                reached(Point.PROJECTION_BEFORE)
+        if settled:
+            reached(Point.PROJECTION_AFTER)
         if batch and self._projection.on_advance is not None:
             self._projection.on_advance(batch)
         return len(batch), len(rows) > len(settled)

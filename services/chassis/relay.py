@@ -8,6 +8,7 @@ import asyncpg
 import structlog
 from aio_pika.abc import AbstractChannel, AbstractExchange, AbstractRobustConnection
 
+from services.chassis.crash_points import Point, reached
 from services.chassis.store import Store, StoreUnavailable
 
 BATCH_MAX = 200
@@ -78,9 +79,12 @@ class Relay:
             )
             if not rows:
                 return 0
+            reached(Point.PUBLISH_BEFORE)
             done = await asyncio.gather(*(self._publish(channel, row) for row in rows), return_exceptions=True)
             confirmed = [row["id"] for row, outcome in zip(rows, done, strict=True) if outcome is None]
             await connection.execute("DELETE FROM outbox WHERE id = ANY($1::bigint[])", confirmed)
+            reached(Point.PUBLISH_DELETED)
+        reached(Point.PUBLISH_AFTER)
         faults = [outcome for outcome in done if outcome is not None]
         if faults:
             log.warning("messages_were_not_confirmed", count=len(faults), reason=repr(faults[0]))
@@ -102,3 +106,4 @@ class Relay:
             mandatory=True,
             timeout=PUBLISH_TIMEOUT_S,
         )
+        reached(Point.PUBLISH_CONFIRMED)

@@ -1,6 +1,7 @@
 """Runs one service: what is plugged into what, in one place, from start to a clean end."""
 
 import asyncio
+import os
 import signal
 from collections.abc import Awaitable, Callable, Coroutine, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -11,7 +12,7 @@ import structlog
 from fastapi import APIRouter
 
 from contracts.envelope import Message
-from services.chassis import housekeeping
+from services.chassis import crash_points, housekeeping
 from services.chassis import log as logs
 from services.chassis.blobs import BlobStore
 from services.chassis.bus import Consumer
@@ -94,6 +95,7 @@ def run(
     """The service runs until SIGTERM or SIGINT. Exits 1, with the reason in the log, when it cannot start."""
     logs.configure(name)
     try:
+        crash_points.arm(os.environ.get(crash_points.VARIABLE))
         asyncio.run(serve(name, settings, compose, migrations=migrations, announce=announce))
     except* (PermanentError, TransientError) as faults:
         log.error("service_could_not_run", reasons=[str(fault) for fault in faults.exceptions])  # noqa: TRY400

@@ -17,6 +17,7 @@ from eventsourcing.persistence import (
     UUIDAsHex,
 )
 
+from services.chassis.crash_points import Point, around, reached
 from services.chassis.errors import PermanentError, TransientError
 from services.chassis.unit import Unit
 
@@ -138,7 +139,7 @@ class Store:
 
     async def commit(self, unit: Unit) -> None:
         """Everything in the unit is durable. Raises Duplicate, Fenced, Conflict, StoreUnavailable: nothing is."""
-        with translated():
+        with translated(), around(Point.COMMIT_BEFORE, Point.COMMIT_AFTER):
             outcome = await self._commit(unit)
         if outcome == "duplicate":
             raise Duplicate
@@ -189,6 +190,7 @@ class Store:
                 return outcome
             for sql, arguments in unit.statements:
                 await connection.execute(sql, *arguments)
+            reached(Point.COMMIT_WITHIN)
         except BaseException:
             with contextlib.suppress(*UNAVAILABLE):
                 await transaction.rollback()

@@ -16,6 +16,7 @@ import orjson
 import structlog
 
 from services.chassis.clock import Clock
+from services.chassis.crash_points import Point, reached
 from services.chassis.errors import TransientError
 from services.chassis.store import (
     UNAVAILABLE,
@@ -170,6 +171,8 @@ class Worker:
                 await self._beat(connection)
                 beat_at = time.monotonic() + HEARTBEAT_S
             items = await self._claim(connection)
+            if items:
+                reached(Point.CLAIM_AFTER)
             for item in items:
                 self._running[item.work_id] = item
                 self._counts[item.kind] += 1

@@ -1,5 +1,6 @@
 """What is plugged into what in the machines service."""
 
+from services.chassis.crash_points import Point, guarded
 from services.chassis.run import Runtime, Service
 from services.machines.adapters.authorities import Authorities
 from services.machines.adapters.guest_agent import GrpcEnroller
@@ -21,6 +22,8 @@ async def compose(runtime: Runtime) -> Service:
     """The service, on the hypervisor that the settings name."""
     settings: MachinesSettings = runtime.settings
     hypervisor, enroller = _outside(settings)
+    hypervisor = guarded(hypervisor, Point.HYPERVISOR_BEFORE, Point.HYPERVISOR_AFTER)
+    enroller = guarded(enroller, Point.AGENT_BEFORE, Point.AGENT_AFTER)
     effects = Effects(hypervisor, enroller, Authorities(runtime.store))
     specs = load_machines(settings.machines_file, settings.host)
     reconciler = Reconciler(runtime, hypervisor, specs, settings.observe_interval_s)
@@ -38,7 +41,10 @@ async def compose(runtime: Runtime) -> Service:
 
 def _outside(settings: MachinesSettings) -> tuple[Hypervisor, GuestEnroller]:
     if settings.hypervisor == "instant":
-        fleet = InstantFleet(client_ca_pem=settings.guest_client_ca_file.read_text(encoding="ascii"))
+        fleet = InstantFleet(
+            client_ca_pem=settings.guest_client_ca_file.read_text(encoding="ascii"),
+            fences_dir=settings.instant_fences_dir,
+        )
         return fleet, fleet
     if settings.libvirt is None:
         raise HypervisorRefused("the settings name the libvirt hypervisor but have no [libvirt] table")

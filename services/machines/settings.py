@@ -17,6 +17,9 @@ class MachinesSettings(ServiceSettings):
     hypervisor: Literal["libvirt", "instant"] = Field(
         default="libvirt", description="`instant` is a fake for benchmarks: it runs nothing"
     )
+    instant_fences_dir: Path | None = Field(
+        default=None, description="where the fake keeps its fences; without it they end with its process"
+    )
     libvirt: LibvirtSettings | None = None
     machines_file: Path
     guest_client_ca_file: Path

@@ -11,6 +11,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+from services.chassis.crash_points import Point, reached
 from services.machines.errors import HypervisorUnavailable, StaleEpoch
 
 _LOCK_POLL_S = 0.02
@@ -60,9 +61,11 @@ class HostFence:
         with unfinished.open("w", encoding="ascii") as stream:
             stream.write(str(epoch))
             stream.flush()
+            reached(Point.FENCE_BEFORE)
             os.fsync(stream.fileno())
         unfinished.rename(self._directory / _FENCE)
         sync_directory(self._directory)
+        reached(Point.FENCE_AFTER)
 
 
 def sync_directory(directory: Path) -> None:

@@ -4,9 +4,11 @@ With it the whole of Malbox can be driven without the time that virtual machines
 around them. `hypervisor = "instant"` in the settings of the machines service chooses it; nothing else does.
 """
 
+import asyncio
 import json
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
+from pathlib import Path
 
 import grpc
 from cryptography import x509
@@ -15,6 +17,7 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import NameOID
 
 from services.machines.adapters import instant_guest, machine_authority
+from services.machines.adapters.host_fence import HostFence
 from services.machines.domain.spec import MachineSpec
 from services.machines.errors import HypervisorRefused, StaleEpoch
 from services.machines.ports import Attestation, Authority, DomainSeen, GuestAddress, Incarnation, Provisioned
@@ -32,10 +35,14 @@ class _Machine:
 
 
 class InstantFleet:
-    """Implements both ports of the machines service, Hypervisor and GuestEnroller, over machines that do not exist."""
+    """Implements both ports of the machines service, Hypervisor and GuestEnroller, over machines that do not exist.
 
-    def __init__(self, *, client_ca_pem: str) -> None:
+    Its machines end with its process. Their fences do not, where it is given a directory to keep them in.
+    """
+
+    def __init__(self, *, client_ca_pem: str, fences_dir: Path | None = None) -> None:
         self._client_ca_pem = client_ca_pem
+        self._fences_dir = fences_dir
         self._machines: dict[str, _Machine] = {}
 
     async def image_identity(self, spec: MachineSpec) -> str:
@@ -51,12 +58,12 @@ class InstantFleet:
         agent_waits: Callable[[GuestAddress], Awaitable[None]],  # noqa: ARG002
     ) -> Provisioned:
         """Nothing is built."""
-        self._fenced(spec.machine_id, epoch)
+        await self._fenced(spec.machine_id, epoch)
         return Provisioned("none", {"fake": "instant"})
 
     async def restore(self, spec: MachineSpec, *, epoch: int) -> Incarnation:
         """The machine is as if restored."""
-        machine = self._fenced(spec.machine_id, epoch)
+        machine = await self._fenced(spec.machine_id, epoch)
         await self._stop(machine)
         machine.is_running = True
         return Incarnation(machine.address, {"fake": "instant"})
@@ -67,15 +74,15 @@ class InstantFleet:
 
     async def pause(self, machine_id: str, *, epoch: int) -> None:
         """The machine is as if standing still."""
-        self._fenced(machine_id, epoch).is_running = False
+        (await self._fenced(machine_id, epoch)).is_running = False
 
     async def resume(self, machine_id: str, *, epoch: int) -> None:
         """The machine is as if running."""
-        self._fenced(machine_id, epoch).is_running = True
+        (await self._fenced(machine_id, epoch)).is_running = True
 
     async def destroy(self, machine_id: str, *, epoch: int) -> None:
         """The fake agent is gone."""
-        machine = self._fenced(machine_id, epoch)
+        machine = await self._fenced(machine_id, epoch)
         machine.is_running = False
         await self._stop(machine)
 
@@ -142,10 +149,12 @@ class InstantFleet:
             raise HypervisorRefused(f"there is no machine {machine_id}")
         return machine
 
-    def _fenced(self, machine_id: str, epoch: int) -> _Machine:
+    async def _fenced(self, machine_id: str, epoch: int) -> _Machine:
         machine = self._machines.setdefault(machine_id, _Machine())
         if epoch < machine.epoch:
             raise StaleEpoch(f"{machine_id} was seen at epoch {machine.epoch}, the request is of {epoch}")
+        if self._fences_dir is not None:
+            await asyncio.to_thread(HostFence(self._fences_dir / machine_id).advance, epoch)
         machine.epoch = epoch
         return machine
 

@@ -19,6 +19,7 @@ from contracts import limits
 from contracts.guest import agent_pb2 as pb
 from contracts.guest.agent_pb2_grpc import AgentStub
 from contracts.machines import GuestEndpoint, LeaseRef
+from services.chassis.crash_points import Point, around
 from services.plugins.adapters.guest_collect import receive_files
 from services.plugins.adapters.guest_events import EventReader, bounded_text
 from services.plugins.ports_guest import (
@@ -193,7 +194,8 @@ class GrpcGuestSession:
         """Files that the sample wrote stand in the directory `into`, under names of our own choosing."""
         call = self._agent.Collect(self._call(), timeout=_COLLECT_TIMEOUT_S)
         try:
-            return await receive_files(call, into)
+            with around(Point.AGENT_BEFORE, Point.AGENT_AFTER):
+                return await receive_files(call, into)
         except grpc.aio.AioRpcError as error:
             raise _translated(error) from error
         finally:
@@ -231,7 +233,8 @@ async def guest_session(
 async def _reply(call: Awaitable[Reply]) -> Reply:
     """The reply of a call that carries its deadline. Raises GuestUnreachable, GuestRefused."""
     try:
-        return await call
+        with around(Point.AGENT_BEFORE, Point.AGENT_AFTER):
+            return await call
     except grpc.aio.AioRpcError as error:
         raise _translated(error) from error
 
