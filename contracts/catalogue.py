@@ -42,6 +42,7 @@ FACTS: tuple[type[Message], ...] = (
     plugins.ObservationEnded,
     plugins.GuestConnected,
     plugins.GuestLost,
+    plugins.LeaseBeat,
     results.ArtifactStored,
     results.ReportReady,
 )

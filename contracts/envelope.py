@@ -31,8 +31,11 @@ class Message(BaseModel):
 
     @classmethod
     def routing_key(cls) -> str:
-        """The key on the topic exchange, such as `machines.machine.leased.v1`."""
-        return f"{cls.PRODUCER}.{cls.THING}.{cls.WHAT}.v{cls.VERSION}"
+        """The key on the topic exchange, such as `machines.machine.leased.v1`.
+
+        What is not public has a fifth word, so that whoever binds `*.*.*.*` hears every public fact and nothing else.
+        """
+        return f"{cls.PRODUCER}.{cls.THING}.{cls.WHAT}.v{cls.VERSION}" + ("" if cls.PUBLIC else ".private")
 
     def subject(self) -> str:
         """The id of the aggregate that the message is about."""

@@ -7,6 +7,7 @@ from pydantic import BaseModel, ConfigDict, Field
 from contracts.blobs import BlobRef
 from contracts.envelope import Message
 from contracts.ids import LeaseId, PluginName, ResultId, RunId, StageName, TaskId
+from contracts.machines import LeaseRef
 from contracts.planning import Context, EndedBy
 
 RunOutcome = Literal["completed", "failed", "crashed", "timed_out", "skipped"]
@@ -190,6 +191,7 @@ class ObservationEnded(StageFact):
     THING: ClassVar[str] = "observation"
     WHAT: ClassVar[str] = "ended"
     ended_by: EndedBy
+    lease: LeaseRef | None = Field(default=None, description="whose evidence it is, and who drives it")
 
 
 class GuestConnected(StageFact):
@@ -208,3 +210,20 @@ class GuestLost(StageFact):
     WHAT: ClassVar[str] = "lost"
     lease_id: LeaseId
     reason: str
+
+
+class LeaseBeat(Message):
+    """The named driver of the lease lives. Said every few seconds; of use to machines alone, and to nobody later."""
+
+    PRODUCER: ClassVar[str] = "plugins"
+    THING: ClassVar[str] = "lease"
+    WHAT: ClassVar[str] = "beat"
+    PUBLIC: ClassVar[bool] = False
+
+    task_id: TaskId
+    lease: LeaseRef
+    beat: int = Field(ge=1, description="grows by one with each beat of one term")
+
+    def subject(self) -> str:
+        """The lease."""
+        return self.lease.lease_id

@@ -13,11 +13,12 @@ HEAD = f"""# Messages
 
 Generated from `contracts/` and the services' code by `make docs`; a test holds it to them.
 
-A **fact** says what happened. It goes to the topic exchange `malbox.facts` under its routing key, and into the stream
-`malbox.audit`. A **command** is an order of the scheduler. It goes to the direct exchange `malbox.commands`; its
-routing key is the receiving service, and for machines also the host. A message is CloudEvents 1.0 in JSON, at most
-{MESSAGE_MAX_BYTES // 1024} KiB with its envelope. For programs: [AsyncAPI](asyncapi.json), and one JSON Schema of
-each message in [schemas/](schemas/). One example of each stands in `tests/contracts/golden/`.
+A **fact** says what happened. It goes to the topic exchange `malbox.facts` under its routing key, and, unless that key
+ends in `private`, into the stream `malbox.audit`. A **command** is an order of the scheduler. It goes to the direct
+exchange `malbox.commands`; its routing key is the receiving service, and for machines also the host. A message is
+CloudEvents 1.0 in JSON, at most {MESSAGE_MAX_BYTES // 1024} KiB with its envelope. For programs:
+[AsyncAPI](asyncapi.json), and one JSON Schema of each message in [schemas/](schemas/). One example of each stands in
+`tests/contracts/golden/`.
 """
 
 
@@ -79,7 +80,7 @@ def _message(kind: type[Message]) -> Iterator[str]:
 
 
 def _hearers(kind: type[Message]) -> str:
-    return ", ".join(heard_by(kind)) or "the audit stream only"
+    return ", ".join(heard_by(kind)) or ("the audit stream only" if kind.PUBLIC else "nobody yet")
 
 
 def _shapes() -> Iterator[str]:

@@ -14,6 +14,7 @@ from deploy.local.state import SERVICES
 FACTS = "malbox.facts"
 COMMANDS = "malbox.commands"
 AUDIT = "malbox.audit"
+EVERY_PUBLIC_FACT = "*.*.*.*"  # a fifth word marks what services tell each other only
 COMMANDER = "scheduler"
 AUDIT_BYTES_MAX = 2 * 1024**3
 TOPOLOGY = Path(__file__).parent / "topology.json"
@@ -35,7 +36,7 @@ def definitions(vhost: str, passwords: dict[str, str]) -> dict[str, Any]:
         ],
         "queues": [_audit_stream(vhost), *(_quorum_queue(vhost, *queue) for queue in topology["queues"].items())],
         "bindings": [
-            _binding(vhost, FACTS, "#", AUDIT),
+            _binding(vhost, FACTS, EVERY_PUBLIC_FACT, AUDIT),
             *(_binding(vhost, *binding) for binding in topology["bindings"]),
         ],
     }
@@ -78,8 +79,9 @@ def _permission(vhost: str, name: str) -> dict[str, str]:
 
 
 def _topic_permission(vhost: str, name: str) -> dict[str, str]:
-    """A service states only its own facts: routing keys begin with the producer's name."""
-    return {"user": name, "vhost": vhost, "exchange": FACTS, "write": rf"^{name}\..*", "read": ".*"}
+    """A service states only its own facts: routing keys begin with the producer's name. Others bind to public ones."""
+    read = r"^[^.#]+(\.[^.#]+){3}$" if name == INTEGRATOR else ".*"
+    return {"user": name, "vhost": vhost, "exchange": FACTS, "write": rf"^{name}\..*", "read": read}
 
 
 def _exchange(vhost: str, name: str, kind: str) -> dict[str, Any]:

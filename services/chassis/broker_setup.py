@@ -15,6 +15,7 @@ from services.chassis.unit import COMMANDS_EXCHANGE, FACTS_EXCHANGE
 
 AUDIT_STREAM = "malbox.audit"
 AUDIT_MAX_BYTES = 2 * 1024**3
+EVERY_PUBLIC_FACT = "*.*.*.*"
 CONNECT_TIMEOUT_S = 10.0
 
 
@@ -45,7 +46,7 @@ async def _make_shared(channel: AbstractChannel) -> None:
     await channel.declare_exchange(COMMANDS_EXCHANGE, aio_pika.ExchangeType.DIRECT, durable=True)
     arguments: dict[str, Any] = {"x-queue-type": "stream", "x-max-length-bytes": AUDIT_MAX_BYTES}
     audit = await channel.declare_queue(AUDIT_STREAM, durable=True, arguments=arguments)
-    await audit.bind(facts, routing_key="#")
+    await audit.bind(facts, routing_key=EVERY_PUBLIC_FACT)
 
 
 async def _declare(channel: AbstractChannel, inbound: Inbound) -> None:

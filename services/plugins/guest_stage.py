@@ -26,6 +26,7 @@ from services.plugins.errors import GuestStageFailed
 from services.plugins.guest_evidence import AGENT, agent_evidence, run_endings
 from services.plugins.guest_record import GuestRecord
 from services.plugins.host_runs import SPOOL_PREFIX
+from services.plugins.lease_beats import say_beats
 from services.plugins.policy.observation import COLLECTION_MARGIN_S, Observation, ended_by, next_look_at
 from services.plugins.policy.packages import command_line, guest_name
 from services.plugins.ports_guest import (
@@ -98,6 +99,7 @@ class GuestStage:
         if assignment is None:
             await record.stage_failed("a guest stage was ordered without a machine", is_retryable=False)
             return
+        beats = asyncio.create_task(say_beats(record.work, record.command.task_id, assignment.lease))
         try:
             await self._sit(record, prepared, assignment)
         except (GuestUnreachable, GuestRefused) as error:
@@ -106,6 +108,10 @@ class GuestStage:
             await record.stage_failed(reason, is_retryable=True, ended_by="guest_lost", facts=(lost,))
         except (GuestLied, GuestStageFailed) as error:
             await record.stage_failed(str(error), is_retryable=False)
+        finally:
+            beats.cancel()
+            with contextlib.suppress(asyncio.CancelledError):
+                await beats
 
     async def _sit(self, record: StageRecord, prepared: Prepared, assignment: GuestAssignment) -> None:
         session = await self._connector.connect(
@@ -198,7 +204,7 @@ class GuestStage:
         pump = asyncio.create_task(self._pump(sitting))
         try:
             rule = sitting.ended_by or await self._observe(sitting, pump)
-            await sitting.record.watch_ended(rule)
+            await sitting.record.watch_ended(rule, sitting.assignment.lease)
             if rule == "guest_lost":
                 await self._keep(sitting, Collected((), 0))
                 raise GuestUnreachable("no sign of life for too long")

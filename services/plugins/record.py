@@ -10,6 +10,7 @@ from contracts.blobs import BlobRef
 from contracts.envelope import Message
 from contracts.ids import derived
 from contracts.limits import REASON_MAX_CHARS
+from contracts.machines import LeaseRef
 from contracts.planning import EndedBy
 from contracts.plugins import (
     ObservationEnded,
@@ -100,9 +101,9 @@ class StageRecord:
         """The sample runs in the guest since then, or the guest could not run it."""
         await self.say(*facts, also=lambda unit: rows.keep_launch(unit, self.key, at, exec_error))
 
-    async def watch_ended(self, rule: EndedBy) -> None:
-        """The watch is over, by that rule."""
-        fact = self.fact(ObservationEnded, ended_by=rule)
+    async def watch_ended(self, rule: EndedBy, lease: LeaseRef) -> None:
+        """The watch of the leased machine is over, by that rule."""
+        fact = self.fact(ObservationEnded, ended_by=rule, lease=lease)
         await self.say(fact, also=lambda unit: rows.keep_end_of_watch(unit, self.key, rule))
 
     async def run_ended(self, plugin: str, version: str, ending: Ending, evidence: Sequence[Evidence] = ()) -> None:

@@ -115,6 +115,7 @@ _FIELDS: dict[type[Message], dict[str, object]] = {
     plugins.ObservationEnded: {**_STAGE, "ended_by": "window"},
     plugins.GuestConnected: {**_STAGE, "lease_id": LEASE_ID, "agent_version": "1.0.0"},
     plugins.GuestLost: {**_STAGE, "lease_id": LEASE_ID, "reason": "no heartbeat for 10 s"},
+    plugins.LeaseBeat: {"task_id": TASK, "lease": LEASE, "beat": 3},
     results.ArtifactStored: {"task_id": TASK, "result_id": RESULT, "blob": BLOB, "name": "trace"},
     results.ReportReady: {"task_id": TASK, "verdict": "suspicious", "score": 40, "report": BLOB},
     scheduler.LeaseMachine: {
@@ -161,3 +162,10 @@ _FIELDS: dict[type[Message], dict[str, object]] = {
 }
 
 EXAMPLES: tuple[Message, ...] = tuple(kind.model_validate(fields) for kind, fields in _FIELDS.items())
+
+GROWN: dict[str, Message] = {
+    "malbox.observation.ended.v1.lease": plugins.ObservationEnded.model_validate(
+        {**_STAGE, "ended_by": "window", "lease": LEASE}
+    ),
+}
+"""Messages with fields that were added after the first golden file, by the name of a golden file of their own."""

@@ -76,11 +76,16 @@ async def test_a_service_cannot_state_the_facts_of_another(here: Installation) -
 
 @pytest.mark.promise("P46")
 async def test_an_integrator_hears_facts_and_says_nothing(here: Installation) -> None:
-    """It may bind a queue of its own to the facts, and may publish none."""
+    """It may bind a queue of its own to the public facts, and may neither publish one nor hear what is not public."""
     async with await aio_pika.connect(here.rabbitmq().url(INTEGRATOR), timeout=10) as connection:
         channel = await connection.channel()
         queue = await channel.declare_queue("integrator.ears", exclusive=True)
-        await queue.bind("malbox.facts", "#", timeout=10)
+        await queue.bind("malbox.facts", "*.*.*.*", timeout=10)
+        for key in ("#", "plugins.#", "plugins.lease.beat.v1.private", "*.*.*.*.*"):
+            with pytest.raises(DENIED):
+                await queue.bind("malbox.facts", key, timeout=10)
+            channel = await connection.channel()
+            queue = await channel.get_queue("integrator.ears", ensure=False)
         facts = await channel.get_exchange("malbox.facts", ensure=False)
         with pytest.raises(DENIED):
             await facts.publish(aio_pika.Message(b"{}"), "scheduler.task.completed.v1", timeout=10)

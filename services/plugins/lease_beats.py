@@ -1,0 +1,31 @@
+"""The driver of a lease says that it lives, so that machines can tell a slow task from a lost one."""
+
+import asyncio
+import contextlib
+
+from contracts.ids import derived
+from contracts.machines import LeaseRef
+from contracts.plugins import LeaseBeat
+from services.chassis.errors import TransientError
+from services.chassis.unit import Unit
+from services.chassis.work import WorkContext
+
+BEAT_S = 5.0
+
+
+async def say_beats(work: WorkContext, task_id: str, lease: LeaseRef) -> None:
+    """A beat is said at once and every five seconds until cancelled. One that cannot be stored is left out.
+
+    Raises Fenced when another driver has the stage.
+    """
+    beat = 0
+    while True:
+        beat += 1
+        said = LeaseBeat(task_id=task_id, lease=lease, beat=beat)
+
+        async def decide(unit: Unit, said: LeaseBeat = said) -> None:
+            unit.say(said, message_id=derived("msg", said.type_name(), lease.lease_id, lease.term, said.beat))
+
+        with contextlib.suppress(TransientError):
+            await work.commit(decide)
+        await asyncio.sleep(BEAT_S)
