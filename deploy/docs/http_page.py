@@ -17,6 +17,8 @@ from deploy.local.state import SERVICES
 from services.chassis.blobs import BlobStore
 from services.chassis.clock import SystemClock
 from services.chassis.http import build_app
+from services.chassis.operators import dead_router
+from services.chassis.parked import ParkedMessages
 from services.chassis.run import Runtime, no_announcements, release
 from services.chassis.settings import ServiceSettings
 from services.chassis.store import Store
@@ -75,7 +77,8 @@ async def _apps() -> dict[str, FastAPI]:
             "plugins": plugins_router(Catalogue({}, ())),
             "results": results_router(store, blobs),
         }
-        return {service: _app(service, router) for service, router in routers.items()}
+        parked = ParkedMessages(store, lambda: None)
+        return {service: _app(service, router, dead_router(service, parked)) for service, router in routers.items()}
 
 
 def _shared(directory: Path) -> ServiceSettings:
@@ -89,11 +92,11 @@ def _shared(directory: Path) -> ServiceSettings:
     )
 
 
-def _app(service: str, router: APIRouter) -> FastAPI:
+def _app(service: str, *routers: APIRouter) -> FastAPI:
     async def readiness() -> dict[str, Any]:
         return {"is_ready": False}
 
-    return build_app(service=service, version=release(), gateway_secret=SECRET, routers=(router,), readiness=readiness)
+    return build_app(service=service, version=release(), gateway_secret=SECRET, routers=routers, readiness=readiness)
 
 
 def _service(service: str) -> Iterator[str]:

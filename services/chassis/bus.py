@@ -2,11 +2,11 @@
 
 A handler commits its unit with the inbox entry; only then is the message acknowledged. Bad input is parked in the
 dead-letter queue at once; what may succeed later goes round through a delay queue, a bounded number of times; while the
-store is away the message simply waits, unacknowledged.
+store is away the message simply waits, unacknowledged. A dead-letter queue is emptied into the store, for operators.
 """
 
 import asyncio
-import time
+from collections.abc import Awaitable, Callable
 from datetime import timedelta
 from weakref import WeakValueDictionary
 
@@ -22,16 +22,20 @@ from services.chassis import broker_setup
 from services.chassis.clock import Clock
 from services.chassis.crash_points import Point, around
 from services.chassis.errors import PermanentError, TransientError
-from services.chassis.store import Conflict, Duplicate, Store, StoreUnavailable
+from services.chassis.parked import Dead, ParkedMessages, identity
+from services.chassis.patience import until_stored
+from services.chassis.relay import REPLAYS_HEADER
+from services.chassis.store import Conflict, Duplicate, Store
+from services.chassis.suspects import Condemned, Suspects
 from services.chassis.topology import Handler, Inbound, Topology
 from services.chassis.unit import Announce, Cause, Unit
 
 RETRIES_MAX = 40
 CONFLICTS_MAX = 20
-STORE_WAIT_S = 0.5
-STORE_WAIT_MAX_S = 1_200.0  # the broker waits 30 minutes
 RETRY_HEADER = "x-malbox-retry"
 REASON_HEADER = "x-malbox-reason"
+DELIVERIES_HEADER = "x-delivery-count"  # of a quorum queue: absent at the first delivery
+DEATHS_HEADER = "x-death"
 
 log = structlog.get_logger()
 
@@ -40,7 +44,15 @@ class Consumer:
     """Takes messages off the service's queues, hands each to its handler, commits, acknowledges."""
 
     def __init__(
-        self, *, url: str, topology: Topology, store: Store, clock: Clock, announce: Announce, prefetch: int
+        self,
+        *,
+        url: str,
+        topology: Topology,
+        store: Store,
+        clock: Clock,
+        announce: Announce,
+        parked: ParkedMessages,
+        prefetch: int,
     ) -> None:
         self._url = url
         self._topology = topology
@@ -56,14 +68,16 @@ class Consumer:
             apply_types=False,  # arguments are not injected: it would cost a thread switch per message
             graceful_timeout=10,
         )
-        self.parked = 0
+        self._parked = parked
+        self._suspects = Suspects(store)
 
     async def start(self) -> None:
         """Queues exist, are bound, and are being consumed."""
         await broker_setup.prepare(self._url, self._topology)
         if not self._broker.subscribers:
             for inbound in self._topology.inbound:
-                self._consume(inbound)
+                self._consume(inbound, inbound.name, self._receive)
+                self._consume(inbound, inbound.dead, self._keep)
         await self._broker.start()
 
     async def stop(self) -> None:
@@ -74,19 +88,36 @@ class Consumer:
         """The connection to the broker stands."""
         return bool(await self._broker.ping(timeout=2))
 
-    def _consume(self, inbound: Inbound) -> None:
-        async def receive(message: RabbitMessage) -> None:
-            await self._receive(inbound, message)
+    def _consume(
+        self, inbound: Inbound, queue: str, receive: Callable[[Inbound, RabbitMessage], Awaitable[None]]
+    ) -> None:
+        async def received(message: RabbitMessage) -> None:
+            await receive(inbound, message)
 
         self._broker.subscriber(
-            RabbitQueue(inbound.name, declare=False),
+            RabbitQueue(queue, declare=False),
             RabbitExchange(inbound.own_exchange, type=ExchangeType.DIRECT, declare=False),
             ack_policy=AckPolicy.MANUAL,
             parser=None,
             decoder=_raw,
-        )(receive)
+        )(received)
 
     async def _receive(self, inbound: Inbound, message: RabbitMessage) -> None:
+        known_as = identity(self._topology.service, inbound.name, message.body)
+        try:
+            async with self._suspects.attending(known_as, _count(message.headers.get(DELIVERIES_HEADER))):
+                await self._read(inbound, message)
+        except Condemned as error:
+            await self._park(inbound, message, str(error))
+
+    async def _keep(self, inbound: Inbound, message: RabbitMessage) -> None:
+        """What is in the dead-letter queue is in the store, and then no longer in the queue."""
+        dead = Dead(inbound.name, message.body, _why_dead(message), _count(message.headers.get(REPLAYS_HEADER)) + 1)
+        await until_stored(lambda: self._parked.keep(dead))
+        log.error("message_parked", queue=inbound.name, reason=dead.reason, times=dead.times)
+        await message.ack()
+
+    async def _read(self, inbound: Inbound, message: RabbitMessage) -> None:
         try:
             envelope = Envelope.from_json(message.body)
             content = unwrap(envelope)
@@ -129,26 +160,12 @@ class Consumer:
         async with lock:
             for _ in range(CONFLICTS_MAX):
                 try:
-                    await self._perform_once_stored(envelope, content, handler)
+                    await until_stored(lambda: self._perform_once(envelope, content, handler))
                 except Conflict:
                     log.info("unit_conflicted")
                 else:
                     return
             raise TransientError(f"lost the race {CONFLICTS_MAX} times")
-
-    async def _perform_once_stored(self, envelope: Envelope, content: Message, handler: Handler) -> None:
-        """An absent store is waited for, below the time after which the broker takes its message back."""
-        give_up_at = time.monotonic() + STORE_WAIT_MAX_S
-        while True:
-            try:
-                await self._perform_once(envelope, content, handler)
-            except StoreUnavailable as error:
-                log.warning("store_was_unavailable", reason=str(error))
-                if time.monotonic() > give_up_at:
-                    raise
-                await asyncio.sleep(STORE_WAIT_S)
-            else:
-                return
 
     async def _perform_once(self, envelope: Envelope, content: Message, handler: Handler) -> None:
         unit = Unit(
@@ -170,8 +187,6 @@ class Consumer:
         await self._republish(inbound, inbound.retry, message, {RETRY_HEADER: str(tries), REASON_HEADER: reason})
 
     async def _park(self, inbound: Inbound, message: RabbitMessage, reason: str) -> None:
-        self.parked += 1
-        log.error("message_parked", queue=inbound.name, reason=reason)
         await self._republish(inbound, inbound.dead, message, {REASON_HEADER: reason})
 
     async def _republish(self, inbound: Inbound, queue: str, message: RabbitMessage, headers: dict[str, str]) -> None:
@@ -205,4 +220,14 @@ async def _raw(message: RabbitMessage) -> RabbitMessage:
 
 
 def _count(value: object) -> int:
+    if isinstance(value, int):
+        return value
     return int(value) if isinstance(value, str) and value.isdigit() else 0
+
+
+def _why_dead(message: RabbitMessage) -> str:
+    """The words that it was parked with, or the broker's own reason where the broker gave it up."""
+    deaths = message.headers.get(DEATHS_HEADER)
+    if isinstance(deaths, list) and any(death.get("reason") == "delivery_limit" for death in deaths):
+        return "the broker gave it up: it was delivered too often and never acknowledged"
+    return str(message.headers.get(REASON_HEADER, "no reason was given"))

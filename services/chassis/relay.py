@@ -15,6 +15,7 @@ BATCH_MAX = 200
 IDLE_POLL_S = 2.0
 PUBLISH_TIMEOUT_S = 10.0
 BACKOFF_MAX_S = 5.0
+REPLAYS_HEADER = "x-malbox-replays"
 
 log = structlog.get_logger()
 
@@ -37,6 +38,10 @@ class Relay:
         self._wake = asyncio.Event()
         self._exchanges: dict[str, AbstractExchange] = {}
         store.on_commit(lambda unit: self._wake.set() if unit.outbox else None)
+
+    def wake(self) -> None:
+        """The outbox is looked at now."""
+        self._wake.set()
 
     async def run(self) -> None:
         """Publishes until cancelled, through any number of broker and database failures."""
@@ -73,7 +78,7 @@ class Relay:
             # not worth a flush of the disk. The rows themselves were flushed when they were committed.
             await connection.execute("SET LOCAL synchronous_commit TO off")
             rows = await connection.fetch(
-                "SELECT id, message_id, exchange, routing_key, body FROM outbox ORDER BY id LIMIT $1 "
+                "SELECT id, message_id, exchange, routing_key, body, replays FROM outbox ORDER BY id LIMIT $1 "
                 "FOR UPDATE SKIP LOCKED",
                 BATCH_MAX,
             )
@@ -101,6 +106,7 @@ class Relay:
                 content_type="application/cloudevents+json",
                 delivery_mode=aio_pika.DeliveryMode.PERSISTENT,
                 message_id=row["message_id"],
+                headers={REPLAYS_HEADER: str(row["replays"])} if row["replays"] else None,
             ),
             row["routing_key"],
             mandatory=True,

@@ -20,10 +20,13 @@ from services.chassis.clock import Clock, SystemClock
 from services.chassis.errors import PermanentError, TransientError
 from services.chassis.http import Server, build_app
 from services.chassis.migrations import migrate
+from services.chassis.operators import dead_router
+from services.chassis.parked import DECIDED_DAYS, ParkedMessages
 from services.chassis.projections import Projection, Projector
 from services.chassis.relay import Relay
 from services.chassis.settings import ServiceSettings
 from services.chassis.store import UNAVAILABLE, Store
+from services.chassis.suspects import SUSPECTS_DAYS
 from services.chassis.topology import Handler, Topology
 from services.chassis.unit import Announce, Cause, Unit
 from services.chassis.work import Runner, Worker
@@ -31,6 +34,11 @@ from services.chassis.work import Runner, Worker
 START_TRIES = 120
 START_RETRY_S = 0.5
 LAG_ALARM_S = 30.0
+CHASSIS_EXPIRIES = (
+    housekeeping.INBOX,
+    housekeeping.Expiry("parked", "decided_at", DECIDED_DAYS),
+    housekeeping.Expiry("suspects", "seen_at", SUSPECTS_DAYS),
+)
 log = structlog.get_logger()
 T = TypeVar("T")
 
@@ -134,15 +142,17 @@ async def serve(
 async def _serve(name: str, settings: ServiceSettings, runtime: Runtime, service: Service, stop: asyncio.Event) -> None:
     store, clock, announce = runtime.store, runtime.clock, runtime.announce
     topology = Topology(name, settings.host, service.handlers, service.has_host_commands)
+    relay = Relay(store, settings.amqp_url)
+    parked = ParkedMessages(store, relay.wake)
     consumer = Consumer(
         url=settings.amqp_url,
         topology=topology,
         store=store,
         clock=clock,
         announce=announce,
+        parked=parked,
         prefetch=settings.prefetch,
     )
-    relay = Relay(store, settings.amqp_url)
     runners = {runner.kind: runner for runner in service.runners}
     worker = Worker(service=name, store=store, clock=clock, announce=announce, runners=runners)
 
@@ -153,14 +163,14 @@ async def _serve(name: str, settings: ServiceSettings, runtime: Runtime, service
             "is_ready": is_consuming and lag_s < LAG_ALARM_S,
             "is_consuming": is_consuming,
             "outbox_lag_s": round(lag_s, 3),
-            "messages_parked": consumer.parked,
+            "messages_parked": await parked.waiting(),
         }
 
     app = build_app(
         service=name,
         version=release(),
         gateway_secret=settings.gateway_secret,
-        routers=service.routers,
+        routers=(*service.routers, dead_router(name, parked)),
         readiness=readiness,
     )
     server = Server(app, host=settings.http_host, port=settings.http_port)
@@ -172,7 +182,7 @@ async def _serve(name: str, settings: ServiceSettings, runtime: Runtime, service
                 for coroutine in (
                     relay.run(),
                     worker.run(),
-                    housekeeping.run(store, (housekeeping.INBOX, *service.expiries)),
+                    housekeeping.run(store, (*CHASSIS_EXPIRIES, *service.expiries)),
                     *(Projector(store, projection).run() for projection in service.projections),
                     *(background() for background in service.background),
                 )

@@ -1,129 +1,42 @@
-"""The chassis on a real broker and database: once under duplicates, poison parked, faults retried, work found."""
+"""The chassis on a real broker and database: once under duplicates, faults retried, work found."""
 
 import asyncio
-import contextlib
-import json
-from collections.abc import AsyncIterator, Awaitable, Callable
 from pathlib import Path
-from typing import Any
 
-import aio_pika
 import pytest
 
-from contracts.envelope import Envelope, Message
+from contracts.envelope import Message
 from contracts.intake import SampleStored
 from contracts.results import ReportReady
 from contracts.scheduler import SealReport
-from services.chassis.bus import REASON_HEADER
-from services.chassis.clock import SystemClock
 from services.chassis.errors import PermanentError, TransientError
-from services.chassis.run import Runtime, Service, serve
+from services.chassis.run import Service
 from services.chassis.settings import ServiceSettings
 from services.chassis.store import Store
 from services.chassis.topology import Handler
 from services.chassis.unit import Unit
 from services.chassis.work import Runner, WorkContext, WorkItem
-from tests.contracts.examples import BLOB, EXAMPLES, TASK
+from tests.contracts.examples import BLOB, TASK
+from tests.integration.chassis_bench import (
+    DEADLINE_S,
+    SEAL,
+    eventually,
+    fact,
+    note,
+    publish,
+    rows,
+    running,
+    settings_of,
+    wrapped,
+)
 
 pytestmark = pytest.mark.integration
-DEADLINE_S = 20.0
-STORED = next(one for one in EXAMPLES if isinstance(one, SampleStored))
-SEAL = next(one for one in EXAMPLES if isinstance(one, SealReport))
-
-
-async def eventually(check: Callable[[], Awaitable[Any]]) -> Any:
-    """The first true answer, asked again for at most DEADLINE_S."""
-    async with asyncio.timeout(DEADLINE_S):
-        while not (answer := await check()):  # noqa: ASYNC110 - it watches another process
-            await asyncio.sleep(0.02)
-    return answer
 
 
 @pytest.fixture
 def settings(amqp_url: str, database_url: str, tmp_path: Path) -> ServiceSettings:
     """Of a service named `results`."""
-    return ServiceSettings(
-        amqp_url=amqp_url,
-        database_url=database_url,
-        blob_dir=tmp_path / "blobs",
-        scratch_dir=tmp_path,
-        http_port=0,
-        gateway_secret="0123456789abcdef",
-    )
-
-
-@contextlib.asynccontextmanager
-async def running(settings: ServiceSettings, service: Service) -> AsyncIterator[Store]:
-    """The service runs; its store is handed out."""
-    opened: list[Store] = []
-
-    async def compose(runtime: Runtime) -> Service:
-        opened.append(runtime.store)
-        return service
-
-    stop = asyncio.Event()
-    migration = "CREATE TABLE seen (n serial, what text NOT NULL)"
-    task = asyncio.create_task(serve("results", settings, compose, migrations=(migration,), stop=stop))
-    try:
-
-        async def is_up() -> bool:
-            if task.done():
-                task.result()
-            queues = await dead_queue(settings, ensure_only=True)
-            return bool(opened) and queues is not None
-
-        await eventually(is_up)
-        yield opened[0]
-    finally:
-        stop.set()
-        await task
-
-
-async def dead_queue(
-    settings: ServiceSettings, *, ensure_only: bool = False
-) -> list[aio_pika.abc.AbstractIncomingMessage] | None:
-    """Every message parked by the service, or None while its queues are not declared."""
-    connection = await aio_pika.connect(settings.amqp_url)
-    async with connection:
-        channel = await connection.channel()
-        try:
-            queue = await channel.declare_queue("results.facts.dead", passive=True)
-            await channel.declare_queue("results.commands.dead", passive=True)  # the last that is made
-        except aio_pika.exceptions.ChannelClosed:
-            return None
-        parked: list[aio_pika.abc.AbstractIncomingMessage] = []
-        while not ensure_only and (message := await queue.get(fail=False)) is not None:
-            parked.append(message)
-        return parked
-
-
-async def publish(settings: ServiceSettings, body: bytes, *, exchange: str, key: str) -> None:
-    """The bytes are on the exchange, confirmed."""
-    connection = await aio_pika.connect(settings.amqp_url)
-    async with connection:
-        channel = await connection.channel()
-        target = await channel.get_exchange(exchange, ensure=False)
-        await target.publish(aio_pika.Message(body), key)
-
-
-def wrapped(message: Message, message_id: str) -> bytes:
-    """The message as it travels."""
-    return Envelope.wrap(message, message_id=message_id, source="test", at=SystemClock().now()).to_json()
-
-
-async def note(what: Message, unit: Unit, _store: Store) -> None:
-    """A handler that leaves a row."""
-    unit.execute("INSERT INTO seen (what) VALUES ($1)", type(what).__name__)
-
-
-async def rows(store: Store) -> list[str]:
-    """What handlers left."""
-    return [row["what"] for row in await store.fetch("SELECT what FROM seen ORDER BY n")]
-
-
-async def fact(settings: ServiceSettings, message_id: str) -> None:
-    """One fact is sent."""
-    await publish(settings, wrapped(STORED, message_id), exchange="malbox.facts", key=STORED.routing_key())
+    return settings_of(amqp_url, database_url, tmp_path)
 
 
 @pytest.mark.promise("P15")
@@ -138,29 +51,6 @@ async def test_a_message_that_comes_three_times_has_its_effect_once(settings: Se
 
         await eventually(both_handled)
         assert await rows(store) == ["SampleStored", "SampleStored"]
-
-
-@pytest.mark.promise("P14")
-async def test_poison_is_parked_with_its_reason_and_drops_no_innocent_message(settings: ServiceSettings) -> None:
-    """Garbage, an unknown type and a payload that does not fit are parked; what follows them is handled."""
-    unknown = json.loads(wrapped(STORED, "msg_x")) | {"type": "malbox.no.such.v1"}
-    misfit = json.loads(wrapped(STORED, "msg_y")) | {"data": {"owner": 3}}
-    async with running(settings, Service(handlers={SampleStored: note, SealReport: note})) as store:
-        for body in (b"garbage", json.dumps(unknown).encode(), json.dumps(misfit).encode()):
-            await publish(settings, body, exchange="malbox.facts", key=STORED.routing_key())
-        await fact(settings, "msg_good")
-        await eventually(lambda: rows(store))
-        parked: list[aio_pika.abc.AbstractIncomingMessage] = []
-
-        async def all_parked() -> bool:
-            parked.extend(await dead_queue(settings) or [])
-            return len(parked) == 3
-
-        await eventually(all_parked)
-        reasons = sorted(str(message.headers[REASON_HEADER]) for message in parked)
-        assert reasons[0].startswith("malbox.sample.stored.v1 does not fit")
-        assert reasons[1].startswith("not a CloudEvents envelope")
-        assert reasons[2] == "unknown message type 'malbox.no.such.v1'"
 
 
 async def test_a_transient_fault_is_retried_and_a_permanent_one_is_parked(settings: ServiceSettings) -> None:

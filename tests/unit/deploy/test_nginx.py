@@ -48,6 +48,8 @@ def service_of(path: str) -> str | None:
         ("/plugins/yara", "plugins"),
         ("/health/machines", "machines"),
         ("/openapi/results.json", "results"),
+        ("/dead/intake", "intake"),
+        ("/dead/machines/machines-1/replay", "machines"),
         ("/auth", None),
     ],
 )

@@ -1,0 +1,29 @@
+"""Waiting for an absent store, for less time than the broker waits for an acknowledgement."""
+
+import asyncio
+import time
+from collections.abc import Awaitable, Callable
+from typing import TypeVar
+
+import structlog
+
+from services.chassis.store import StoreUnavailable
+
+STORE_WAIT_S = 0.5
+STORE_WAIT_MAX_S = 1_200.0  # the broker waits 30 minutes
+
+log = structlog.get_logger()
+T = TypeVar("T")
+
+
+async def until_stored(call: Callable[[], Awaitable[T]]) -> T:
+    """What the call returns once the store is there. Raises StoreUnavailable after STORE_WAIT_MAX_S."""
+    give_up_at = time.monotonic() + STORE_WAIT_MAX_S
+    while True:
+        try:
+            return await call()
+        except StoreUnavailable as error:
+            log.warning("store_was_unavailable", reason=str(error))
+            if time.monotonic() > give_up_at:
+                raise
+            await asyncio.sleep(STORE_WAIT_S)
