@@ -10,6 +10,7 @@ from cli.client import Client
 from cli.connection import resolve
 
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON, for programs.")]
+Reason = Annotated[str, typer.Option("--reason", metavar="TEXT", help="Why, for the record.")]
 TaskArgument = Annotated[str, typer.Argument(metavar="TASK", help="Id of a task: tsk_…")]
 
 
