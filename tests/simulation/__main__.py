@@ -1,0 +1,53 @@
+"""`python -m tests.simulation --seeds N --start S` runs that many seeds and prints figures. Exits 1 on a failure."""
+
+import argparse
+import sys
+import time
+from collections import Counter
+
+from tests.simulation.run import Outcome, Simulation
+
+
+def main() -> int:
+    """The exit status: 0 when every seed held."""
+    parser = argparse.ArgumentParser(prog="python -m tests.simulation")
+    parser.add_argument("--seeds", type=int, default=100, help="how many")
+    parser.add_argument("--start", type=int, default=1, help="the first")
+    asked = parser.parse_args()
+    began = time.perf_counter()
+    outcomes = [Simulation(seed).run() for seed in range(asked.start, asked.start + asked.seeds)]
+    took_s = time.perf_counter() - began
+    failed = [outcome for outcome in outcomes if outcome.violations]
+    for outcome in failed:
+        sys.stdout.write(shown(outcome))
+    sys.stdout.write(figures(outcomes, took_s))
+    return 1 if failed else 0
+
+
+def shown(outcome: Outcome) -> str:
+    """A failed seed, and the one command that does it again."""
+    lines = [f"seed {outcome.seed} failed: make simulate SEEDS=1 START={outcome.seed}"]
+    lines += [f"    {violation}" for violation in outcome.violations]
+    return "\n".join(lines) + "\n"
+
+
+def figures(outcomes: list[Outcome], took_s: float) -> str:
+    """What the seeds came to."""
+    counts: Counter[str] = Counter()
+    for outcome in outcomes:
+        counts.update(outcome.counts)
+    steps = sum(outcome.steps for outcome in outcomes)
+    virtual_s = sum(outcome.virtual_s for outcome in outcomes)
+    failed = sum(bool(outcome.violations) for outcome in outcomes)
+    lines = [f"{name:>60} {count}" for name, count in sorted(counts.items())]
+    lines.append(
+        f"{len(outcomes)} seeds, {failed} failed, {steps} steps, {virtual_s:.0f} virtual seconds, "
+        f"{took_s:.1f} s, {len(outcomes) / took_s:.1f} seeds/s"
+    )
+    if len(outcomes) == 1:
+        lines.append(f"trace {outcomes[0].trace:016x}")
+    return "\n".join(lines) + "\n"
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,340 @@
+"""RabbitMQ as the services see it, in memory: at least once, in any order, late, twice, and gone with all it held.
+
+Queues, bindings, retry and parking are those of `services.chassis.topology`; the consuming edge is the real one.
+"""
+
+import asyncio
+from collections import Counter
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass, field
+from random import Random
+from typing import Any, Self
+from weakref import WeakValueDictionary
+
+import aio_pika
+
+from services.chassis.bus import DEATHS_HEADER, DELIVERIES_HEADER, Consumer
+from services.chassis.clock import Clock
+from services.chassis.parked import ParkedMessages
+from services.chassis.store import Store
+from services.chassis.suspects import Suspects
+from services.chassis.topology import DELIVERY_LIMIT, RETRY_DELAY_MS, Inbound, Topology
+from services.chassis.unit import COMMANDS_EXCHANGE, FACTS_EXCHANGE, Announce
+from tests.simulation.loop import Process, SimLoop
+
+WINDOW = 8
+"""Out of so many of the oldest messages of a queue the next is drawn."""
+
+
+@dataclass(eq=False)
+class Parcel:
+    """One message in one queue."""
+
+    body: bytes
+    message_id: str
+    headers: dict[str, Any]
+    deliveries: int = 0
+
+
+@dataclass(eq=False)
+class SimQueue:
+    """One queue and who consumes it."""
+
+    inbound: Inbound
+    is_dead_letters: bool = False
+    waiting: list[Parcel] = field(default_factory=list)
+    consumers: list["SimConsumer"] = field(default_factory=list)
+    is_scheduled: bool = False
+
+
+class SimMessage:
+    """What the consuming edge is handed."""
+
+    def __init__(self, broker: "SimBroker", consumer: "SimConsumer", queue: SimQueue, parcel: Parcel) -> None:
+        again = {DELIVERIES_HEADER: parcel.deliveries - 1} if parcel.deliveries > 1 else {}
+        self.body = parcel.body
+        self.headers = {**parcel.headers, **again}
+        self.message_id = parcel.message_id
+        self._delivery = (broker, consumer, queue, parcel)
+
+    async def ack(self) -> None:
+        """The broker forgets it; an acknowledgement may be lost with its connection."""
+        broker, consumer, queue, parcel = self._delivery
+        await broker.trip(consumer.process)
+        broker.acknowledge(consumer, queue, parcel)
+
+
+class SimBroker:
+    """The broker."""
+
+    def __init__(self, loop: SimLoop, rng: Random, counts: Counter[str]) -> None:
+        self.loop = loop
+        self.rng = rng
+        self.counts = counts
+        self.queues: dict[str, SimQueue] = {}
+        self.bindings: dict[tuple[str, str], list[str]] = {}
+        self.is_down = False
+        self.cut: set[int] = set()
+        self.duplicate_rate = 0.0
+        self.delay_rate = 0.0
+        self.lost_confirm_rate = 0.0
+
+    async def trip(self, process: Process) -> None:
+        """One way over the network. Raises ConnectionError."""
+        draw = self.rng.random()
+        await asyncio.sleep(0.0 if draw < 0.6 else draw * 0.01)
+        if self.is_down or process.number in self.cut:
+            raise ConnectionResetError("the broker cannot be reached")
+
+    def declare(self, topology: Topology) -> None:
+        """The service's queues exist and are bound."""
+        for inbound in topology.inbound:
+            self.queues.setdefault(inbound.name, SimQueue(inbound))
+            self.queues.setdefault(inbound.dead, SimQueue(inbound, is_dead_letters=True))
+            for key in inbound.keys:
+                names = self.bindings.setdefault((inbound.exchange, key), [])
+                if inbound.name not in names:
+                    names.append(inbound.name)
+
+    def subscribe(self, consumer: "SimConsumer", topology: Topology) -> None:
+        """The consumer is given what comes."""
+        for inbound in topology.inbound:
+            for queue in (self.queues[inbound.name], self.queues[inbound.dead]):
+                queue.consumers.append(consumer)
+                self._schedule(queue)
+
+    def unsubscribe(self, consumer: "SimConsumer") -> None:
+        """What the consumer had not acknowledged is delivered again."""
+        for queue in self.queues.values():
+            if consumer in queue.consumers:
+                queue.consumers.remove(consumer)
+            for parcel in [parcel for owner, parcel in consumer.unacknowledged if owner is queue]:
+                self.counts["bus_redelivery"] += 1
+                queue.waiting.insert(0, parcel)
+            self._schedule(queue)
+        consumer.unacknowledged.clear()
+
+    async def publish(self, process: Process, exchange: str, key: str, message: Any) -> None:
+        """The message stands in every queue that is bound. Raises ConnectionError, AMQPError when none is."""
+        await self.trip(process)
+        parcel = Parcel(message.body, message.message_id or "", dict(message.headers or {}))
+        if exchange.endswith(".own"):
+            self._own(key, parcel)
+        else:
+            names = self.bindings.get((exchange, key), [])
+            if not names and exchange == COMMANDS_EXCHANGE:
+                raise aio_pika.exceptions.AMQPError(f"{key} is not routed")
+            for name in names:
+                self._put(self.queues[name], Parcel(parcel.body, parcel.message_id, dict(parcel.headers)))
+        if self.lost_confirm_rate and self.rng.random() < self.lost_confirm_rate:
+            self.counts["confirm_lost"] += 1
+            raise ConnectionResetError("the connection was lost before the confirm")
+        await self.trip(process)
+
+    def _own(self, key: str, parcel: Parcel) -> None:
+        name = key.removesuffix(".retry")
+        if name != key:
+            self.counts["bus_retry"] += 1
+            at = self.loop.now + RETRY_DELAY_MS / 1000
+            self.loop.world.context.copy().run(self.loop.call_at, at, self._come_back, name, parcel)
+        elif key in self.queues:
+            self._put(self.queues[key], parcel)
+        else:
+            raise aio_pika.exceptions.AMQPError(f"{key} is not routed")
+
+    def _come_back(self, name: str, parcel: Parcel) -> None:
+        queue = self.queues.get(name)
+        if queue is not None:
+            self._put(queue, parcel)
+
+    def _put(self, queue: SimQueue, parcel: Parcel) -> None:
+        queue.waiting.append(parcel)
+        if self.duplicate_rate and self.rng.random() < self.duplicate_rate:
+            self.counts["bus_duplicate"] += 1
+            queue.waiting.append(Parcel(parcel.body, parcel.message_id, dict(parcel.headers)))
+        self._schedule(queue)
+
+    def _schedule(self, queue: SimQueue) -> None:
+        if not queue.is_scheduled and queue.waiting and queue.consumers:
+            queue.is_scheduled = True
+            delay_s = self.rng.random() * 0.002
+            if self.delay_rate and self.rng.random() < self.delay_rate:
+                self.counts["bus_delay"] += 1
+                delay_s = self.rng.random() * 8
+            self.loop.world.context.copy().run(self.loop.call_at, self.loop.now + delay_s, self._deliver, queue)
+
+    def _deliver(self, queue: SimQueue) -> None:
+        queue.is_scheduled = False
+        able = [one for one in queue.consumers if len(one.unacknowledged) < one.prefetch and one.is_reachable]
+        if not able or not queue.waiting:
+            return
+        consumer = able[int(self.rng.random() * len(able))]
+        index = int(self.rng.random() * min(WINDOW, len(queue.waiting)))
+        if index:
+            self.counts["bus_reordering"] += 1
+        parcel = queue.waiting.pop(index)
+        parcel.deliveries += 1
+        if parcel.deliveries > DELIVERY_LIMIT and not queue.is_dead_letters:
+            self.counts["delivery_limit"] += 1
+            parcel.headers[DEATHS_HEADER] = [{"reason": "delivery_limit"}]
+            parcel.deliveries = 0
+            self._put(self.queues[queue.inbound.dead], parcel)
+        else:
+            consumer.unacknowledged.append((queue, parcel))
+            message: Any = SimMessage(self, consumer, queue, parcel)
+            consumer.process.spawn(consumer.receive(queue, message))
+        self._schedule(queue)
+
+    def acknowledge(self, consumer: "SimConsumer", queue: SimQueue, parcel: Parcel) -> None:
+        """The message is gone from the queue."""
+        if (queue, parcel) in consumer.unacknowledged:
+            consumer.unacknowledged.remove((queue, parcel))
+            self._schedule(queue)
+
+    def wipe(self) -> None:
+        """Everything is lost: messages, queues, bindings. Whoever connects again declares what is theirs."""
+        consumers = [consumer for queue in self.queues.values() for consumer in queue.consumers]
+        self.counts["messages_wiped"] += sum(len(queue.waiting) for queue in self.queues.values())
+        self.queues.clear()
+        self.bindings.clear()
+        for consumer in dict.fromkeys(consumers):
+            consumer.unacknowledged.clear()
+            consumer.reconnect()
+
+    def depth(self) -> int:
+        """Messages that somebody still has to handle."""
+        return sum(
+            len(queue.waiting) + sum(len(one.unacknowledged) for one in queue.consumers)
+            for queue in self.queues.values()
+        )
+
+
+class SimConsumer(Consumer):
+    """The real consuming edge; only what it is connected to is simulated."""
+
+    def __init__(
+        self,
+        broker: SimBroker,
+        process: Process,
+        *,
+        topology: Topology,
+        store: Store,
+        clock: Clock,
+        announce: Announce,
+        parked: ParkedMessages,
+        prefetch: int,
+    ) -> None:
+        self.process = process
+        self.prefetch = prefetch
+        self.unacknowledged: list[tuple[SimQueue, Parcel]] = []
+        self.is_connected = False
+        self._url = ""
+        self._topology = topology
+        self._store = store
+        self._clock = clock
+        self._announce = announce
+        self._locks: WeakValueDictionary[str, asyncio.Lock] = WeakValueDictionary()
+        self._sim = broker
+        self._broker: Any = self
+        self._parked = parked
+        self._suspects = Suspects(store)
+
+    @property
+    def is_reachable(self) -> bool:
+        """Whether a delivery reaches the process."""
+        return self.is_connected and self.process.number not in self._sim.cut and not self._sim.is_down
+
+    async def start(self) -> None:
+        """Queues exist, are bound, and are being consumed."""
+        await self._sim.trip(self.process)
+        self._sim.declare(self._topology)
+        self._sim.subscribe(self, self._topology)
+        self.is_connected = True
+        self.process.on_death.append(lambda: self._sim.unsubscribe(self))
+
+    async def receive(self, queue: SimQueue, message: Any) -> None:
+        """One delivery; what its connection's end does to it is that it comes again."""
+        try:
+            if queue.is_dead_letters:
+                await self._keep(queue.inbound, message)
+            else:
+                await self._receive(queue.inbound, message)
+        except (ConnectionError, aio_pika.exceptions.AMQPError):
+            self._sim.counts["ack_lost"] += 1
+
+    async def publish(self, message: Any, *, exchange: Any, routing_key: str, mandatory: bool, timeout: float) -> None:  # noqa: ARG002, ASYNC109
+        """For the consumer itself: what it delays or parks."""
+        await self._sim.publish(self.process, exchange.name, routing_key, message)
+
+    def disconnect(self) -> None:
+        """The broker takes back what was not acknowledged."""
+        if self.is_connected:
+            self.is_connected = False
+            self._sim.unsubscribe(self)
+
+    def reconnect(self) -> None:
+        """The connection is made again after a while."""
+        self.is_connected = False
+        if not self.process.is_dead:
+            self.process.spawn(self._connect_again())
+
+    async def _connect_again(self) -> None:
+        while True:
+            await asyncio.sleep(0.2 + self._sim.rng.random())
+            try:
+                await self._sim.trip(self.process)
+            except ConnectionError:
+                continue
+            if not self.is_connected:
+                self._sim.declare(self._topology)
+                self._sim.subscribe(self, self._topology)
+                self.is_connected = True
+            return
+
+
+class SimExchange:
+    """An exchange as the relay sees it."""
+
+    def __init__(self, broker: SimBroker, process: Process, name: str) -> None:
+        self._broker = broker
+        self._process = process
+        self._name = name
+
+    async def publish(self, message: Any, routing_key: str, *, mandatory: bool, timeout: float) -> None:  # noqa: ARG002, ASYNC109
+        """Confirmed."""
+        await self._broker.publish(self._process, self._name, routing_key, message)
+
+
+class SimLink:
+    """A connection as the relay sees it: itself its only channel."""
+
+    def __init__(self, broker: SimBroker, process: Process) -> None:
+        self._broker = broker
+        self._process = process
+
+    async def channel(self, **_options: Any) -> "SimLink":
+        """A channel."""
+        return self
+
+    async def get_exchange(self, name: str, *, ensure: bool) -> SimExchange:  # noqa: ARG002
+        """An exchange."""
+        return SimExchange(self._broker, self._process, name)
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(self, *_of: object) -> None:
+        """Closed."""
+
+
+def connector(broker: SimBroker, process: Process) -> Callable[..., Awaitable[SimLink]]:
+    """What stands in for `aio_pika.connect_robust`."""
+
+    async def connect(_url: str, *, timeout: float) -> SimLink:  # noqa: ARG001, ASYNC109
+        await broker.trip(process)
+        return SimLink(broker, process)
+
+    return connect
+
+
+__all__ = ["FACTS_EXCHANGE", "SimBroker", "SimConsumer", "connector"]

@@ -1,0 +1,454 @@
+"""PostgreSQL as the services see it through asyncpg, in memory: their own SQL on SQLite, behind a network.
+
+Statements are translated where the two dialects differ in spelling (`translated`), and written by hand where they
+differ in power (`statements`). A statement that is neither raises, so that drift of a service's SQL is seen at once.
+The conformance test runs the same operations against a real PostgreSQL.
+"""
+
+import json
+import re
+import sqlite3
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+from datetime import UTC, datetime, timedelta
+from functools import lru_cache
+from typing import Any, Self
+from uuid import UUID
+
+import asyncpg
+
+EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+_MICROSECOND = timedelta(microseconds=1)
+
+
+class Row(dict[str, Any]):
+    """A record."""
+
+
+class UnknownSql(Exception):
+    """A service said something to its database that the simulation does not know."""
+
+
+def micros(at: datetime) -> int:
+    """Microseconds since the epoch: how instants are kept here, so that they can be compared and added to."""
+    return (at - EPOCH) // _MICROSECOND
+
+
+def bound(value: Any) -> Any:
+    """The parameter as SQLite takes it."""
+    kind = type(value)
+    if kind is datetime:
+        return micros(value)
+    if kind is timedelta:
+        return value // _MICROSECOND
+    if kind is UUID:
+        return value.hex
+    if kind is bool:
+        return int(value)
+    if isinstance(value, list | tuple):
+        return json.dumps([bound(item) for item in value])
+    return value
+
+
+_CONVERTERS: dict[str, Callable[[bytes], Any]] = {
+    "timestamptz_int": lambda raw: EPOCH + timedelta(microseconds=int(raw)),
+    "boolean_int": lambda raw: raw == b"1",
+    "uuid_text": lambda raw: UUID(raw.decode()),
+    "array_text": json.loads,
+}
+for _name, _converter in _CONVERTERS.items():
+    sqlite3.register_converter(_name, _converter)
+
+_SPELLING: tuple[tuple[re.Pattern[str], str], ...] = tuple(
+    (re.compile(pattern), put)
+    for pattern, put in (
+        (r"::(float8|text\[\]|text|jsonb|bigint\[\]|bigint|xid8|interval|integer|int\[\]|int|boolean|timestamptz)", ""),
+        (r"\$(\d+)", r"?\1"),
+        (r"=\s*ANY\(([^()]*)\)", r"IN (SELECT value FROM json_each(\1))"),
+        (r"<>\s*ALL\(([^()]*)\)", r"NOT IN (SELECT value FROM json_each(\1))"),
+        (r"SELECT unnest\((\?\d+)\)", r"SELECT value FROM json_each(\1) WHERE true"),
+        (r"\bFOR UPDATE( SKIP LOCKED)?", ""),
+        (r"\bgreatest\(", "max("),
+        (r"\bleast\(", "min("),
+        (r"\bSELECT FROM\b", "SELECT 1 FROM"),
+        (r"\bTRUNCATE\b", "DELETE FROM"),
+    )
+)
+
+
+@lru_cache(maxsize=4096)
+def translated(sql: str) -> str:
+    """The same statement in SQLite's spelling."""
+    for pattern, put in _SPELLING:
+        sql = pattern.sub(put, sql)
+    return _without_extract(" ".join(sql.split()))
+
+
+def _without_extract(sql: str) -> str:
+    """`extract(epoch FROM x)` is x in seconds."""
+    mark = "extract(epoch FROM "
+    while (start := sql.find(mark)) >= 0:
+        depth, end = 1, start + len(mark)
+        while depth:
+            depth += {"(": 1, ")": -1}.get(sql[end], 0)
+            end += 1
+        inner = sql[start + len(mark) : end - 1]
+        sql = f"{sql[:start]}(({inner}) / 1000000.0){sql[end:]}"
+    return sql
+
+
+_TYPES = (
+    (re.compile(r"--[^\n]*"), ""),
+    (re.compile(r"\btext\[\]"), "array_text"),
+    (re.compile(r"\buuid\b"), "uuid_text"),
+    (re.compile(r"\bjsonb\b"), "jsonb_text"),
+    (re.compile(r"\bboolean\b"), "boolean_int"),
+    (re.compile(r"\btimestamptz\b"), "timestamptz_int"),
+    (re.compile(r"DEFAULT (now|pg_current_xact_id)\(\)"), r"DEFAULT (\1())"),
+)
+_IDENTITY = re.compile(r"\b(bigint|integer) GENERATED ALWAYS AS IDENTITY( PRIMARY KEY| UNIQUE)?")
+
+
+def schema_statements(migration: str) -> list[str]:
+    """The migration's statements in SQLite's spelling; functions of the database are written by hand."""
+    for pattern, put in _TYPES:
+        migration = pattern.sub(put, migration)
+    migration = re.sub(r"CREATE (OR REPLACE )?FUNCTION.*?\$\$;", "", migration, flags=re.DOTALL)
+    migration = re.sub(r"DROP FUNCTION[^;]*;", "", migration)
+    found: list[str] = []
+    for statement in (part.strip() for part in migration.split(";")):
+        if statement.startswith("ALTER TABLE"):
+            head, _, rest = statement.partition(" ADD COLUMN ")
+            found += [f"{head} ADD COLUMN {column}" for column in re.split(r",\s*ADD COLUMN ", rest)]
+        elif statement.startswith("CREATE TABLE") and _IDENTITY.search(statement):
+            kept = re.sub(r"\bPRIMARY KEY\b", "NOT NULL UNIQUE", _IDENTITY.sub("@identity", statement))
+            found.append(kept.replace("@identity", "INTEGER PRIMARY KEY AUTOINCREMENT"))
+        elif statement:
+            found.append(statement)
+    return found
+
+
+_INSERT_VALUES = re.compile(r"INSERT INTO (\w+) VALUES \(([^()]*)\)")
+
+
+class Database:
+    """The schema of one service: what survives every process. Its clock is the database server's."""
+
+    def __init__(self, schema: str, template: bytes, now: Callable[[], datetime]) -> None:
+        self.schema = schema
+        self.pid = self.last_pid = 0
+        self.connections: set[int] = set()
+        self.txid = 1
+        self.on_events: Callable[[str, list[tuple[UUID, int, str, bytes]]], None] | None = None
+        self._now = now
+        self._sayings: dict[str, str] = {}
+        self._open(template)
+
+    def _open(self, content: bytes) -> None:
+        self.sqlite = sqlite3.connect(
+            ":memory:", isolation_level=None, detect_types=sqlite3.PARSE_DECLTYPES, cached_statements=1024
+        )
+        self.sqlite.deserialize(content)
+        self.sqlite.create_function("now", 0, lambda: micros(self._now()))
+        self.sqlite.create_function("pg_backend_pid", 0, lambda: self.pid)
+        self.sqlite.create_function("pg_current_xact_id", 0, lambda: self.txid)
+        self.sqlite.create_function("pg_current_snapshot", 0, lambda: 0)
+        self.sqlite.create_function("array_position", 2, _array_position)
+        self.sqlite.create_function("pg_snapshot_xmin", 1, lambda _snapshot: 1 << 62)
+
+    def backup(self) -> bytes:
+        """Everything as it is now."""
+        return self.sqlite.serialize()
+
+    def restore(self, content: bytes) -> None:
+        """Everything is as it was then."""
+        self.sqlite.close()
+        self._open(content)
+
+    def _said(self, sql: str) -> str:
+        known = self._sayings.get(sql)
+        if known is None:
+            known = self._sayings[sql] = self._with_columns(translated(sql))
+        return known
+
+    def _with_columns(self, sql: str) -> str:
+        """PostgreSQL lets an INSERT give fewer values than there are columns: those are the first ones."""
+        found = _INSERT_VALUES.match(sql)
+        if found is None:
+            return sql
+        count = found.group(2).count(",") + 1
+        columns = [row[1] for row in self.sqlite.execute(f"PRAGMA table_info({found.group(1)})")][:count]
+        return f"INSERT INTO {found.group(1)} ({', '.join(columns)}) VALUES {sql[found.start(2) - 1 :]}"  # noqa: S608 - the simulation's own
+
+    def run(self, sql: str, arguments: tuple[Any, ...]) -> list[Row]:
+        """The rows that the statement returns. Raises as asyncpg would."""
+        try:
+            cursor = self.sqlite.execute(self._said(sql), [bound(value) for value in arguments])
+        except sqlite3.IntegrityError as error:
+            raise violation(error) from error
+        except sqlite3.Error as error:
+            raise UnknownSql(f"{error}: {' '.join(sql.split())}") from error
+        if cursor.description is None:
+            return []
+        names = [column[0] for column in cursor.description]
+        return [Row(zip(names, row, strict=True)) for row in cursor.fetchall()]
+
+
+def _array_position(array: str, item: Any) -> int | None:
+    items = json.loads(array)
+    return items.index(item) + 1 if item in items else None
+
+
+def violation(error: sqlite3.IntegrityError) -> Exception:
+    """What asyncpg raises for it."""
+    words = str(error)
+    if not words.startswith("UNIQUE constraint failed"):
+        return asyncpg.IntegrityConstraintViolationError(words)
+    table = words.partition(": ")[2].partition(".")[0]
+    found = asyncpg.UniqueViolationError(words)
+    found.constraint_name = "events_stream_version_key" if table == "events" else f"{table}_key"
+    return found
+
+
+def template(schema: str, migrations: tuple[str, ...]) -> bytes:
+    """An empty database of that service."""
+    empty = sqlite3.connect(":memory:", isolation_level=None)
+    empty.create_function("now", 0, lambda: 0)
+    empty.create_function("pg_current_xact_id", 0, lambda: 0)
+    for migration in migrations:
+        for statement in schema_statements(migration):
+            try:
+                empty.execute(statement)
+            except sqlite3.Error as error:
+                raise UnknownSql(f"{schema}: {error}: {statement}") from error
+    return empty.serialize()
+
+
+Handwritten = Callable[[Database, tuple[Any, ...]], list[Row]]
+
+
+class Wire:
+    """What lies between a process and its database. Every call is a trip there and a trip back."""
+
+    async def there(self) -> None:
+        """The request arrives. Raises OSError when it does not."""
+
+    async def back(self, *, is_write: bool) -> None:
+        """The reply arrives. Raises OSError when it does not."""
+
+
+class Pool:
+    """asyncpg's pool, as far as services use it."""
+
+    def __init__(self, database: Database, wire: Wire, by_hand: dict[str, Handwritten], lock: "Lock") -> None:
+        self.database = database
+        self.wire = wire
+        self.by_hand = by_hand
+        self.lock = lock
+        self.opened: dict[int, Connection] = {}
+
+    def cut(self) -> None:
+        """Every connection of the process is gone, and what it was in the middle of is rolled back."""
+        for connection in self.opened.values():
+            connection.is_cut = True
+            self.database.connections.discard(connection.pid)
+            connection.abandon()
+        self.opened.clear()
+
+    async def fetch(self, sql: str, *arguments: Any) -> list[Row]:
+        """The rows."""
+        return await Connection(self).fetch(sql, *arguments)
+
+    async def fetchrow(self, sql: str, *arguments: Any) -> Row | None:
+        """The first row."""
+        return await Connection(self).fetchrow(sql, *arguments)
+
+    async def fetchval(self, sql: str, *arguments: Any) -> Any:
+        """The first value of the first row."""
+        return await Connection(self).fetchval(sql, *arguments)
+
+    async def execute(self, sql: str, *arguments: Any) -> str:
+        """Done."""
+        return await Connection(self).execute(sql, *arguments)
+
+    @asynccontextmanager
+    async def acquire(self, *, timeout: float | None = None) -> AsyncIterator["Connection"]:  # noqa: ARG002, ASYNC109
+        """A connection of the caller's own."""
+        connection = Connection(self)
+        await self.wire.there()
+        self.database.connections.add(connection.pid)
+        self.opened[connection.pid] = connection
+        try:
+            yield connection
+        finally:
+            self.database.connections.discard(connection.pid)
+            self.opened.pop(connection.pid, None)
+            connection.abandon()
+
+    async def close(self) -> None:
+        """Nothing to close."""
+
+    def terminate(self) -> None:
+        """Nothing to close."""
+
+
+class Lock:
+    """One transaction of several statements at a time; what waits, waits in order."""
+
+    def __init__(self, make_future: Callable[[], Any]) -> None:
+        self._make_future = make_future
+        self.holder: Connection | None = None
+        self._waiters: list[Any] = []
+
+    async def until_free_for(self, connection: "Connection") -> None:
+        """Nobody else is in the middle of a transaction."""
+        while self.holder is not None and self.holder is not connection:
+            future = self._make_future()
+            self._waiters.append(future)
+            await future
+
+    def release(self) -> None:
+        """The next may go on."""
+        self.holder = None
+        waiters, self._waiters = self._waiters, []
+        for future in waiters:
+            if not future.done():
+                future.set_result(None)
+
+
+class Connection:
+    """asyncpg's connection, as far as services use it."""
+
+    def __init__(self, pool: Pool) -> None:
+        self.pool = pool
+        self.database = pool.database
+        self.database.last_pid += 1
+        self.pid = self.database.last_pid
+        self.is_cut = False
+        self.transaction_: Transaction | None = None
+
+    async def fetch(self, sql: str, *arguments: Any) -> list[Row]:
+        """The rows."""
+        wire = self.pool.wire
+        await wire.there()
+        if self.is_cut:
+            raise asyncpg.ConnectionDoesNotExistError("connection was closed in the middle of operation")
+        transaction = self.transaction_
+        if transaction is not None and transaction.defer(sql, arguments):
+            return []
+        if self.pool.lock.holder is not self:
+            await self.pool.lock.until_free_for(self)
+        if transaction is not None:
+            transaction.begin_for(sql)
+        rows = self._run(sql, arguments)
+        await wire.back(is_write=transaction is None and not sql.startswith(("SELECT stream", "SELECT version")))
+        return rows
+
+    def _run(self, sql: str, arguments: tuple[Any, ...]) -> list[Row]:
+        database = self.database
+        database.pid = self.pid
+        database.txid += 1
+        by_hand = self.pool.by_hand.get(" ".join(sql.split()))
+        if by_hand is not None:
+            return by_hand(database, arguments)
+        return database.run(sql, arguments)
+
+    async def fetchrow(self, sql: str, *arguments: Any) -> Row | None:
+        """The first row."""
+        rows = await self.fetch(sql, *arguments)
+        return rows[0] if rows else None
+
+    async def fetchval(self, sql: str, *arguments: Any) -> Any:
+        """The first value of the first row."""
+        rows = await self.fetch(sql, *arguments)
+        return next(iter(rows[0].values())) if rows else None
+
+    async def execute(self, sql: str, *arguments: Any) -> str:
+        """Done."""
+        if not sql.startswith("SET LOCAL"):
+            await self.fetch(sql, *arguments)
+        return ""
+
+    def transaction(self) -> "Transaction":
+        """A transaction on this connection."""
+        return Transaction(self)
+
+    def abandon(self) -> None:
+        """An open transaction is rolled back."""
+        if self.transaction_ is not None:
+            self.transaction_.undo()
+
+
+class Transaction:
+    """asyncpg's transaction. It is alone in its schema from its first statement on.
+
+    One that holds rows with FOR UPDATE SKIP LOCKED (the relay's) goes on beside others: its writes stand at its commit.
+    """
+
+    def __init__(self, connection: Connection) -> None:
+        self._connection = connection
+        self._has_begun = False
+        self._is_shared = False
+        self._deferred: list[tuple[str, tuple[Any, ...]]] = []
+
+    async def start(self) -> None:
+        """Begun."""
+        self._connection.transaction_ = self
+
+    async def commit(self) -> None:
+        """Everything stands. Raises OSError when that could not be heard."""
+        connection = self._connection
+        await connection.pool.wire.there()
+        if connection.is_cut:
+            raise asyncpg.ConnectionDoesNotExistError("connection was closed in the middle of operation")
+        if self._deferred:
+            await connection.pool.lock.until_free_for(connection)
+            for sql, arguments in self._deferred:
+                connection._run(sql, arguments)
+        if self._has_begun:
+            connection.database.sqlite.execute("COMMIT")
+        self._end()
+        await connection.pool.wire.back(is_write=True)
+
+    async def rollback(self) -> None:
+        """Nothing stands."""
+        self.undo()
+
+    def undo(self) -> None:
+        """Nothing stands."""
+        if self._has_begun:
+            self._connection.database.sqlite.execute("ROLLBACK")
+        self._end()
+
+    def defer(self, sql: str, arguments: tuple[Any, ...]) -> bool:
+        """Whether the statement waits for the commit."""
+        if self._is_shared and not sql.startswith("SELECT"):
+            self._deferred.append((sql, arguments))
+            return True
+        return False
+
+    def begin_for(self, sql: str) -> None:
+        """The transaction is alone from here on, unless it only holds rows."""
+        if "SKIP LOCKED" in sql:
+            self._is_shared = True
+        if not self._is_shared and not self._has_begun:
+            self._connection.pool.lock.holder = self._connection
+            self._connection.database.sqlite.execute("BEGIN")
+            self._has_begun = True
+
+    def _end(self) -> None:
+        if self._has_begun:
+            self._has_begun = False
+            self._connection.pool.lock.release()
+        self._deferred = []
+        self._connection.transaction_ = None
+
+    async def __aenter__(self) -> Self:
+        await self.start()
+        return self
+
+    async def __aexit__(self, kind: object, error: object, trace: object) -> None:
+        if kind is None:
+            await self.commit()
+        else:
+            await self.rollback()

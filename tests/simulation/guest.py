@@ -1,0 +1,258 @@
+"""The agent inside a simulated incarnation: runs its lease's sample, keeps a journal, and is lost in every way.
+
+Each call carries the lease it believes in; the agent's certificate says which lease it serves. What it hands out is
+marked with the incarnation and the sample that really ran, so that a result under another task would show.
+"""
+
+import asyncio
+from collections.abc import AsyncGenerator
+from pathlib import Path
+from typing import Any
+
+from contracts.machines import GuestEndpoint, LeaseRef
+from services.plugins.ports_guest import (
+    Collected,
+    CollectedFile,
+    EvidenceFrame,
+    Flushed,
+    GuestEvent,
+    GuestHello,
+    GuestLied,
+    GuestRefused,
+    GuestUnreachable,
+    Heartbeat,
+    Launched,
+    ProcessExited,
+    ProcessStarted,
+    RecordSealed,
+    SourceSummary,
+    TreeEmpty,
+)
+from tests.simulation.hypervisor import Life, SimWorld
+
+HEARTBEAT_S = 1.0
+SILENCE_S = 10.0
+PLUGIN_VERSION = "1.0.0"
+
+
+class SimGuest:
+    """What lives inside of one incarnation."""
+
+    def __init__(self, world: SimWorld, life: Life) -> None:
+        self.world = world
+        self.life = life
+        self.journal: list[GuestEvent] = []
+        self.waiters: list[asyncio.Future[None]] = []
+        self.launched: Launched | None = None
+        self.task_id = ""
+        self.is_sealed = False
+        self.is_hanging = False
+        self.is_lying = False
+
+    def changed(self) -> None:
+        """Whoever watches looks again."""
+        waiters, self.waiters = self.waiters, []
+        for future in waiters:
+            if not future.done():
+                future.set_result(None)
+
+    def end(self) -> None:
+        """The incarnation is gone."""
+        self.changed()
+
+    def say(self, kind: Any, **details: Any) -> None:
+        """One more entry of the journal."""
+        self.journal.append(kind(position=len(self.journal) + 1, **details))
+        self.changed()
+
+    def launch(self, task_id: str, lease_id: str) -> Launched:
+        """The sample runs; this is the moment that taints the incarnation."""
+        life, world = self.life, self.world
+        life.samples.append((task_id, lease_id))
+        if self.launched is None:
+            self.task_id = task_id
+            self.launched = Launched(pid=100, started_at_ns=1, exec_error="")
+            self.say(ProcessStarted, pid=100, is_first=True)
+            self.say(EvidenceFrame, source="syscalls", sequence=1, content=mark(life, self), is_truncated=False)
+            run_s = world.rng.random() * 20
+            loop = world.loop
+            loop.world.context.copy().run(loop.call_at, loop.now + run_s, self._exit)
+        return self.launched
+
+    def _exit(self) -> None:
+        if not self.life.is_gone and not self.is_sealed:
+            self.say(ProcessExited, pid=100, is_first=True, exit_code=0, signal=None)
+            self.say(TreeEmpty)
+
+    def seal(self) -> None:
+        """The record is complete."""
+        if not self.is_sealed:
+            self.is_sealed = True
+            self.say(RecordSealed)
+
+
+def mark(life: Life, guest: SimGuest) -> bytes:
+    """What this incarnation's evidence looks like."""
+    return f"evidence of {guest.task_id} on {life.machine_id} life {life.number}\n".encode()
+
+
+class SimConnector:
+    """Opens sessions with agents."""
+
+    def __init__(self, world: SimWorld) -> None:
+        self.world = world
+
+    async def connect(self, endpoint: GuestEndpoint, lease: LeaseRef, *, timeout_s: float) -> "SimSession":
+        """A session with the agent that proved the endpoint's identity. Raises GuestUnreachable, GuestRefused."""
+        await asyncio.sleep(self.world.rng.random() * 0.1)
+        life = self.world.at_port(endpoint.port)
+        if life is None or life.is_mute:
+            await asyncio.sleep(self.world.rng.random() * timeout_s)
+            raise GuestUnreachable("nobody answers")
+        self.prove(life, endpoint)
+        if life.guest is None:
+            life.guest = SimGuest(self.world, life)
+        return SimSession(self.world, life, lease)
+
+    def prove(self, life: Life, endpoint: GuestEndpoint) -> None:
+        """What answers holds the lease's certificate. Raises GuestRefused."""
+        if life.identity != endpoint.server_identity:
+            self.world.counts["stale_endpoint_refused"] += 1
+            raise GuestRefused("what answers is not the enrolled agent")
+
+
+class SimSession:
+    """The agent of one lease."""
+
+    def __init__(self, world: SimWorld, life: Life, lease: LeaseRef) -> None:
+        self.world = world
+        self.life = life
+        self.lease = lease
+        self.task_id = ""
+
+    @property
+    def frames_refused(self) -> int:
+        """None are."""
+        return 0
+
+    async def hello(self) -> GuestHello:
+        """Who answers."""
+        await self._call()
+        return GuestHello("1.0.0", "linux", f"boot-{self.life.number}", (), {"syscalls": PLUGIN_VERSION})
+
+    async def set_clock(self) -> None:
+        """Set."""
+        await self._call()
+
+    async def put(self, source: Path, name: str) -> str:  # noqa: ARG002 - the port's shape
+        """The sample stands in the guest: its name says whose it is."""
+        await self._call()
+        self.task_id = name
+        return f"/sample/{name}"
+
+    async def init_plugin(self, name: str, config: dict[str, object]) -> str:  # noqa: ARG002 - the port's shape
+        """Ready."""
+        await self._call()
+        return PLUGIN_VERSION
+
+    async def arm(self) -> None:
+        """Armed."""
+        await self._call()
+
+    async def launch(
+        self,
+        argv: tuple[str, ...],
+        *,
+        environment: dict[str, str] | None = None,  # noqa: ARG002 - the port's shape
+        cwd: str = "",  # noqa: ARG002
+        user: str = "",  # noqa: ARG002
+    ) -> Launched:
+        """The sample runs."""
+        guest = await self._call()
+        name = next(word.rpartition("/")[2] for word in argv if word.startswith("/sample/"))
+        launched = guest.launch(name, self.lease.lease_id)
+        await self._back()
+        return launched
+
+    async def watch(self, *, after_position: int = 0) -> AsyncGenerator[GuestEvent, None]:
+        """The journal from there on, with signs of life. Raises GuestUnreachable when nothing comes."""
+        guest = await self._call()
+        position, beat, silent_s = after_position, 0, 0.0
+        while True:
+            if self.life.is_gone:
+                raise GuestUnreachable("the stream broke")
+            if self.life.is_running and not guest.is_hanging:
+                silent_s = 0.0
+                for event in guest.journal[position:]:
+                    position = event.position  # type: ignore[union-attr]
+                    if guest.is_lying:
+                        self.world.counts["guest_lied"] += 1
+                        raise GuestLied("a frame breaks its bounds")
+                    yield event
+                    if isinstance(event, RecordSealed):
+                        return
+                beat += 1
+                yield Heartbeat(beat)
+            elif silent_s >= SILENCE_S:
+                raise GuestUnreachable("no sign of life")
+            future = asyncio.get_running_loop().create_future()
+            guest.waiters.append(future)
+            try:
+                await asyncio.wait_for(future, HEARTBEAT_S)
+            except TimeoutError:
+                silent_s += HEARTBEAT_S
+
+    async def flush(self) -> Flushed:
+        """The record is complete."""
+        guest = await self._call()
+        guest.seal()
+        await self._back()
+        content = mark(self.life, guest)
+        return Flushed((SourceSummary("syscalls", 1, len(content), "0" * 64, is_truncated=False),), 3, 0)
+
+    async def collect(self, into: Path) -> Collected:
+        """One file that the sample wrote."""
+        guest = await self._call()
+        path = into / "dropped"
+        path.write_bytes(mark(self.life, guest))
+        await self._back()
+        return Collected((CollectedFile(path, "/tmp/dropped", "0" * 64, 1, is_deleted=False, is_truncated=False),), 0)
+
+    async def shutdown_plugin(self, name: str) -> None:  # noqa: ARG002 - the port's shape
+        """Gone."""
+        await self._call()
+
+    async def shutdown(self) -> None:
+        """Gone."""
+        await self._call()
+
+    async def close(self) -> None:
+        """Closed."""
+
+    async def _call(self) -> SimGuest:
+        """The request reached the agent, which serves this lease. Raises GuestUnreachable, GuestRefused."""
+        await asyncio.sleep(self.world.rng.random() * 0.02)
+        self._check_alive()
+        guest: SimGuest = self.life.guest
+        if guest.is_hanging:
+            await asyncio.sleep(SILENCE_S)
+            raise GuestUnreachable("the agent does not answer")
+        self.check_lease()
+        return guest
+
+    async def _back(self) -> None:
+        """The reply arrived."""
+        await asyncio.sleep(self.world.rng.random() * 0.02)
+        self._check_alive()
+
+    def _check_alive(self) -> None:
+        if self.life.is_gone or not self.life.is_running:
+            raise GuestUnreachable("the guest is gone")
+
+    def check_lease(self) -> None:
+        """The agent serves the lease, and no later driver of it. Raises GuestRefused."""
+        life = self.life
+        if self.lease.lease_id != life.lease_id or self.lease.term < life.term:
+            self.world.counts["agent_refused_lease"] += 1
+            raise GuestRefused("that lease is not served here, or by a later driver")
+        life.term = max(life.term, self.lease.term)

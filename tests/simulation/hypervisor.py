@@ -1,0 +1,387 @@
+"""A host's hypervisor in memory: machines, their incarnations, overlays, the host's fence; and what goes wrong there.
+
+What it holds is the ground truth: whose sample ran on which incarnation, and whether that is clean. The services see it
+only through their port. A call is a chain of steps; the one under way when its caller dies may still finish, later, and
+without the machine's lock, as a request to libvirt does.
+"""
+
+import asyncio
+from collections import Counter
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass, field
+from random import Random
+from typing import Any
+
+from services.machines.domain.spec import MachineSpec
+from services.machines.errors import (
+    GuestRefused,
+    GuestUnreachable,
+    HypervisorRefused,
+    HypervisorUnavailable,
+    StaleEpoch,
+)
+from services.machines.ports import Attestation, Authority, DomainSeen, GuestAddress, Incarnation, Provisioned
+from tests.simulation.loop import Process, SimLoop
+
+CALL_TIMEOUT_S = 30.0
+
+
+@dataclass(eq=False)
+class Life:
+    """One incarnation: a hypervisor process on an overlay of its own. Never started twice."""
+
+    number: int
+    machine_id: str
+    epoch: int
+    authority: bytes
+    is_running: bool = True
+    is_gone: bool = False
+    is_unkillable: bool = False
+    is_mute: bool = False
+    identity: str | None = None
+    lease_id: str | None = None
+    lease_epoch: int = -1
+    term: int = 0
+    samples: list[tuple[str, str]] = field(default_factory=list)
+    """(task, lease) of every sample that was launched here: more than one lease is a violation."""
+    guest: Any = None
+
+    @property
+    def is_tainted(self) -> bool:
+        """Whether a sample has run."""
+        return bool(self.samples)
+
+
+@dataclass(eq=False)
+class Host:
+    """What one machine is on its host."""
+
+    machine_id: str
+    port: int
+    fence: int = -1
+    warm_epoch: int | None = None
+    warm_authority: bytes = b""
+    life: Life | None = None
+    overlays: set[int] = field(default_factory=set)
+    lives: list[Life] = field(default_factory=list)
+    lock: object | None = None
+
+
+class SimWorld:
+    """Everything outside of the services that runs machines."""
+
+    def __init__(self, loop: SimLoop, rng: Random, counts: Counter[str]) -> None:
+        self.loop = loop
+        self.rng = rng
+        self.counts = counts
+        self.hosts: dict[str, Host] = {}
+        self.image = "image-1"
+        self.is_down = False
+        self.failure_rate = 0.0
+        self.slow_rate = 0.0
+        self.late_rate = 0.5
+        self.unkillable_rate = 0.0
+        self.mute_rate = 0.0
+        self._lives = 0
+        self._authorities = 0
+
+    def host(self, machine_id: str) -> Host:
+        """The machine's place on the host."""
+        if machine_id not in self.hosts:
+            self.hosts[machine_id] = Host(machine_id, 10_000 + len(self.hosts))
+        return self.hosts[machine_id]
+
+    def at_port(self, port: int) -> Life | None:
+        """What answers there."""
+        for host in self.hosts.values():
+            if host.port == port:
+                return host.life if host.life and host.life.is_running else None
+        return None
+
+    def born(self, host: Host, epoch: int) -> Life:
+        """A fresh incarnation runs."""
+        self._lives += 1
+        life = Life(self._lives, host.machine_id, epoch, host.warm_authority)
+        life.is_unkillable = self.unkillable_rate > 0 and self.rng.random() < self.unkillable_rate
+        life.is_mute = self.mute_rate > 0 and self.rng.random() < self.mute_rate
+        host.overlays.add(epoch)
+        host.life = life
+        host.lives.append(life)
+        return life
+
+    def end(self, host: Host) -> None:
+        """Its process is gone. Raises HypervisorUnavailable when it cannot be killed."""
+        life = host.life
+        if life is None:
+            return
+        if life.is_unkillable:
+            self.counts["kill_failed"] += 1
+            raise HypervisorUnavailable(f"the process of {host.machine_id} does not end")
+        self.gone(host)
+
+    def gone(self, host: Host) -> None:
+        """The incarnation is no more, by whatever hand."""
+        life, host.life = host.life, None
+        if life is not None:
+            life.is_gone = True
+            life.is_running = False
+            if life.guest is not None:
+                life.guest.end()
+
+    def next_authority(self) -> int:
+        """A number never used before."""
+        self._authorities += 1
+        return self._authorities
+
+
+class SimHypervisor:
+    """The port as one process of the machines service holds it."""
+
+    def __init__(self, world: SimWorld, process: Process) -> None:
+        self.world = world
+        self.process = process
+        process.on_death.append(self._release_locks)
+
+    async def image_identity(self, spec: MachineSpec) -> str:
+        """The digest of the built image."""
+        await self._pause()
+        return f"{self.world.image}:{spec.image}"
+
+    async def provision(
+        self,
+        spec: MachineSpec,
+        *,
+        epoch: int,
+        enrolment: bytes,
+        agent_waits: Callable[[GuestAddress], Awaitable[None]],
+    ) -> Provisioned:
+        """A warm snapshot stands."""
+        host = self.world.host(spec.machine_id)
+
+        def boot() -> None:
+            self.world.end(host)
+            host.overlays.clear()
+            host.warm_epoch = None
+            host.warm_authority = enrolment
+            self.world.born(host, epoch)
+
+        await self._act(spec.machine_id, epoch, (boot,))
+        await agent_waits(GuestAddress("127.0.0.1", host.port))
+
+        def freeze() -> None:
+            life = host.life
+            if life is None or life.epoch != epoch:
+                raise HypervisorUnavailable(f"the domain of {spec.machine_id} is gone")
+            self.world.end(host)
+            host.warm_epoch = epoch
+
+        await self._act(spec.machine_id, epoch, (freeze,))
+        return Provisioned("tcg", {"image": self.world.image})
+
+    async def restore(self, spec: MachineSpec, *, epoch: int) -> Incarnation:
+        """A fresh process on a fresh overlay runs."""
+        host = self.world.host(spec.machine_id)
+
+        def sweep() -> None:
+            self.world.end(host)
+            host.overlays.clear()
+
+        def start() -> None:
+            if host.warm_epoch is None:
+                raise HypervisorRefused(f"{spec.machine_id} has no warm snapshot")
+            self._start_hook(host, epoch)
+            self.world.born(host, epoch)
+
+        await self._act(spec.machine_id, epoch, (sweep, start))
+        return Incarnation(GuestAddress("127.0.0.1", host.port), {"overlay": str(epoch)})
+
+    async def address(self, machine_id: str) -> GuestAddress:
+        """Where the live domain's agent is."""
+        await self._pause()
+        host = self.world.host(machine_id)
+        if host.life is None:
+            raise HypervisorUnavailable(f"{machine_id} has no domain")
+        return GuestAddress("127.0.0.1", host.port)
+
+    async def pause(self, machine_id: str, *, epoch: int) -> None:
+        """It stands still."""
+        await self._act(machine_id, epoch, (lambda: self._switch(machine_id, is_running=False),))
+
+    async def resume(self, machine_id: str, *, epoch: int) -> None:
+        """It runs."""
+        await self._act(machine_id, epoch, (lambda: self._switch(machine_id, is_running=True),))
+
+    async def destroy(self, machine_id: str, *, epoch: int) -> None:
+        """Nothing of it is left."""
+        host = self.world.host(machine_id)
+
+        def sweep() -> None:
+            self.world.end(host)
+            host.overlays.clear()
+
+        await self._act(machine_id, epoch, (sweep,))
+
+    async def observe(self) -> list[DomainSeen]:
+        """Every domain there is."""
+        await self._pause()
+        return [
+            DomainSeen(
+                f"malbox-{host.machine_id}",
+                host.machine_id,
+                host.life.epoch,
+                "running" if host.life.is_running else "paused",
+            )
+            for host in self.world.hosts.values()
+            if host.life is not None
+        ]
+
+    async def close(self) -> None:
+        """Nothing to close."""
+
+    def _start_hook(self, host: Host, epoch: int) -> None:
+        """A second domain of one UUID is refused, and one of an epoch that is over."""
+        if host.life is not None:
+            self.world.counts["second_domain_refused"] += 1
+            raise HypervisorRefused(f"domain {host.machine_id} exists")
+        self.check_fence(host, epoch)
+
+    def _switch(self, machine_id: str, *, is_running: bool) -> None:
+        host = self.world.host(machine_id)
+        if host.life is None:
+            raise HypervisorUnavailable(f"{machine_id} has no domain")
+        host.life.is_running = is_running
+        if host.life.guest is not None:
+            host.life.guest.changed()
+
+    def check_fence(self, host: Host, epoch: int) -> None:
+        """Nothing acted for a later epoch. Raises StaleEpoch."""
+        if epoch < host.fence:
+            self.world.counts["fence_refusal"] += 1
+            raise StaleEpoch(f"epoch {epoch} is over: {host.machine_id} is at epoch {host.fence}")
+
+    async def _pause(self) -> None:
+        world = self.world
+        draw = world.rng.random()
+        await asyncio.sleep(draw * 0.05)
+        if world.is_down:
+            world.counts["hypervisor_unreachable"] += 1
+            raise HypervisorUnavailable("libvirt cannot be reached")
+        if world.failure_rate and world.rng.random() < world.failure_rate:
+            world.counts["hypervisor_failure"] += 1
+            raise HypervisorUnavailable("libvirt: internal error")
+        if world.slow_rate and world.rng.random() < world.slow_rate:
+            world.counts["hypervisor_slow"] += 1
+            await asyncio.sleep(world.rng.random() * 2 * CALL_TIMEOUT_S)
+
+    async def _act(self, machine_id: str, epoch: int, steps: tuple[Callable[[], None], ...]) -> None:
+        """The steps are done under the machine's lock, behind its fence. Raises StaleEpoch."""
+        host = self.world.host(machine_id)
+        self.check_fence(host, epoch)
+        host.fence = max(host.fence, epoch)
+        await self._locked(host)
+        token = host.lock
+        try:
+            async with asyncio.timeout(CALL_TIMEOUT_S):
+                self.check_fence(host, epoch)
+                for step in steps:
+                    await self._request(host, token, step)
+        except TimeoutError as error:
+            self.world.counts["hypervisor_timeout"] += 1
+            raise HypervisorUnavailable("libvirt did not answer in time") from error
+        finally:
+            if host.lock is token:
+                host.lock = None
+
+    async def _locked(self, host: Host) -> None:
+        for _ in range(60):
+            if host.lock is None:
+                host.lock = (self.process, object())
+                return
+            self.world.counts["machine_lock_waited"] += 1
+            await asyncio.sleep(0.5)
+        raise HypervisorUnavailable(f"{host.machine_id} is being acted on")
+
+    async def _request(self, host: Host, token: object, step: Callable[[], None]) -> None:
+        """One request to libvirt: sent, done some time later, answered. It is done even if nobody waits any more."""
+        await self._pause()
+        answer: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+
+        def done() -> None:
+            is_late = self.process.is_dead or host.lock is not token
+            if is_late:
+                if self.world.rng.random() > self.world.late_rate:
+                    return
+                self.world.counts["call_finished_late"] += 1
+            try:
+                step()
+            except Exception as error:  # noqa: BLE001 - it is the caller's
+                if not answer.done() and not is_late:
+                    answer.set_exception(error)
+            else:
+                if not answer.done():
+                    answer.set_result(None)
+
+        loop = self.world.loop
+        delay_s = self.world.rng.random() * 0.3
+        if self.world.slow_rate and self.world.rng.random() < self.world.slow_rate:
+            delay_s = self.world.rng.random() * 2 * CALL_TIMEOUT_S
+        loop.world.context.copy().run(loop.call_at, loop.now + delay_s, done)
+        await answer
+
+    def _release_locks(self) -> None:
+        """The kernel drops the locks of a dead process."""
+        for host in self.world.hosts.values():
+            if isinstance(host.lock, tuple) and host.lock[0] is self.process:
+                host.lock = None
+
+
+class SimEnroller:
+    """Speaks to agents that are not leased yet."""
+
+    def __init__(self, world: SimWorld) -> None:
+        self.world = world
+
+    def create_authority(self, machine_id: str) -> Authority:
+        """A fresh authority."""
+        number = self.world.next_authority()
+        return Authority(f"ca {machine_id} {number}", f"key {number}", f"enrolment {number}".encode())
+
+    async def attest(
+        self, address: GuestAddress, authority: Authority, machine_id: str, *, timeout_s: float
+    ) -> Attestation:
+        """What the agent says of itself. Raises GuestUnreachable, GuestRefused."""
+        life = await self._reached(address, authority, machine_id, timeout_s)
+        return Attestation("1.0.0", f"boot-{life.number}", life.identity is None, (), {})
+
+    async def enrol(
+        self,
+        address: GuestAddress,
+        authority: Authority,
+        machine_id: str,
+        *,
+        lease_id: str,
+        epoch: int,
+        lifetime_s: int,  # noqa: ARG002 - the port's shape
+        timeout_s: float,
+    ) -> str:
+        """The agent serves only that lease."""
+        life = await self._reached(address, authority, machine_id, timeout_s)
+        if life.identity is not None:
+            self.world.counts["second_enrolment_refused"] += 1
+            raise GuestRefused("the agent is enrolled already")
+        life.identity = f"{lease_id}.{machine_id}"
+        life.lease_id, life.lease_epoch = lease_id, epoch
+        return life.identity
+
+    async def _reached(self, address: GuestAddress, authority: Authority, machine_id: str, timeout_s: float) -> Life:
+        world = self.world
+        await asyncio.sleep(world.rng.random() * 0.2)
+        life = world.at_port(address.port)
+        if life is None or life.is_mute or life.machine_id != machine_id:
+            await asyncio.sleep(timeout_s)
+            world.counts["guest_unreachable"] += 1
+            raise GuestUnreachable(f"no agent of {machine_id} answered")
+        if life.authority != authority.enrolment:
+            world.counts["impostor_refused"] += 1
+            raise GuestRefused("what answered does not hold the enrolment key")
+        return life
