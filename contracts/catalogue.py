@@ -26,6 +26,8 @@ FACTS: tuple[type[Message], ...] = (
     machines.MachineReverted,
     machines.RevertFailed,
     machines.MachineQuarantined,
+    machines.MachineWithdrawn,
+    machines.MachineRestored,
     machines.MachineDrifted,
     machines.MachineRetired,
     plugins.PluginRegistered,

@@ -12,7 +12,21 @@ from contracts.submission import Platform, Route
 Acceleration = Literal["kvm", "tcg", "none"]
 
 
-ExpiryCause = Literal["deadline", "guest_lost", "not_prepared"]
+ExpiryCause = Literal[
+    "deadline",
+    "collection_deadline",
+    "guest_lost",
+    "not_prepared",
+    "lease_lost",
+    "isolation_breached",
+    "withdrawn",
+]
+"""Why a lease ended without its owner's word.
+
+`deadline`: the lease's hard one; `collection_deadline`: evidence was collected for too long; `guest_lost`: the virtual
+machine is gone; `not_prepared`: it never served; `lease_lost`: nobody drove the lease any more, or the record of it was
+lost; `isolation_breached`: the guest got through its walls; `withdrawn`: an operator took the machine.
+"""
 
 
 class GuestEndpoint(BaseModel):
@@ -153,6 +167,22 @@ class MachineQuarantined(MachineFact):
 
     WHAT: ClassVar[str] = "quarantined"
     task_id: TaskId | None = None
+    reason: str
+
+
+class MachineWithdrawn(MachineFact):
+    """Out of the pool by an operator's word, until it is returned."""
+
+    WHAT: ClassVar[str] = "withdrawn"
+    by: str
+    reason: str
+
+
+class MachineRestored(MachineFact):
+    """An operator gave it back, from maintenance or quarantine; it is cleaned and verified before anybody gets it."""
+
+    WHAT: ClassVar[str] = "restored"
+    by: str
     reason: str
 
 

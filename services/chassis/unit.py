@@ -19,6 +19,11 @@ Announce = Callable[[Any, Any], Iterable[Message]]
 """(event, aggregate after it) -> the public messages that it is; pure."""
 
 
+def message_id_of(stream: UUID, version: int, index: int) -> str:
+    """The id of what an event announced, the `index`-th of its messages: the same whenever it is said again."""
+    return derived("msg", str(stream), version, index)
+
+
 @dataclass(frozen=True)
 class Cause:
     """The message that led here: `message_id` goes into the inbox; correlation and trace travel on in what is said.
@@ -80,7 +85,7 @@ class Unit:
         for event in aggregate.collect_events():
             self.events.append(event)
             for index, message in enumerate(self.announce(event, aggregate)):
-                message_id = derived("msg", str(event.originator_id), event.originator_version, index)
+                message_id = message_id_of(event.originator_id, event.originator_version, index)
                 self._say(message, message_id, event.originator_version)
 
     def say(self, message: Message, *, message_id: str | None = None, sequence: int | None = None) -> None:

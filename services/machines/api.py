@@ -1,24 +1,47 @@
 """The fleet over HTTP."""
 
 import json
-from collections.abc import Callable
-from typing import Any
+from typing import Annotated, Any
+from uuid import UUID
 
-from fastapi import APIRouter
+from fastapi import APIRouter, Query
+from pydantic import BaseModel, ConfigDict, Field
 
+from contracts.limits import REASON_MAX_CHARS
 from services.chassis.http import Caller, Identity, Problem
 from services.chassis.run import Runtime
-from services.chassis.store import Conflict
-from services.chassis.unit import Unit
+from services.chassis.store import Conflict, Store
 from services.machines import app
 from services.machines.domain.machine import Machine, NotPossible
 
 HISTORY_MAX = 200
+DECISION_TRIES = 10
+REMEDIES = {
+    "registered": "It is built as soon as its image is; or retire it.",
+    "ready": "Drain it to take it out of the pool, or quarantine it.",
+    "preparing": "Drain it and wait until its lease is over, or quarantine it to end the lease now.",
+    "active": "Drain it and wait until its lease is over, or quarantine it to end the lease now.",
+    "draining": "Drain it and wait until its lease is over, or quarantine it to end the lease now.",
+    "provisioning": "Drain it and wait until it is built, or quarantine it now.",
+    "verifying": "Drain it and wait until it is clean, or quarantine it now.",
+    "cleaning": "Drain it and wait until it is clean, or quarantine it now.",
+    "quarantined": "Return it to have it cleaned and verified, rebuild it, or retire it.",
+    "maintenance": "Return it to the pool, or retire it.",
+    "retired": "It is gone for good; give a new machine another id in fleet.toml.",
+}
 _SELECT = "SELECT machine_id, state, since, epoch, spec::text AS spec, acceleration, task_id, why, stream FROM fleet"
 
 
+class Word(BaseModel):
+    """Why an operator decides as they do; it is kept in the machine's history."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    reason: str = Field(min_length=1, max_length=REASON_MAX_CHARS)
+
+
 def router(runtime: Runtime) -> APIRouter:
-    """GET /machines, GET /machines/{id}, POST /machines/{id}/rebuild and /retire."""
+    """The fleet, its history, and what an administrator may decide about one machine."""
     routes = APIRouter(prefix="/machines", tags=["machines"])
     store = runtime.store
 
@@ -31,50 +54,90 @@ def router(runtime: Runtime) -> APIRouter:
     @routes.get("/{machine_id}")
     async def show_machine(machine_id: str, _caller: Caller) -> dict[str, Any]:
         """One machine with its latest history, newest first."""
-        row = await store.fetchrow(_SELECT + " WHERE machine_id = $1", machine_id)
-        if row is None:
-            known = [other["machine_id"] for other in await store.fetch("SELECT machine_id FROM fleet ORDER BY 1")]
-            raise Problem(404, "unknown_machine", f"There is no machine {machine_id!r}.", allowed=known)
-        history = await store.fetch(
-            "SELECT at, event, state, epoch, details::text AS details FROM machine_history "
-            "WHERE stream = $1 ORDER BY version DESC LIMIT $2",
-            row["stream"],
-            HISTORY_MAX,
-        )
-        return {
-            **_shown(row),
-            "history": [{**dict(entry), "details": json.loads(entry["details"])} for entry in history],
-        }
+        row = await _found(store, machine_id)
+        history = await _history(store, row["stream"], before=None, limit=HISTORY_MAX)
+        return {**_shown(row), "history": history}
+
+    @routes.get("/{machine_id}/history")
+    async def show_history(
+        machine_id: str,
+        _caller: Caller,
+        before: Annotated[int | None, Query(ge=1, description="`next` of the page before")] = None,
+        limit: Annotated[int, Query(ge=1, le=HISTORY_MAX)] = HISTORY_MAX,
+    ) -> dict[str, Any]:
+        """Everything that ever happened to a machine, newest first, a page at a time."""
+        row = await _found(store, machine_id)
+        entries = await _history(store, row["stream"], before=before, limit=limit)
+        return {"items": entries, "next": entries[-1]["version"] if len(entries) == limit else None}
+
+    @routes.post("/{machine_id}/drain", status_code=202)
+    async def drain_machine(machine_id: str, word: Word, caller: Caller) -> dict[str, Any]:
+        """The machine goes to maintenance: at once when it is ready, else as soon as it is clean and nobody's."""
+        return await _decide(runtime, machine_id, caller, word, app.operators.drain)
+
+    @routes.post("/{machine_id}/return", status_code=202)
+    async def return_machine(machine_id: str, word: Word, caller: Caller) -> dict[str, Any]:
+        """A machine in maintenance or quarantine is cleaned and verified; one that was only to be drained stays."""
+        return await _decide(runtime, machine_id, caller, word, app.operators.give_back)
+
+    @routes.post("/{machine_id}/quarantine", status_code=202)
+    async def quarantine_machine(machine_id: str, word: Word, caller: Caller) -> dict[str, Any]:
+        """The machine stops and stays as it is until an operator decides. A lease ends; its task may be tried again."""
+        return await _decide(runtime, machine_id, caller, word, app.operators.quarantine)
 
     @routes.post("/{machine_id}/rebuild", status_code=202)
-    async def rebuild_machine(machine_id: str, caller: Caller) -> dict[str, Any]:
+    async def rebuild_machine(machine_id: str, word: Word, caller: Caller) -> dict[str, Any]:
         """A quarantined machine is built again, from nothing. 409 in any other state."""
-        return await _decide(runtime, machine_id, caller, app.rebuild)
+        return await _decide(runtime, machine_id, caller, word, app.operators.rebuild)
 
     @routes.post("/{machine_id}/retire", status_code=202)
-    async def retire_machine(machine_id: str, caller: Caller) -> dict[str, Any]:
-        """A quarantined machine is gone for good. 409 in any other state."""
-        return await _decide(runtime, machine_id, caller, app.retire)
+    async def retire_machine(machine_id: str, word: Word, caller: Caller) -> dict[str, Any]:
+        """A machine that is out of the pool, or was never built, is gone for good. 409 in any other state."""
+        return await _decide(runtime, machine_id, caller, word, app.operators.retire)
 
     return routes
 
 
+async def _found(store: Store, machine_id: str) -> Any:
+    row = await store.fetchrow(_SELECT + " WHERE machine_id = $1", machine_id)
+    if row is None:
+        known = [other["machine_id"] for other in await store.fetch("SELECT machine_id FROM fleet ORDER BY 1")]
+        raise Problem(404, "unknown_machine", f"There is no machine {machine_id!r}.", allowed=known)
+    return row
+
+
+async def _history(store: Store, stream: UUID, *, before: int | None, limit: int) -> list[dict[str, Any]]:
+    rows = await store.fetch(
+        "SELECT version, at, event, state, epoch, details::text AS details FROM machine_history "
+        "WHERE stream = $1 AND ($2::int IS NULL OR version < $2) ORDER BY version DESC LIMIT $3",
+        stream,
+        before,
+        limit,
+    )
+    return [{**dict(entry), "details": json.loads(entry["details"])} for entry in rows]
+
+
 async def _decide(
-    runtime: Runtime, machine_id: str, caller: Identity, use_case: Callable[[Unit, Machine, str], None]
+    runtime: Runtime, machine_id: str, caller: Identity, word: Word, order: app.operators.Order
 ) -> dict[str, Any]:
-    """An operator's word about one machine is recorded, with who said it."""
+    """An operator's word about one machine is recorded, with who said it and why."""
     if not caller.is_admin:
         raise Problem(403, "forbidden", "Only an administrator may decide about a machine.")
-    machine = await runtime.store.load(Machine, Machine.stream(machine_id))
-    if machine is None:
-        raise Problem(404, "unknown_machine", f"There is no machine {machine_id!r}.")
-    unit = runtime.unit()
-    try:
-        use_case(unit, machine, f"by {caller.subject}")
-        await runtime.store.commit(unit)
-    except (NotPossible, Conflict) as refusal:
-        raise Problem(409, "not_possible", str(refusal)) from refusal
-    return {"machine_id": machine_id, "state": machine.state}
+    for _ in range(DECISION_TRIES):
+        machine = await runtime.store.load(Machine, Machine.stream(machine_id))
+        if machine is None:
+            raise Problem(404, "unknown_machine", f"There is no machine {machine_id!r}.")
+        unit = runtime.unit()
+        try:
+            order(unit, machine, caller.subject, word.reason)
+            await runtime.store.commit(unit)
+        except NotPossible as refusal:
+            remedy = REMEDIES.get(machine.state, "Look at its history for what it is doing.")
+            raise Problem(409, "not_possible", f"{refusal}. {remedy}", state=machine.state) from refusal
+        except Conflict:
+            continue  # the machine moved meanwhile: the word is about it as it is now
+        return {"machine_id": machine_id, "state": machine.state, "is_drain_requested": machine.drain is not None}
+    raise Problem(409, "not_possible", f"{machine_id} changes too fast right now.", retry_after_s=1)
 
 
 def _shown(row: Any) -> dict[str, Any]:

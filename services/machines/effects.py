@@ -11,8 +11,9 @@ from services.chassis.work import Runner, WorkContext, WorkItem
 from services.machines import app
 from services.machines.adapters.authorities import Authorities
 from services.machines.domain.machine import Machine
-from services.machines.errors import GuestRefused
-from services.machines.policy import EVIDENCE_MAX_AGE_S, LEASE_MAX_S, STATE_OF_WORK
+from services.machines.domain.record import QuarantineCause
+from services.machines.errors import DigestMismatch, GuestRefused
+from services.machines.policy import EVIDENCE_MAX_AGE_S, LEASE_MAX_S, work_for
 from services.machines.ports import Authority, GuestAddress, GuestEnroller, Hypervisor, Incarnation
 
 AGENT_BOOT_TIMEOUT_S = 180.0
@@ -40,6 +41,8 @@ class Effects:
             Runner("prepare", self.prepare, self.give_up_preparing, attempts_max=2),
             Runner("stop", self.stop, attempts_max=10),
             Runner("expire", self.expire, attempts_max=10),
+            Runner("hurry", self.hurry, attempts_max=10),
+            Runner("cure", self.cure, attempts_max=10),
         )
 
     async def provision(self, item: WorkItem, context: WorkContext) -> None:
@@ -111,17 +114,30 @@ class Effects:
 
     async def expire(self, item: WorkItem, context: WorkContext) -> None:
         """A lease that reached its hard deadline is over."""
+        lease_id, reason = item.payload["lease_id"], "the lease reached its hard deadline"
+        await self._decide(item, context, lambda machine, unit: app.expire(unit, machine, lease_id, "deadline", reason))
 
-        async def decide(unit: Unit) -> None:
-            machine = await context.store.load(Machine, Machine.stream(item.payload["machine_id"]))
-            if machine is not None:
-                app.expire(unit, machine, item.payload["lease_id"], "deadline", "the lease reached its hard deadline")
+    async def hurry(self, item: WorkItem, context: WorkContext) -> None:
+        """A machine that is still where it was and should not be any more is led out of there."""
 
-        await context.commit(decide, finish=True)
+        def lead(machine: Machine, unit: Unit) -> None:
+            if (machine.state, machine.epoch) == (item.payload["state"], item.payload["epoch"]):
+                app.hurry(unit, machine)
+
+        await self._decide(item, context, lead)
+
+    async def cure(self, item: WorkItem, context: WorkContext) -> None:
+        """A quarantined machine that may be is built again."""
+
+        def build(machine: Machine, unit: Unit) -> None:
+            if machine.epoch == item.payload["epoch"]:
+                app.cure(unit, machine)
+
+        await self._decide(item, context, build)
 
     async def give_up_provisioning(self, item: WorkItem, context: WorkContext, error: Exception) -> None:
         """The build failed."""
-        await self._record(item, context, lambda fresh, unit: fresh.fail_provisioning(str(error), unit.at))
+        await self._fail(item, context, error, lambda fresh, unit: fresh.fail_provisioning(str(error), unit.at))
 
     async def give_up_cleaning(self, item: WorkItem, context: WorkContext, error: Exception) -> None:
         """Cleaning failed."""
@@ -129,7 +145,7 @@ class Effects:
 
     async def give_up_verifying(self, item: WorkItem, context: WorkContext, error: Exception) -> None:
         """There is no evidence."""
-        await self._record(item, context, lambda fresh, unit: fresh.fail_verification(str(error), unit.at))
+        await self._fail(item, context, error, lambda fresh, unit: fresh.fail_verification(str(error), unit.at))
 
     async def give_up_preparing(self, item: WorkItem, context: WorkContext, error: Exception) -> None:
         """The guest could not be made ready for its lease: the attempt failed, the machine is cleaned."""
@@ -170,10 +186,30 @@ class Effects:
         machine = await context.store.load(Machine, Machine.stream(item.payload["machine_id"]))
         if machine is None:
             raise TransientError(f"no machine {item.payload['machine_id']}")
-        if machine.epoch != item.payload["epoch"] or machine.state != STATE_OF_WORK[item.kind]:
+        if machine.epoch != item.payload["epoch"] or work_for(machine) != item.kind:
             log.info("work_was_out_of_date", state=machine.state, epoch=machine.epoch)
             return None
         return machine
+
+    async def _fail(
+        self, item: WorkItem, context: WorkContext, error: Exception, happen: Callable[[Machine, Unit], None]
+    ) -> None:
+        """The failure is recorded; a file that is not the one that was digested is no matter for another attempt."""
+        cause: QuarantineCause = "digest_mismatch"
+        if isinstance(error, DigestMismatch):
+            await self._record(item, context, lambda fresh, unit: fresh.quarantine(str(error), unit.at, cause))
+        else:
+            await self._record(item, context, happen)
+
+    async def _decide(self, item: WorkItem, context: WorkContext, decide: Callable[[Machine, Unit], None]) -> None:
+        """The work is over with what is decided about the machine as it is now."""
+
+        async def fill(unit: Unit) -> None:
+            machine = await context.store.load(Machine, Machine.stream(item.payload["machine_id"]))
+            if machine is not None:
+                decide(machine, unit)
+
+        await context.commit(fill, finish=True)
 
     async def _record(self, item: WorkItem, context: WorkContext, happen: Callable[[Machine, Unit], None]) -> None:
         """The outcome is recorded on the machine as it is now, if the work still makes sense."""

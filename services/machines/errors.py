@@ -11,6 +11,10 @@ class HypervisorRefused(PermanentError):
     """the hypervisor refused the request"""
 
 
+class DigestMismatch(HypervisorRefused):
+    """a file is not the one that was digested"""
+
+
 class StaleEpoch(PermanentError):
     """the host has already acted for a later owner of this machine"""
 

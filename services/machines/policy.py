@@ -1,8 +1,9 @@
-"""Choices as pure functions of a machine's record: which work follows an event, and what an observation means."""
+"""Choices as pure functions of a machine's record: which work its state calls for, and what an observation means."""
 
 from datetime import datetime, timedelta
 from typing import Any
 
+from services.machines.domain.lifecycle import LEASED
 from services.machines.domain.machine import Machine
 from services.machines.ports import DomainSeen
 
@@ -10,37 +11,53 @@ EVIDENCE_MAX_AGE_S = 12 * 3600
 """A machine that stood ready for longer is verified again."""
 LEASE_MAX_S = 2 * 3600
 """No lease is granted for longer; certificates of a lease outlive it by no more than a ready machine may wait."""
+SELF_CURE_DELAYS_S = (600.0, 3600.0)
+"""How long a quarantined machine waits before it is built again by itself: its evidence is there to be looked at."""
 
-FOLLOW_UP: dict[type[Any], str] = {
-    Machine.ProvisioningStarted: "provision",
-    Machine.ProvisioningFailed: "clean",
-    Machine.Provisioned: "verify",
-    Machine.Cleaned: "verify",
-    Machine.VerificationFailed: "clean",
-    Machine.Leased: "prepare",
-    Machine.Released: "clean",
-    Machine.LeaseExpired: "clean",
-    Machine.DriftSeen: "clean",
-    Machine.CleaningFailed: "clean",
-    Machine.Quarantined: "stop",
+STATE_MAX_S: dict[str, float] = {"provisioning": 1200.0, "verifying": 300.0, "preparing": 60.0, "draining": 300.0}
+"""How long a machine may be in a state that somebody is to lead it out of. Longer is late, whoever is at fault."""
+
+WORK_OF_STATE: dict[str, str] = {
+    "provisioning": "provision",
+    "cleaning": "clean",
+    "verifying": "verify",
+    "preparing": "prepare",
+    "quarantined": "stop",
+    "maintenance": "stop",
 }
-"""The work that an event calls for. Each kind is carried out in `effects`."""
+"""The work that a state calls for. Each kind is carried out in `effects`; in another state it is out of date."""
 
-STATE_OF_WORK: dict[str, str] = {
-    "provision": "provisioning",
-    "clean": "cleaning",
-    "verify": "verifying",
-    "prepare": "preparing",
-    "stop": "quarantined",
-}
-"""The state in which each kind of work makes sense; in any other it is out of date and does nothing."""
+CALLS_FOR_NO_WORK: frozenset[type[Any]] = frozenset(
+    {
+        Machine.Registered,
+        Machine.SpecRequested,
+        Machine.LeaseAdopted,
+        Machine.DrainRequested,
+        Machine.DrainCancelled,
+    }
+)
+"""Events that leave what is being done as it is."""
 
 
-def follow_up(event: Any) -> str | None:
-    """The kind of work that the event calls for, if any."""
-    if isinstance(event, Machine.SpecChanged):
-        return "clean"
-    return FOLLOW_UP.get(type(event))
+def work_for(machine: Machine) -> str | None:
+    """The kind of work that the machine's state calls for, if any."""
+    return WORK_OF_STATE.get(machine.state)
+
+
+def calls_for_work(event: Any) -> bool:
+    """Whether the event is a reason to begin the work of the state that it led to."""
+    return type(event) not in CALLS_FOR_NO_WORK
+
+
+def is_late(machine: Machine, now: datetime) -> bool:
+    """Whether the machine has been in its state for longer than anybody may take."""
+    limit_s = STATE_MAX_S.get(machine.state)
+    return limit_s is not None and machine.since is not None and now - machine.since >= timedelta(seconds=limit_s)
+
+
+def self_cure_delay_s(machine: Machine) -> float:
+    """How long the quarantine lasts before the machine is built again by itself, seconds."""
+    return SELF_CURE_DELAYS_S[min(machine.self_cures, len(SELF_CURE_DELAYS_S) - 1)]
 
 
 def divergence(machine: Machine, domain: DomainSeen | None, now: datetime) -> str | None:
@@ -48,7 +65,7 @@ def divergence(machine: Machine, domain: DomainSeen | None, now: datetime) -> st
     if machine.state == "ready":
         return _unready(machine, domain, now)
     is_running = domain is not None and domain.state != "off"
-    if machine.state == "active" and not is_running:
+    if machine.state in ("active", "draining") and not is_running:
         return "its virtual machine ended"
     if machine.state == "quarantined" and is_running:
         return "it is quarantined and runs"
@@ -60,11 +77,11 @@ def _unready(machine: Machine, domain: DomainSeen | None, now: datetime) -> str 
         return "its domain is gone"
     if domain.state != "paused":
         return f"its domain is {domain.state}, not paused"
-    if now - machine.modified_on > timedelta(seconds=EVIDENCE_MAX_AGE_S):
+    if machine.verified_at is None or now - machine.verified_at > timedelta(seconds=EVIDENCE_MAX_AGE_S):
         return "its evidence of clean is too old"
     return None
 
 
 def is_overdue(machine: Machine, now: datetime) -> bool:
     """Whether the machine's lease is past its hard deadline."""
-    return machine.hard_deadline_at is not None and now > machine.hard_deadline_at
+    return machine.state in LEASED and machine.hard_deadline_at is not None and now > machine.hard_deadline_at

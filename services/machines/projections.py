@@ -44,7 +44,7 @@ async def apply(recorded: Recorded, connection: Connection) -> None:
         if row is None:
             return
         state = successor(row["state"], name) or row["state"]
-        epoch = row["epoch"] + (name in NEW_EPOCH)
+        epoch = event.epoch if name == "EpochRepaired" else row["epoch"] + (name in NEW_EPOCH)
         await _move(recorded, connection, state, epoch)
     await connection.execute(
         "INSERT INTO machine_history VALUES ($1, $2, $3, $4, $5, $6, $7) ON CONFLICT DO NOTHING",
@@ -64,7 +64,8 @@ async def _move(recorded: Recorded, connection: Connection, state: str, epoch: i
     await connection.execute(
         "UPDATE fleet SET state = $2, epoch = $3, since = $4, why = $5, "
         "acceleration = coalesce($6, acceleration), spec = coalesce($7, spec), "
-        "task_id = CASE WHEN $2 IN ('preparing', 'active') THEN coalesce($8, task_id) END WHERE stream = $1",
+        "task_id = CASE WHEN $2 IN ('preparing', 'active', 'draining') THEN coalesce($8, task_id) END "
+        "WHERE stream = $1",
         recorded.stream,
         state,
         epoch,

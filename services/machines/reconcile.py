@@ -109,10 +109,10 @@ class Reconciler:
         log.warning("machine_diverged", machine=machine.machine_id, state=machine.state, reason=reason)
         unit = self._runtime.unit()
         if machine.state == "ready":
-            machine.drift(reason, unit.at)
+            machine.drift(reason, reason, unit.at)
             app.record(unit, machine)
         elif machine.state == "quarantined":
-            app.stop(unit, machine)
+            app.begin_work(unit, machine)
         else:
             cause: ExpiryCause = "deadline" if is_overdue(machine, now) else "guest_lost"
             app.expire(unit, machine, machine.lease_id or "", cause, reason)

@@ -73,7 +73,9 @@ async def on_machine_quarantined(fact: machines.MachineQuarantined, unit: Unit, 
 
 
 async def on_machine_unavailable(
-    fact: machines.MachineReverting | machines.MachineDrifted, unit: Unit, _store: Store
+    fact: machines.MachineReverting | machines.MachineDrifted | machines.MachineWithdrawn | machines.MachineRestored,
+    unit: Unit,
+    _store: Store,
 ) -> None:
     """The machine is not to be had."""
     tables.mark_not_ready(unit, fact.machine_id, epoch=fact.epoch)
@@ -189,6 +191,8 @@ HANDLERS: dict[type[Message], Handler] = {
     machines.MachineQuarantined: on_machine_quarantined,
     machines.MachineReverting: on_machine_unavailable,
     machines.MachineDrifted: on_machine_unavailable,
+    machines.MachineWithdrawn: on_machine_unavailable,
+    machines.MachineRestored: on_machine_unavailable,
     machines.MachineRetired: on_machine_retired,
     machines.MachineLeased: on_machine_leased,
     machines.LeaseRefused: on_lease_refused,

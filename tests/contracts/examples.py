@@ -83,6 +83,8 @@ _FIELDS: dict[type[Message], dict[str, object]] = {
     machines.MachineReverted: {**_OF, "task_id": TASK, "machine": MACHINE, "evidence": {"boot_id": "b"}},
     machines.RevertFailed: {**_OF, "reason": "no agent", "attempt": 1},
     machines.MachineQuarantined: {**_OF, "reason": "could not be cleaned"},
+    machines.MachineWithdrawn: {**_OF, "by": "ana", "reason": "the host is to be updated"},
+    machines.MachineRestored: {**_OF, "by": "ana", "reason": "the host was updated"},
     machines.MachineDrifted: {**_OF, "reason": "its domain is gone"},
     machines.MachineRetired: {**_OF, "reason": "replaced"},
     plugins.PluginRegistered: {

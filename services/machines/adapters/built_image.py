@@ -8,7 +8,7 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 from contracts.ids import Sha256
 from contracts.submission import Platform
 from services.machines.domain.spec import MachineSpec
-from services.machines.errors import HypervisorRefused
+from services.machines.errors import DigestMismatch, HypervisorRefused
 
 _MANIFEST = "manifest.json"
 _MANIFEST_MAX_BYTES = 1 << 20
@@ -63,7 +63,7 @@ class BuiltImage:
                 raise HypervisorRefused(f"{key} {wanted}: image {spec.image} offers {', '.join(allowed)}")
 
     def refuse_damaged(self) -> None:
-        """Every file has the hash that the manifest says. Raises HypervisorRefused."""
+        """Every file has the hash that the manifest says. Raises DigestMismatch, HypervisorRefused."""
         said = {
             self.disk: self._manifest.disk_sha256,
             self.kernel: self._manifest.kernel_sha256,
@@ -75,7 +75,7 @@ class BuiltImage:
             except OSError as error:
                 raise HypervisorRefused(f"{path.name} of the image cannot be read: {error.strerror}") from error
             if actual != sha256:
-                raise HypervisorRefused(f"{path.name} has sha256 {actual}, the image's manifest says {sha256}")
+                raise DigestMismatch(f"{path.name} has sha256 {actual}, the image's manifest says {sha256}")
 
 
 def sha256_of(path: Path) -> str:

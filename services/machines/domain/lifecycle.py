@@ -4,7 +4,17 @@ from types import MappingProxyType
 from typing import Literal
 
 State = Literal[
-    "registered", "provisioning", "verifying", "ready", "preparing", "active", "cleaning", "quarantined", "retired"
+    "registered",
+    "provisioning",
+    "verifying",
+    "ready",
+    "preparing",
+    "active",
+    "draining",
+    "cleaning",
+    "quarantined",
+    "maintenance",
+    "retired",
 ]
 
 KNOWN: MappingProxyType[State, str] = MappingProxyType(
@@ -15,37 +25,62 @@ KNOWN: MappingProxyType[State, str] = MappingProxyType(
         "ready": "verified clean, warm, standing still, nobody's; its agent serves the next lease only",
         "preparing": "leased; being resumed, its agent already serves this lease only",
         "active": "the sample may have touched it",
+        "draining": "watching is over; evidence is being collected, bounded in bytes and time",
         "cleaning": "nobody's; its incarnation is being destroyed",
-        "quarantined": "must not run; evidence kept; an operator decides",
+        "quarantined": "must not run; evidence kept; rebuilt by itself twice at most, else an operator decides",
+        "maintenance": "an operator's; nothing of ours runs, and nothing is judged",
         "retired": "gone",
     }
 )
+
+LEASED: tuple[State, ...] = ("preparing", "active", "draining")
+"""States in which a task owns the machine."""
+
+IN_USE: tuple[State, ...] = ("provisioning", "verifying", *LEASED, "cleaning")
+"""States in which somebody works with the machine: what an operator or a new specification wants has to wait."""
 
 TRANSITIONS: MappingProxyType[tuple[State, str], State] = MappingProxyType(
     {
         ("registered", "ProvisioningStarted"): "provisioning",
         ("provisioning", "Provisioned"): "verifying",
         ("provisioning", "ProvisioningFailed"): "cleaning",
-        ("provisioning", "Quarantined"): "quarantined",
         ("verifying", "CleanVerified"): "ready",
         ("verifying", "VerificationFailed"): "cleaning",
-        ("verifying", "Quarantined"): "quarantined",
         ("ready", "Leased"): "preparing",
         ("ready", "DriftSeen"): "cleaning",
+        ("ready", "EvidenceExpired"): "cleaning",
         ("preparing", "GuestAttested"): "active",
-        ("preparing", "LeaseExpired"): "cleaning",
-        ("preparing", "Released"): "cleaning",
-        ("active", "Released"): "cleaning",
-        ("active", "LeaseExpired"): "cleaning",
+        ("active", "DrainingStarted"): "draining",
         ("cleaning", "Cleaned"): "verifying",
-        ("cleaning", "ProvisioningStarted"): "provisioning",
         ("cleaning", "CleaningFailed"): "cleaning",
-        ("cleaning", "Quarantined"): "quarantined",
+        ("cleaning", "ProvisioningStarted"): "provisioning",
         ("quarantined", "ProvisioningStarted"): "provisioning",
+        ("active", "LeaseAdopted"): "active",
+        ("draining", "LeaseAdopted"): "draining",
+        **{(state, "Released"): "cleaning" for state in LEASED},
+        **{(state, "LeaseExpired"): "cleaning" for state in LEASED},
+        **{(state, "IsolationBreached"): "quarantined" for state in LEASED},
+        ("registered", "SpecChanged"): "registered",
         ("ready", "SpecChanged"): "cleaning",
+        ("cleaning", "SpecChanged"): "cleaning",
         ("quarantined", "SpecChanged"): "cleaning",
+        **{(state, "SpecRequested"): state for state in (*IN_USE, "quarantined", "maintenance")},
+        **{(state, "DrainRequested"): state for state in IN_USE},
+        **{(state, "DrainCancelled"): state for state in IN_USE},
+        ("registered", "MaintenanceStarted"): "maintenance",
+        ("ready", "MaintenanceStarted"): "maintenance",
+        ("maintenance", "Returned"): "cleaning",
+        ("quarantined", "Returned"): "cleaning",
+        **{
+            (state, "Quarantined"): "quarantined"
+            for state in ("registered", "provisioning", "verifying", "ready", "cleaning", "maintenance")
+        },
         ("registered", "Retired"): "retired",
         ("quarantined", "Retired"): "retired",
+        ("maintenance", "Retired"): "retired",
+        **{(state, "EpochRepaired"): "cleaning" for state in ("registered", "ready", *IN_USE)},
+        ("quarantined", "EpochRepaired"): "quarantined",
+        ("maintenance", "EpochRepaired"): "maintenance",
     }
 )
 
@@ -56,10 +91,15 @@ NEW_EPOCH: frozenset[str] = frozenset(
         "VerificationFailed",
         "Leased",
         "DriftSeen",
+        "EvidenceExpired",
         "LeaseExpired",
         "Released",
+        "IsolationBreached",
         "Quarantined",
         "SpecChanged",
+        "MaintenanceStarted",
+        "Returned",
+        "EpochRepaired",
         "Retired",
     }
 )

@@ -2,251 +2,59 @@
 
 from datetime import datetime, timedelta
 from typing import Any, ClassVar
-from uuid import UUID
 
 from eventsourcing.domain import Aggregate
 
-from contracts.ids import derived, uuid_of
-from contracts.machines import Acceleration, ExpiryCause, GuestEndpoint, LeaseRef, MachineSummary
-from services.machines.domain.lifecycle import NEW_EPOCH, State, successor
+from contracts.machines import Acceleration, ExpiryCause, GuestEndpoint
+from contracts.submission import Route
+from services.machines.domain import events
+from services.machines.domain.lifecycle import LEASED, successor
+from services.machines.domain.record import SELF_CURED, NotPossible, QuarantineCause, Record
 from services.machines.domain.spec import MachineSpec
+
+__all__ = ["Machine", "NotPossible"]
 
 FAILURES_MAX = 3
 REBUILDS_MAX = 2
+DRIFTS_MAX = 3
+ADOPTIONS_MAX = 3
 
 
-class NotPossible(Exception):
-    """The machine's state does not allow this; nothing was changed. The message says why."""
-
-
-class Machine(Aggregate):
+class Machine(Record, Aggregate):
     """One machine. `epoch` grows with every change of owner and never falls."""
 
     TOPIC: ClassVar[str] = "machine"
 
-    class Event(Aggregate.Event):
-        """Something happened to the machine."""
-
-        TOPIC: ClassVar[str] = "machine:event"
-
-        def apply(self, aggregate: "Machine") -> None:
-            """The state moves along the table; then the event's own details are kept."""
-            aggregate._move(type(self).__name__)  # noqa: SLF001 - the event is part of the aggregate
-            self.keep(aggregate)
-
-        def keep(self, aggregate: "Machine") -> None:
-            """What the event adds to the machine's record."""
-
-    class Registered(Event, Aggregate.Created):
-        """The machine is known."""
-
-        TOPIC: ClassVar[str] = "machine:registered"
-        spec: dict[str, Any]
-
-        def apply(self, aggregate: "Machine") -> None:
-            """Nothing moves: this is the first state."""
-
-    class SpecChanged(Event):
-        """What the machine is to be has changed; it is rebuilt."""
-
-        TOPIC: ClassVar[str] = "machine:spec-changed"
-        class_version: ClassVar[int] = 2
-        spec: dict[str, Any]
-        image_identity: str
-        reason: str
-
-        def keep(self, aggregate: "Machine") -> None:
-            """Keep the new specification."""
-            aggregate.spec = MachineSpec.model_validate(self.spec)
-            aggregate.image_identity = self.image_identity
-            aggregate.needs_rebuild = True
-            aggregate.rebuilds = aggregate.failures = 0
-
-        @staticmethod
-        def upcast_v1_v2(state: dict[str, Any]) -> None:
-            """Version 1 did not say of which image."""
-            state["image_identity"] = ""
-
-    class ProvisioningStarted(Event):
-        """The image, disk and snapshot are being built."""
-
-        TOPIC: ClassVar[str] = "machine:provisioning-started"
-        class_version: ClassVar[int] = 2
-        reason: str
-        image_identity: str
-
-        def keep(self, aggregate: "Machine") -> None:
-            """Count the build, and keep of which image: that one failing is no reason to try it again for ever."""
-            aggregate.image_identity = self.image_identity
-            aggregate.rebuilds += 1
-            aggregate.needs_rebuild = False
-            aggregate.failures = 0
-
-        @staticmethod
-        def upcast_v1_v2(state: dict[str, Any]) -> None:
-            """Version 1 did not say of which image."""
-            state["image_identity"] = ""
-
-    class Provisioned(Event):
-        """The warm snapshot stands, holding an enrolment identity of the machine's authority."""
-
-        TOPIC: ClassVar[str] = "machine:provisioned"
-        acceleration: Acceleration
-        image_identity: str
-        evidence: dict[str, str]
-
-        def keep(self, aggregate: "Machine") -> None:
-            """Keep what was built."""
-            aggregate.acceleration = self.acceleration
-            aggregate.image_identity = self.image_identity
-
-    class ProvisioningFailed(Event):
-        """The build did not succeed."""
-
-        TOPIC: ClassVar[str] = "machine:provisioning-failed"
-        reason: str
-
-        def keep(self, aggregate: "Machine") -> None:
-            """Build again after cleaning."""
-            aggregate.needs_rebuild = True
-
-    class CleanVerified(Event):
-        """Evidence says that the machine is clean; the only way to ready."""
-
-        TOPIC: ClassVar[str] = "machine:clean-verified"
-        class_version: ClassVar[int] = 2
-        evidence: dict[str, str]
-        task_id: str | None
-        endpoint: dict[str, Any] | None
-
-        def keep(self, aggregate: "Machine") -> None:
-            """A verified machine has a clean slate, and an agent that serves its next lease and no other."""
-            aggregate.failures = aggregate.rebuilds = 0
-            aggregate.next_endpoint = GuestEndpoint.model_validate(self.endpoint) if self.endpoint else None
-
-        @staticmethod
-        def upcast_v1_v2(state: dict[str, Any]) -> None:
-            """Version 1 left the enrolment to the lease."""
-            state["endpoint"] = None
-
-    class VerificationFailed(Event):
-        """The evidence could not be had."""
-
-        TOPIC: ClassVar[str] = "machine:verification-failed"
-        reason: str
-
-        def keep(self, aggregate: "Machine") -> None:
-            """Count; too many mean that the snapshot itself is suspect."""
-            aggregate.failures += 1
-            aggregate.needs_rebuild = aggregate.failures >= FAILURES_MAX
-
-    class Leased(Event):
-        """A task owns the machine."""
-
-        TOPIC: ClassVar[str] = "machine:leased"
-        task_id: str
-        lease_id: str
-        operation_id: str
-        hard_deadline_at: datetime
-
-        def keep(self, aggregate: "Machine") -> None:
-            """Keep the owner."""
-            aggregate.task_id = self.task_id
-            aggregate.lease_id = self.lease_id
-            aggregate.operation_id = self.operation_id
-            aggregate.hard_deadline_at = self.hard_deadline_at
-            aggregate.endpoint = None
-
-    class GuestAttested(Event):
-        """The agent of this lease was proven."""
-
-        TOPIC: ClassVar[str] = "machine:guest-attested"
-        endpoint: dict[str, Any]
-
-        def keep(self, aggregate: "Machine") -> None:
-            """Keep where it is."""
-            aggregate.endpoint = GuestEndpoint.model_validate(self.endpoint)
-
-    class Released(Event):
-        """The owner gave the machine back."""
-
-        TOPIC: ClassVar[str] = "machine:released"
-        task_id: str
-        lease_id: str
-
-        def keep(self, aggregate: "Machine") -> None:
-            """The lease is over."""
-            aggregate.end_lease()
-
-    class LeaseExpired(Event):
-        """The lease ended without its owner: deadline, lost guest, failed preparation."""
-
-        TOPIC: ClassVar[str] = "machine:lease-expired"
-        task_id: str
-        lease_id: str
-        cause: ExpiryCause
-        reason: str
-
-        def keep(self, aggregate: "Machine") -> None:
-            """The lease is over."""
-            aggregate.end_lease()
-
-    class DriftSeen(Event):
-        """What runs is not what the record says."""
-
-        TOPIC: ClassVar[str] = "machine:drift-seen"
-        reason: str
-
-    class Cleaned(Event):
-        """No process, overlay or socket of an earlier epoch is left."""
-
-        TOPIC: ClassVar[str] = "machine:cleaned"
-
-    class CleaningFailed(Event):
-        """One attempt at cleaning failed."""
-
-        TOPIC: ClassVar[str] = "machine:cleaning-failed"
-        reason: str
-
-        def keep(self, aggregate: "Machine") -> None:
-            """Count."""
-            aggregate.failures += 1
-
-    class Quarantined(Event):
-        """Out of the pool."""
-
-        TOPIC: ClassVar[str] = "machine:quarantined"
-        reason: str
-        task_id: str | None
-
-        def keep(self, aggregate: "Machine") -> None:
-            """The lease, if any, is over."""
-            aggregate.quarantine_reason = self.reason
-            aggregate.end_lease()
-
-    class Retired(Event):
-        """Gone."""
-
-        TOPIC: ClassVar[str] = "machine:retired"
-        reason: str
+    Event = events.Event
+    Registered = events.Registered
+    SpecRequested = events.SpecRequested
+    SpecChanged = events.SpecChanged
+    ProvisioningStarted = events.ProvisioningStarted
+    Provisioned = events.Provisioned
+    ProvisioningFailed = events.ProvisioningFailed
+    CleanVerified = events.CleanVerified
+    VerificationFailed = events.VerificationFailed
+    Leased = events.Leased
+    LeaseAdopted = events.LeaseAdopted
+    GuestAttested = events.GuestAttested
+    DrainingStarted = events.DrainingStarted
+    Released = events.Released
+    LeaseExpired = events.LeaseExpired
+    IsolationBreached = events.IsolationBreached
+    DriftSeen = events.DriftSeen
+    EvidenceExpired = events.EvidenceExpired
+    Cleaned = events.Cleaned
+    CleaningFailed = events.CleaningFailed
+    Quarantined = events.Quarantined
+    DrainRequested = events.DrainRequested
+    DrainCancelled = events.DrainCancelled
+    MaintenanceStarted = events.MaintenanceStarted
+    Returned = events.Returned
+    EpochRepaired = events.EpochRepaired
+    Retired = events.Retired
 
     def __init__(self, spec: dict[str, Any]) -> None:
-        self.spec = MachineSpec.model_validate(spec)
-        self.state: State = "registered"
-        self.epoch = 0
-        self.failures = 0
-        self.rebuilds = 0
-        self.needs_rebuild = False
-        self.acceleration: Acceleration = "none"
-        self.image_identity = ""
-        self.task_id: str | None = None
-        self.lease_id: str | None = None
-        self.operation_id: str | None = None
-        self.hard_deadline_at: datetime | None = None
-        self.endpoint: GuestEndpoint | None = None
-        self.next_endpoint: GuestEndpoint | None = None
-        self.last_task_id: str | None = None
-        self.quarantine_reason = ""
+        self.begin(MachineSpec.model_validate(spec))
 
     @classmethod
     def register(cls, spec: MachineSpec, at: datetime) -> "Machine":
@@ -255,42 +63,31 @@ class Machine(Aggregate):
             cls.Registered, id=cls.stream(spec.machine_id), timestamp=at, spec=spec.model_dump(mode="json")
         )
 
-    @staticmethod
-    def stream(machine_id: str) -> UUID:
-        """The id of the machine's event stream; also the fixed UUID of its domain."""
-        return uuid_of(machine_id)
-
-    @property
-    def machine_id(self) -> str:
-        """The machine's name."""
-        return self.spec.machine_id
-
-    @property
-    def next_lease_id(self) -> str:
-        """The lease that the next epoch will be, if the machine is leased then."""
-        return derived("lea", self.machine_id, self.epoch + 1)
-
-    def summary(self) -> MachineSummary:
-        """What other services may know of it."""
-        return self.spec.summary(self.acceleration)
-
-    @property
-    def lease(self) -> LeaseRef | None:
-        """The current lease."""
-        if self.lease_id is None:
-            return None
-        return LeaseRef(lease_id=self.lease_id, machine_id=self.machine_id, epoch=self.epoch, term=1)
-
-    def change_spec(self, spec: MachineSpec, image_identity: str, reason: str, at: datetime) -> None:
-        """The machine is to become something else. Raises NotPossible while it is leased or being built."""
-        self._happen(
-            self.SpecChanged, at, spec=spec.model_dump(mode="json"), image_identity=image_identity, reason=reason
+    def want(self, spec: MachineSpec, image_identity: str, at: datetime) -> None:
+        """The machine is, or will be as soon as it is clean and nobody's, of that specification and image."""
+        wanted = (spec, image_identity)
+        standing = (self.wish.spec, self.wish.image_identity) if self.wish else (self.spec, self.image_identity)
+        if wanted == standing:
+            return
+        reason = "the image was rebuilt" if spec == self.spec else "the specification changed"
+        is_free = self.state in ("registered", "ready") or (
+            self.state == "quarantined" and self.quarantine_cause in SELF_CURED
         )
+        kind = self.SpecChanged if is_free else self.SpecRequested
+        self._happen(kind, at, spec=spec.model_dump(mode="json"), image_identity=image_identity, reason=reason)
 
-    def start_provisioning(self, reason: str, at: datetime, image_identity: str | None = None) -> None:
+    def start_provisioning(self, reason: str, at: datetime, image_identity: str | None = None, by: str = "") -> None:
         """The build begins, from nothing, of that image (None: the one that it was made of before)."""
+        if self.state == "quarantined" and not by and not self.cures_itself:
+            raise NotPossible(f"{self.machine_id} is quarantined ({self.quarantine_cause}): an operator decides")
         identity = self.image_identity if image_identity is None else image_identity
-        self._happen(self.ProvisioningStarted, at, reason=reason, image_identity=identity)
+        self._happen(self.ProvisioningStarted, at, reason=reason, image_identity=identity, by=by)
+
+    def rebuild(self, by: str, reason: str, at: datetime) -> None:
+        """An operator has a quarantined machine built from nothing. Raises NotPossible in any other state."""
+        if self.state != "quarantined":
+            raise NotPossible(f"machine {self.machine_id} is {self.state}: only a quarantined one is rebuilt")
+        self.start_provisioning(reason, at, by=by)
 
     def complete_provisioning(
         self, *, acceleration: Acceleration, image_identity: str, evidence: dict[str, str], at: datetime
@@ -299,27 +96,42 @@ class Machine(Aggregate):
         self._happen(self.Provisioned, at, acceleration=acceleration, image_identity=image_identity, evidence=evidence)
 
     def fail_provisioning(self, reason: str, at: datetime) -> None:
-        """The build failed: once more after cleaning, or quarantine."""
-        if self.rebuilds > REBUILDS_MAX:
+        """The build failed or is late: once more after cleaning, twice at most, then quarantine."""
+        if self.state == "provisioning" and self.rebuilds > REBUILDS_MAX:
             self.quarantine(f"could not be built {self.rebuilds} times: {reason}", at)
         else:
             self._happen(self.ProvisioningFailed, at, reason=reason)
 
     def verify_clean(self, evidence: dict[str, str], at: datetime, endpoint: GuestEndpoint | None = None) -> None:
-        """Clean, with evidence; the agent at the endpoint is enrolled for the next lease."""
+        """Clean, with evidence; the agent at the endpoint is enrolled for the next lease.
+
+        What an operator or a new specification waited for happens at once.
+        """
         shown = endpoint.model_dump(mode="json") if endpoint else None
-        self._happen(self.CleanVerified, at, evidence=evidence, task_id=self.last_task_id, endpoint=shown)
+        digest = events.evidence_digest(evidence)
+        self._happen(
+            self.CleanVerified,
+            at,
+            evidence=evidence,
+            evidence_sha256=digest,
+            task_id=self.last_task_id,
+            endpoint=shown,
+        )
+        if self.drain is not None:
+            self._happen(self.MaintenanceStarted, at, by=self.drain.by, reason=self.drain.reason)
+        else:
+            self._fulfil_wish(at)
 
     def fail_verification(self, reason: str, at: datetime) -> None:
-        """No evidence: clean again; the third time rebuild; after two rebuilds quarantine."""
-        if self.failures + 1 >= FAILURES_MAX and self.rebuilds > REBUILDS_MAX:
+        """No evidence: clean again; the third time quarantine."""
+        if self.state == "verifying" and self.failures + 1 >= FAILURES_MAX:
             self.quarantine(f"never verified clean: {reason}", at)
         else:
             self._happen(self.VerificationFailed, at, reason=reason)
 
-    def lease_to(self, task_id: str, *, operation_id: str, hold_s: int, at: datetime) -> None:
-        """The task owns the machine. Repeating the operation changes nothing. Raises NotPossible."""
-        if self.operation_id == operation_id:
+    def lease_to(self, task_id: str, *, operation_id: str, hold_s: int, at: datetime, route: Route = "none") -> None:
+        """The task owns the machine. Repeating an operation that was granted changes nothing. Raises NotPossible."""
+        if self.lease_of(operation_id) is not None:
             return
         self._happen(
             self.Leased,
@@ -328,65 +140,122 @@ class Machine(Aggregate):
             lease_id=self.next_lease_id,
             operation_id=operation_id,
             hard_deadline_at=at + timedelta(seconds=hold_s),
+            route=route,
         )
 
     def attest(self, endpoint: GuestEndpoint, at: datetime) -> None:
         """The lease's agent is proven; the task may begin."""
         self._happen(self.GuestAttested, at, endpoint=endpoint.model_dump(mode="json"))
 
+    def adopt(self, lease_id: str, term: int, at: datetime) -> None:
+        """The lease is driven under that term. A term that was seen changes nothing. Raises NotPossible."""
+        self._refuse_unless_current(lease_id)
+        if self.current is None or term <= self.current.term:
+            return
+        if term > 1 + ADOPTIONS_MAX:
+            raise NotPossible(f"{lease_id} was adopted more than {ADOPTIONS_MAX} times")
+        self._happen(self.LeaseAdopted, at, lease_id=lease_id, term=term)
+
+    def start_draining(self, lease_id: str, reason: str, at: datetime) -> None:
+        """Watching is over. Raises NotPossible when it is not the current lease."""
+        self._refuse_unless_current(lease_id)
+        self._happen(self.DrainingStarted, at, lease_id=lease_id, reason=reason)
+
     def release(self, lease_id: str, at: datetime) -> None:
         """The lease is over by its owner's word. Raises NotPossible when it is not the current lease."""
-        if lease_id != self.lease_id:
-            raise NotPossible(f"{lease_id} is not the current lease of {self.machine_id}")
+        self._refuse_unless_current(lease_id)
         self._happen(self.Released, at, task_id=self.task_id, lease_id=lease_id)
 
     def expire_lease(self, lease_id: str, cause: ExpiryCause, reason: str, at: datetime) -> None:
         """The lease is over without its owner. Raises NotPossible when it is not the current lease."""
-        if lease_id != self.lease_id:
-            raise NotPossible(f"{lease_id} is not the current lease of {self.machine_id}")
+        self._refuse_unless_current(lease_id)
         self._happen(self.LeaseExpired, at, task_id=self.task_id, lease_id=lease_id, cause=cause, reason=reason)
 
-    def drift(self, reason: str, at: datetime) -> None:
-        """Somebody changed what stands ready; it is cleaned."""
-        self._happen(self.DriftSeen, at, reason=reason)
+    def breach_isolation(self, reason: str, at: datetime) -> None:
+        """The guest got out: the lease is over, the machine out of the pool. Raises NotPossible unless it is leased."""
+        self._happen(self.IsolationBreached, at, task_id=self.task_id, lease_id=self.lease_id, reason=reason)
+
+    def drift(self, kind: str, reason: str, at: datetime) -> None:
+        """Somebody changed what stands ready: it is cleaned; the third time of one kind it is quarantined."""
+        if self.state == "ready" and self.drifts.get(kind, 0) + 1 >= DRIFTS_MAX:
+            self.quarantine(f"the same divergence {DRIFTS_MAX} times: {reason}", at, cause="divergence")
+        else:
+            self._happen(self.DriftSeen, at, reason=reason, kind=kind)
+
+    def expire_evidence(self, reason: str, at: datetime) -> None:
+        """The machine stood ready for too long: it is cleaned and verified again."""
+        self._happen(self.EvidenceExpired, at, reason=reason)
 
     def complete_cleaning(self, at: datetime) -> None:
         """Nothing of the past is left; verify, or rebuild where that is due."""
-        if self.needs_rebuild:
-            self.start_provisioning("rebuild", at)
-        else:
+        if not self.needs_rebuild:
             self._happen(self.Cleaned, at)
+            return
+        self._fulfil_wish(at)
+        self.start_provisioning("rebuild", at)
 
     def fail_cleaning(self, reason: str, at: datetime) -> None:
         """Cleaning failed: the third time quarantine."""
-        if self.failures + 1 >= FAILURES_MAX:
+        if self.state == "cleaning" and self.cleaning_failures + 1 >= FAILURES_MAX:
             self.quarantine(f"could not be cleaned: {reason}", at)
         else:
             self._happen(self.CleaningFailed, at, reason=reason)
 
-    def quarantine(self, reason: str, at: datetime) -> None:
-        """Out of the pool."""
-        self._happen(self.Quarantined, at, reason=reason, task_id=self.last_task_id)
+    def quarantine(self, reason: str, at: datetime, cause: QuarantineCause = "failures", by: str = "") -> None:
+        """Out of the pool; a lease ends first."""
+        if self.state in LEASED:
+            self.expire_lease(self.lease_id or "", "withdrawn", reason, at)
+        self._happen(self.Quarantined, at, reason=reason, task_id=self.last_task_id, cause=cause, by=by)
 
-    def retire(self, reason: str, at: datetime) -> None:
-        """Gone for good. Raises NotPossible unless it is quarantined or was never built."""
-        self._happen(self.Retired, at, reason=reason)
+    def request_drain(self, by: str, reason: str, at: datetime) -> None:
+        """The machine is the operator's, now or as soon as it is clean and nobody's. Repeating it changes nothing."""
+        if self.drain is not None or self.state == "maintenance":
+            return
+        kind = self.MaintenanceStarted if self.state in ("registered", "ready") else self.DrainRequested
+        self._happen(kind, at, by=by, reason=reason)
 
-    def end_lease(self) -> None:
-        """Nobody owns the machine any more; who did is remembered until it is verified clean."""
-        if self.task_id is not None:
-            self.last_task_id = self.task_id
-        self.task_id = self.lease_id = self.endpoint = self.hard_deadline_at = None
+    def return_to_pool(self, by: str, reason: str, at: datetime) -> None:
+        """The machine is nobody's again, to be cleaned and verified; one that was only to be drained stays."""
+        is_asked_for = self.drain is not None and self.can("DrainCancelled")
+        kind = self.DrainCancelled if is_asked_for else self.Returned
+        self._happen(kind, at, by=by, reason=reason)
+
+    def repair_epoch(self, fenced: int, at: datetime) -> None:
+        """The epoch is above the one that the host acted for; who owned the machine is not known, so it is cleaned.
+
+        An epoch that is not behind changes nothing.
+        """
+        if fenced <= self.epoch:
+            return
+        self._happen(
+            self.EpochRepaired,
+            at,
+            epoch=fenced + 1,
+            reason=f"the host had acted for epoch {fenced}, the record knew {self.epoch}",
+            task_id=self.task_id,
+            lease_id=self.lease_id,
+        )
+
+    def retire(self, by: str, reason: str, at: datetime) -> None:
+        """Gone for good. Raises NotPossible unless it is out of the pool or was never built."""
+        self._happen(self.Retired, at, reason=reason, by=by)
+
+    def can(self, event: str) -> bool:
+        """Whether the event can happen now."""
+        return successor(self.state, event) is not None
+
+    def _fulfil_wish(self, at: datetime) -> None:
+        if self.wish is not None:
+            spec = self.wish.spec.model_dump(mode="json")
+            self._happen(
+                self.SpecChanged, at, spec=spec, image_identity=self.wish.image_identity, reason=self.wish.reason
+            )
+
+    def _refuse_unless_current(self, lease_id: str) -> None:
+        if lease_id != self.lease_id:
+            raise NotPossible(f"{lease_id} is not the current lease of {self.machine_id}")
 
     def _happen(self, event: Any, at: datetime, **details: Any) -> None:
-        if successor(self.state, event.__name__) is None:
+        if not self.can(event.__name__):
             raise NotPossible(f"machine {self.machine_id} is {self.state}: {event.__name__} cannot happen")
         self.trigger_event(event, timestamp=at, **details)
-
-    def _move(self, event: str) -> None:
-        state = successor(self.state, event)
-        if state is None:
-            raise NotPossible(f"{event} in {self.state}")
-        self.state = state
-        if event in NEW_EPOCH:
-            self.epoch += 1

@@ -24,7 +24,7 @@ def active() -> Machine:
 def quarantined() -> Machine:
     """A machine out of the pool."""
     machine = ready()
-    machine.drift("x", NOW)
+    machine.drift("gone", "x", NOW)
     machine.quarantine("x", NOW)
     return machine
 

@@ -1,0 +1,24 @@
+"""Use cases: an aggregate, a wish, an outcome. Each records what happened and the work that follows from it."""
+
+from services.machines.app import operators, repeat
+from services.machines.app.leases import breach, drain, expire, lease, release
+from services.machines.app.recording import begin_work, record, set_timers
+from services.machines.app.upkeep import cure, hurry, introduce, quarantine, settle
+
+__all__ = [
+    "begin_work",
+    "breach",
+    "cure",
+    "drain",
+    "expire",
+    "hurry",
+    "introduce",
+    "lease",
+    "operators",
+    "quarantine",
+    "record",
+    "release",
+    "repeat",
+    "set_timers",
+    "settle",
+]

@@ -1,0 +1,82 @@
+"""Use cases of a lease: granted or refused, drained, given back, lost. One that is not current is never touched."""
+
+from contracts.machines import ExpiryCause, LeaseRefused
+from contracts.scheduler import LeaseMachine, ReleaseMachine
+from services.chassis.unit import Unit
+from services.machines.app import repeat
+from services.machines.app.recording import record
+from services.machines.domain.lifecycle import LEASED
+from services.machines.domain.machine import Machine, NotPossible
+from services.machines.policy import LEASE_MAX_S
+
+
+def lease(unit: Unit, machine: Machine | None, command: LeaseMachine) -> None:
+    """The machine is the task's, or the refusal says why not. An order that was carried out meets its outcome again."""
+    if machine is None:
+        _refuse(unit, machine, command, f"no machine {command.machine_id} on this host")
+    elif (granted := machine.lease_of(command.operation_id)) is not None:
+        repeat.outcome(unit, machine, granted)
+    elif command.route not in machine.spec.routes:
+        _refuse(unit, machine, command, f"machine {command.machine_id} does not offer the route {command.route}")
+    else:
+        _grant(unit, machine, command)
+
+
+def _grant(unit: Unit, machine: Machine, command: LeaseMachine) -> None:
+    try:
+        machine.lease_to(
+            command.task_id,
+            operation_id=command.operation_id,
+            hold_s=min(command.hold_s, LEASE_MAX_S),
+            at=unit.at,
+            route=command.route,
+        )
+    except NotPossible as refusal:
+        _refuse(unit, machine, command, str(refusal))
+    else:
+        record(unit, machine)
+
+
+def release(unit: Unit, machine: Machine | None, command: ReleaseMachine) -> None:
+    """The lease is over. One that is not current has no effect; how it ended is said again."""
+    if machine is None:
+        return
+    if machine.lease_id == command.lease_id:
+        machine.release(command.lease_id, unit.at)
+        record(unit, machine)
+    elif (ended := machine.ended(command.lease_id)) is not None:
+        repeat.outcome(unit, machine, ended)
+
+
+def expire(unit: Unit, machine: Machine, lease_id: str, cause: ExpiryCause, reason: str) -> None:
+    """The lease is over without its owner; a lease that is not current has no effect."""
+    if machine.lease_id == lease_id:
+        machine.expire_lease(lease_id, cause, reason, unit.at)
+        record(unit, machine)
+
+
+def breach(unit: Unit, machine: Machine, reason: str) -> None:
+    """The guest got through its walls: the lease is over, the machine out of the pool. Without a lease: no effect."""
+    if machine.state in LEASED:
+        machine.breach_isolation(reason, unit.at)
+        record(unit, machine)
+
+
+def drain(unit: Unit, machine: Machine, lease_id: str, reason: str) -> None:
+    """Watching is over, evidence is being collected; a lease that is not current, or drains already, has no effect."""
+    if machine.lease_id == lease_id and machine.can("DrainingStarted"):
+        machine.start_draining(lease_id, reason, unit.at)
+        record(unit, machine)
+
+
+def _refuse(unit: Unit, machine: Machine | None, command: LeaseMachine, reason: str) -> None:
+    unit.say(
+        LeaseRefused(
+            machine_id=command.machine_id,
+            epoch=machine.epoch if machine else 0,
+            task_id=command.task_id,
+            operation_id=command.operation_id,
+            reason=reason,
+        ),
+        sequence=machine.version if machine else None,
+    )

@@ -1,0 +1,62 @@
+"""Use cases of keeping machines as they are wanted: built, on time, cured, known to others."""
+
+from contracts.machines import MachineRegistered
+from services.chassis.unit import Unit
+from services.machines.app.recording import record
+from services.machines.domain.machine import Machine
+from services.machines.domain.record import QuarantineCause
+from services.machines.domain.spec import MachineSpec
+from services.machines.policy import STATE_MAX_S, is_late
+
+
+def settle(unit: Unit, machine: Machine | None, spec: MachineSpec, image_identity: str | None) -> None:
+    """The operator's specification is the machine's: registered if new, built once its image is, rebuilt if changed.
+
+    A machine that is in use becomes it when it is next clean and nobody's.
+    """
+    at = unit.at
+    if machine is None:
+        machine = Machine.register(spec, at)
+    if image_identity is not None and machine.state != "retired":
+        machine.want(spec, image_identity, at)
+        if machine.state == "registered":
+            machine.start_provisioning("new", at, image_identity)
+    record(unit, machine)
+
+
+def hurry(unit: Unit, machine: Machine) -> None:
+    """A machine that has been in its state for too long is led out of it; one that has not is left alone."""
+    if not is_late(machine, unit.at):
+        return
+    lease_id, limit_s = machine.lease_id or "", STATE_MAX_S[machine.state]
+    late = f"{machine.state} took longer than {limit_s:.0f} s"
+    if machine.state == "provisioning":
+        machine.fail_provisioning(late, unit.at)
+    elif machine.state == "verifying":
+        machine.fail_verification(late, unit.at)
+    elif machine.state == "preparing":
+        machine.expire_lease(lease_id, "not_prepared", late, unit.at)
+    else:
+        machine.expire_lease(lease_id, "collection_deadline", late, unit.at)
+    record(unit, machine)
+
+
+def cure(unit: Unit, machine: Machine) -> None:
+    """A quarantined machine is built again by itself, where that is allowed."""
+    if machine.cures_itself:
+        machine.start_provisioning(f"out of quarantine: {machine.quarantine_reason}", unit.at)
+        record(unit, machine)
+
+
+def quarantine(unit: Unit, machine: Machine, reason: str, cause: QuarantineCause) -> None:
+    """Out of the pool, for a reason that we saw. Raises NotPossible."""
+    machine.quarantine(reason, unit.at, cause)
+    record(unit, machine)
+
+
+def introduce(unit: Unit, machine: Machine | None) -> None:
+    """A machine that was known before is said again, so that listeners who lost everything learn of it."""
+    if machine is None or machine.state == "retired":
+        return
+    of = {"machine_id": machine.machine_id, "epoch": machine.epoch}
+    unit.say(MachineRegistered(**of, machine=machine.summary(), state=machine.state), sequence=machine.version)
