@@ -6,9 +6,10 @@ from contracts.intake import TaskSubmitted
 from contracts.machines import MachineSummary
 from contracts.plugins import PluginManifest
 from services.chassis.unit import Unit
-from services.scheduler import tables
+from services.scheduler import waiting
 from services.scheduler.domain.task import Task
 from services.scheduler.policy.planning import PlanRefused, plan
+from services.scheduler.policy.turns import could_serve, wanted
 
 DISPATCH = "dispatch"
 
@@ -20,11 +21,14 @@ def dispatch_wanted(unit: Unit) -> None:
 
 def record(unit: Unit, task: Task) -> None:
     """The task's new events are in the unit, and its place in the queue follows its state."""
-    if task.pending_events:
-        unit.save(task)
-        tables.sync_queue(unit, task)
-        if task.state == "queued":
-            dispatch_wanted(unit)
+    happened = {type(event).__name__ for event in task.pending_events}
+    if not happened:
+        return
+    unit.save(task)
+    if happened & waiting.SEATING:
+        waiting.seat(unit, task)
+    if task.state == "queued" or "MachineReturned" in happened:
+        dispatch_wanted(unit)
 
 
 def start(
@@ -32,7 +36,7 @@ def start(
 ) -> None:
     """The task exists, with its plan frozen; or is unserviceable, and says why."""
     task = Task.submit(asked, unit.at)
-    fitting = [machine for machine in pool if _fits(machine, asked)]
+    fitting = [machine for machine in pool if could_serve(machine, asked.request)]
     try:
         if pool and not fitting:
             raise PlanRefused(_misfit(asked, pool))  # noqa: TRY301 - the same refusal as the planner's
@@ -42,18 +46,8 @@ def start(
     except PlanRefused as refusal:
         task.refuse(str(refusal), unit.at)
     else:
-        wanted = asked.request.machine or f"a machine of profile {asked.request.profile}"
-        task.start(planned, wanted, unit.at)
+        task.start(planned, wanted(asked.request), unit.at)
     record(unit, task)
-
-
-def _fits(machine: MachineSummary, asked: TaskSubmitted) -> bool:
-    request = asked.request
-    return (
-        machine.profile == request.profile
-        and request.machine in (None, machine.machine_id)
-        and request.route in machine.routes
-    )
 
 
 def _misfit(asked: TaskSubmitted, pool: Sequence[MachineSummary]) -> str:

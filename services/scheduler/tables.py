@@ -8,7 +8,6 @@ from services.chassis.projections import Projection, Recorded
 from services.chassis.store import Connection, Store
 from services.chassis.unit import Unit
 from services.scheduler.domain.lifecycle import successor
-from services.scheduler.domain.task import Task
 
 MIGRATION = """
 CREATE TABLE catalogue (name text PRIMARY KEY, manifest jsonb NOT NULL);
@@ -89,22 +88,6 @@ def mark_not_ready(unit: Unit, machine_id: str, *, epoch: int, is_retired: bool 
         is_retired,
         unit.cause.sequence,
     )
-
-
-def sync_queue(unit: Unit, task: Task) -> None:
-    """The task's place in the queue is what its state says."""
-    if task.state == "queued":
-        unit.execute(
-            "INSERT INTO queue VALUES ($1, $2, $3, $4, $5, $6) ON CONFLICT DO NOTHING",
-            task.task_id,
-            task.request.profile,
-            task.request.machine,
-            task.request.route,
-            task.request.priority,
-            task.created_on,
-        )
-    else:
-        unit.execute("DELETE FROM queue WHERE task_id = $1", task.task_id)
 
 
 def keep_fact(unit: Unit, task_id: str, kind: str, details: dict[str, object]) -> None:

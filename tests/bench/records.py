@@ -16,8 +16,9 @@ from services.chassis.migrations import migrate
 from services.chassis.projections import Projector
 from services.chassis.store import Store
 from services.chassis.unit import Cause, Unit
-from services.scheduler import announcements, dispatch, tables
+from services.scheduler import announcements, tables, waiting
 from services.scheduler.domain.task import Task
+from services.scheduler.main import MIGRATIONS
 from tests.bench.measure import Reference, Row, percentile
 
 REPLAY = Reference("notification log read 130 000/s bare", ">= 20 000/s")
@@ -28,10 +29,16 @@ TASKS = 2000
 BACKLOGS = (10, 1_000, 20_000, 1_000_000)
 MACHINES = 40
 PICKS = 50
-FILL = (
-    "INSERT INTO queue SELECT 'tsk_' || md5(n::text), 'linux', NULL, 'none', n % 10, now() - n * interval '1 ms' "
-    "FROM generate_series($1::int, $2::int) AS n"
-)
+OWNERS = 100
+FILL = """
+WITH filled AS (
+    INSERT INTO queue (task_id, owner, profile, machine_id, route, priority, queued_at, cost_s)
+    SELECT 'tsk_' || md5(n::text), 'owner-' || n % $3::int, 'linux', CASE WHEN n % 50 = 0 THEN 'm-9' ELSE '' END,
+    CASE WHEN n % 20 = 1 THEN 'internet' ELSE 'none' END, n % 10, now() - n * interval '1 ms', 60
+    FROM generate_series($1::int, $2::int) AS n RETURNING owner, priority, profile, machine_id, route),
+opened AS (INSERT INTO shares SELECT DISTINCT owner, priority, 0 FROM filled ON CONFLICT DO NOTHING)
+SELECT DISTINCT owner, priority, profile, machine_id, route FROM filled
+"""
 
 
 async def replay(here: Installation, runs: int) -> Row:
@@ -61,15 +68,17 @@ async def queue(here: Installation, runs: int) -> list[Row]:
     store = await _store(here)
     try:
         await store.fetch(
-            "INSERT INTO pool SELECT 'm-' || n, 'local', 'linux', 'linux', ARRAY['none'], '{}', false, 1, false "
+            "INSERT INTO pool (machine_id, host, profile, platform, routes, summary, is_ready, epoch) "
+            "SELECT 'm-' || n, 'local', 'linux', 'linux', ARRAY['none'], '{}', false, 1 "
             "FROM generate_series(1, $1::int) AS n",
             MACHINES,
         )
         rows, filled = [], 0
         for backlog in BACKLOGS:
-            await store.fetch(FILL, filled + 1, backlog)
+            for lane in await store.fetch(FILL, filled + 1, backlog, OWNERS):
+                await store.fetch("SELECT refresh_lane($1, $2, $3, $4, $5)", *lane.values())
             filled = backlog
-            await store.fetch("ANALYZE queue")
+            await store.fetch("ANALYZE queue, heads")
             rows += [await _pick(store, runs, backlog, is_ready=is_ready) for is_ready in (True, False)]
     finally:
         await store.close()
@@ -83,14 +92,15 @@ async def _pick(store: Store, runs: int, backlog: int, *, is_ready: bool) -> Row
         times: list[float] = []
         for _ in range(PICKS):
             with _timed(times):
-                found = await dispatch._pick(store)
+                found = await waiting.pick(store)
             if (found is not None) != is_ready:
                 raise RuntimeError(f"the queue of {backlog} answered {found}")
         medians.append(1000 * percentile(times, 0.5))
     return Row(
         name=f"{'pick the next task' if is_ready else 'futile look, all machines busy'}, {backlog:,} queued",
-        what_ran=f"median of {PICKS} looks a run, {MACHINES} machines, {'one' if is_ready else 'none'} ready; the "
-        "scheduler's own query over asyncpg on a real PostgreSQL",
+        what_ran=f"median of {PICKS} looks a run, {MACHINES} machines, {'one' if is_ready else 'none'} ready, {OWNERS} "
+        "owners, some tasks for one machine or one route only; the scheduler's own query over asyncpg on a real "
+        "PostgreSQL",
         unit="ms",
         values=tuple(medians),
         reference=PICK if is_ready else FUTILE,
@@ -99,7 +109,7 @@ async def _pick(store: Store, runs: int, backlog: int, *, is_ready: bool) -> Row
 
 async def _store(here: Installation) -> Store:
     store = await Store.open(here.postgres().url(SERVICE), SERVICE)
-    await migrate(store, (tables.MIGRATION,))
+    await migrate(store, MIGRATIONS)
     return store
 
 

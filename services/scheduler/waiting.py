@@ -1,0 +1,82 @@
+"""The queue in the store: every statement on it stands here. What it decides is said in `policy/turns.py`."""
+
+from importlib.resources import files
+
+from services.chassis.store import Store
+from services.chassis.unit import Unit
+from services.scheduler.domain.task import Task
+from services.scheduler.policy.turns import ANY, cost_s
+
+MIGRATION = (files("services.scheduler") / "queue.sql").read_text(encoding="utf-8")
+SEATING = frozenset({"Queued", "Matched", "MatchRefused", "MachineGranted", "MachineReturned", "StageEnded", "Refused"})
+"""The events after which a task's place is another."""
+
+PICK = """
+WITH ready AS MATERIALIZED (SELECT machine_id, host, epoch, profile, routes FROM pool WHERE is_ready),
+offers AS (
+    SELECT DISTINCT profile, route, '' AS machine_id FROM ready CROSS JOIN unnest(routes) AS route
+    UNION ALL SELECT profile, route, machine_id FROM ready CROSS JOIN unnest(routes) AS route),
+best AS (
+    SELECT head.* FROM offers CROSS JOIN LATERAL (
+        SELECT * FROM heads
+        WHERE is_open AND profile = offers.profile AND route = offers.route AND machine_id = offers.machine_id
+        ORDER BY priority DESC, share, queued_at, task_id LIMIT 1) AS head
+    ORDER BY priority DESC, share, queued_at, task_id LIMIT 1)
+SELECT best.task_id, chosen.machine_id, chosen.host, chosen.epoch FROM best CROSS JOIN LATERAL (
+    SELECT ready.machine_id, host, epoch FROM ready
+    WHERE ready.profile = best.profile AND best.route = ANY(ready.routes)
+    AND best.machine_id IN ('', ready.machine_id)
+    ORDER BY EXISTS (
+        SELECT FROM unnest(ready.routes) AS offered CROSS JOIN LATERAL (
+            SELECT FROM heads WHERE heads.is_open AND heads.profile = ready.profile AND heads.route = offered
+            AND heads.machine_id = ready.machine_id
+            ORDER BY priority DESC, share, queued_at, task_id LIMIT 1) AS asked_by_name),
+    cardinality(ready.routes), ready.machine_id LIMIT 1) AS chosen
+"""
+
+
+async def pick(store: Store) -> tuple[str, str, str, int] | None:
+    """(task, machine, host, machine's epoch) of the next match, or None."""
+    row = await store.fetchrow(PICK)
+    return None if row is None else (row["task_id"], row["machine_id"], row["host"], row["epoch"])
+
+
+def seat(unit: Unit, task: Task) -> None:
+    """The task's place, in the queue or at a machine, is what its state says."""
+    if task.state == "queued":
+        enter(unit, task)
+    elif task.state == "preparing" or task.guest is not None:
+        epoch = task.guest.lease.epoch if task.guest else None
+        unit.execute(
+            "SELECT take_machine($1, $2, $3, $4, $5, $6)",
+            task.task_id,
+            task.owner,
+            task.request.priority,
+            cost_s(task.request),
+            task.machine_id,
+            epoch,
+        )
+    else:
+        unit.execute("SELECT stand_aside($1, $2)", task.task_id, task.owner)
+
+
+def enter(unit: Unit, task: Task) -> None:
+    """The task waits for a machine."""
+    unit.execute(
+        "SELECT enter_queue($1, $2, $3, $4, $5, $6, $7, $8)",
+        task.task_id,
+        task.owner,
+        task.request.priority,
+        task.request.profile,
+        task.request.machine or ANY,
+        task.request.route,
+        task.created_on,
+        cost_s(task.request),
+    )
+
+
+async def keep_rules(store: Store, *, running_per_owner_max: int) -> None:
+    """The store's functions know what the settings say; owners that may have more, or less, than before do at once."""
+    async with store.transaction() as connection:
+        await connection.execute("UPDATE rules SET running_per_owner_max = $1", running_per_owner_max)
+        await connection.execute("SELECT open_lanes(owner) FROM (SELECT DISTINCT owner FROM heads) AS owners")
