@@ -34,7 +34,10 @@ class Incarnation:
 
 @dataclass(frozen=True)
 class DomainSeen:
-    """One domain that the hypervisor has, whoever made it. `machine_id` and `epoch` are None when it is not ours."""
+    """One domain that the hypervisor has, whoever made it.
+
+    `machine_id` is what our prefix on its name leaves, and None without it; `epoch` is None unless it says whose it is.
+    """
 
     name: str
     machine_id: str | None
@@ -42,11 +45,20 @@ class DomainSeen:
     state: Literal["running", "paused", "off", "other"]
 
 
+@dataclass(frozen=True)
+class Departure:
+    """One way in which what stands ready is not what was verified: which kind of thing differs, and a sentence."""
+
+    kind: Literal["domain", "process", "processors", "port", "files", "snapshot"]
+    reason: str
+
+
 class Hypervisor(Protocol):
     """Makes and unmakes machines. Every call may be repeated; a call with an older epoch than one seen is refused.
 
     Raises HypervisorUnavailable (transient) when it cannot be reached, HypervisorRefused (permanent) when it said no,
-    StaleEpoch when the host's fence stands higher.
+    StaleEpoch when the host's fence stands higher, DigestMismatch when a file that machines are made of was changed:
+    that is a matter for an operator, and no repetition may hide it.
     """
 
     async def image_identity(self, spec: MachineSpec) -> str:
@@ -71,16 +83,26 @@ class Hypervisor(Protocol):
         """Where the running or paused incarnation's agent may be reached, asked of the hypervisor itself."""
 
     async def pause(self, machine_id: str, *, epoch: int) -> None:
-        """The machine's processors stand still."""
+        """The machine's processors stand still, and how everything stands then is recorded on the host."""
+
+    async def departures(self, machine_id: str, *, epoch: int) -> list[Departure]:
+        """In what a machine that stands ready differs from what was verified; empty when it is that.
+
+        `epoch` is the ready machine's own. What older incarnations left is removed, and a fence that was lost stands
+        again; one that stands higher raises StaleEpoch.
+        """
 
     async def resume(self, machine_id: str, *, epoch: int) -> None:
-        """The machine's processors run."""
+        """The machine's processors run. Raises HypervisorRefused when it differs from what was verified."""
 
     async def destroy(self, machine_id: str, *, epoch: int) -> None:
         """No process of the machine exists, and no overlay, socket or definition of any epoch below `epoch`."""
 
     async def observe(self) -> list[DomainSeen]:
         """Every domain there is. Raises HypervisorUnavailable rather than answer with half a list."""
+
+    async def discard(self, name: str) -> None:
+        """There is no domain of that name, which bears our prefix and is no machine's. No file is touched."""
 
     async def close(self) -> None:
         """Connections are closed; machines run on."""

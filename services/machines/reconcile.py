@@ -17,7 +17,7 @@ from services.chassis.unit import Unit
 from services.machines import app
 from services.machines.domain.machine import Machine
 from services.machines.domain.spec import MachineSpec
-from services.machines.errors import HypervisorRefused, HypervisorUnavailable
+from services.machines.errors import HypervisorRefused, HypervisorUnavailable, StaleEpoch
 from services.machines.policy import divergence, is_overdue
 from services.machines.ports import DomainSeen, Hypervisor
 
@@ -103,7 +103,7 @@ class Reconciler:
 
     async def _judge(self, machine: Machine, domain: DomainSeen | None) -> None:
         now = self._runtime.clock.now()
-        reason = divergence(machine, domain, now)
+        reason = divergence(machine, domain, now) or await self._departures(machine)
         if reason is None:
             return
         log.warning("machine_diverged", machine=machine.machine_id, state=machine.state, reason=reason)
@@ -118,8 +118,19 @@ class Reconciler:
             app.expire(unit, machine, machine.lease_id or "", cause, reason)
         await self._commit(unit, machine.machine_id)
 
+    async def _departures(self, machine: Machine) -> str | None:
+        """In what a ready machine, looked at closely, is not what was verified."""
+        if machine.state != "ready":
+            return None
+        try:
+            found = await self._hypervisor.departures(machine.machine_id, epoch=machine.epoch)
+        except StaleEpoch as error:
+            log.warning("fence_stands_higher", machine=machine.machine_id, reason=str(error))
+            return None
+        return "; ".join(one.reason for one in found) or None
+
     async def _remove_stray(self, domain: DomainSeen) -> None:
         machine_id = domain.machine_id or ""
         if await self._load(machine_id) is None:
             log.warning("stray_domain_destroyed", machine=machine_id, domain=domain.name)
-            await self._hypervisor.destroy(machine_id, epoch=(domain.epoch or 0) + 1)
+            await self._hypervisor.discard(domain.name)

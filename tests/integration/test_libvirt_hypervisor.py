@@ -14,12 +14,19 @@ from deploy.local import pki, processes
 from services.machines.adapters import qemu_processes
 from services.machines.adapters.hardening import confinement, faults_of_domain, faults_of_process
 from services.machines.adapters.libvirt import LibvirtHypervisor
-from services.machines.adapters.machine_files import MEMORY
-from services.machines.errors import GuestUnreachable, HypervisorRefused, HypervisorUnavailable, StaleEpoch
+from services.machines.adapters.machine_files import DISK, MEMORY
+from services.machines.errors import (
+    DigestMismatch,
+    GuestUnreachable,
+    HypervisorRefused,
+    HypervisorUnavailable,
+    StaleEpoch,
+)
 from services.machines.ports import Incarnation
 from services.plugins.adapters.guest_agent import GrpcGuestConnector, guest_session
 from services.plugins.ports_guest import ProcessExited
 from tests.integration.hypervisor_harness import SPEC, Laboratory, as_deployer, as_machine_user, laboratory
+from tests.prove.bytes import flipped
 
 pytestmark = [pytest.mark.integration, pytest.mark.timeout(600)]
 
@@ -229,16 +236,31 @@ def _kill_daemon(lab: Laboratory) -> None:
 
 
 @pytest.mark.promise("P7")
-async def test_a_warm_snapshot_that_was_touched_is_not_restored(lab: Laboratory, hypervisor: LibvirtHypervisor) -> None:
-    """A memory image that is not the digested one is refused, and it is usable again once it is."""
+async def test_a_memory_image_with_one_byte_changed_is_not_restored(
+    lab: Laboratory, hypervisor: LibvirtHypervisor
+) -> None:
+    """It is refused while it is another one, though its times were put back, and is usable again once it is itself."""
     memory = lab.directory / "warm" / MEMORY
-    before = memory.stat()
-    os.utime(memory, ns=(before.st_atime_ns, before.st_mtime_ns + 1))
-    with pytest.raises(HypervisorRefused, match="changed"):
-        await hypervisor.restore(SPEC, epoch=lab.next_epoch())
-    assert await hypervisor.observe() == []
-    os.utime(memory, ns=(before.st_atime_ns, before.st_mtime_ns))
+    with flipped(memory, memory.stat().st_size // 2):
+        with pytest.raises(DigestMismatch, match=MEMORY):
+            await hypervisor.restore(SPEC, epoch=lab.next_epoch())
+        assert await hypervisor.observe() == []
     await hypervisor.restore(SPEC, epoch=lab.next_epoch())
+
+
+@pytest.mark.promise("P8", "P7")
+async def test_a_machine_that_is_not_what_was_verified_is_not_resumed(
+    lab: Laboratory, hypervisor: LibvirtHypervisor
+) -> None:
+    """Between the last look of the reconciler and a lease there is time to change something: resuming looks again."""
+    ready = lab.next_epoch()
+    await hypervisor.restore(SPEC, epoch=ready)
+    await hypervisor.pause(SPEC.machine_id, epoch=ready)
+    assert await hypervisor.departures(SPEC.machine_id, epoch=ready) == []
+    lease = lab.next_epoch()
+    with flipped(lab.directory / f"life-{ready}" / DISK, 0), pytest.raises(HypervisorRefused, match="not what was"):
+        await hypervisor.resume(SPEC.machine_id, epoch=lease)
+    assert [domain.state for domain in await hypervisor.observe()] == ["paused"]
 
 
 @pytest.mark.promise("F6")

@@ -50,6 +50,15 @@ class BuiltImage:
         self.kernel_arguments = self._manifest.kernel_arguments
         self.disk_sha256 = self._manifest.disk_sha256
 
+    @property
+    def files(self) -> dict[Path, str]:
+        """Every file with the sha256 that the manifest says."""
+        return {
+            self.disk: self._manifest.disk_sha256,
+            self.kernel: self._manifest.kernel_sha256,
+            self.initrd: self._manifest.initrd_sha256,
+        }
+
     def refuse_unfit(self, spec: MachineSpec) -> None:
         """The image can be what the specification says. Raises HypervisorRefused naming what it cannot."""
         offered = {
@@ -64,18 +73,16 @@ class BuiltImage:
 
     def refuse_damaged(self) -> None:
         """Every file has the hash that the manifest says. Raises DigestMismatch, HypervisorRefused."""
-        said = {
-            self.disk: self._manifest.disk_sha256,
-            self.kernel: self._manifest.kernel_sha256,
-            self.initrd: self._manifest.initrd_sha256,
-        }
-        for path, sha256 in said.items():
+        for path, sha256 in self.files.items():
             try:
                 actual = sha256_of(path)
             except OSError as error:
                 raise HypervisorRefused(f"{path.name} of the image cannot be read: {error.strerror}") from error
             if actual != sha256:
-                raise DigestMismatch(f"{path.name} has sha256 {actual}, the image's manifest says {sha256}")
+                raise DigestMismatch(
+                    f"{path.name} of the image has sha256 {actual}, its manifest says {sha256}. Find out who changed "
+                    "it, build the image again, then rebuild the machine"
+                )
 
 
 def sha256_of(path: Path) -> str:

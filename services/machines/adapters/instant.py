@@ -20,7 +20,15 @@ from services.machines.adapters import instant_guest, machine_authority
 from services.machines.adapters.host_fence import HostFence
 from services.machines.domain.spec import MachineSpec
 from services.machines.errors import HypervisorRefused, StaleEpoch
-from services.machines.ports import Attestation, Authority, DomainSeen, GuestAddress, Incarnation, Provisioned
+from services.machines.ports import (
+    Attestation,
+    Authority,
+    Departure,
+    DomainSeen,
+    GuestAddress,
+    Incarnation,
+    Provisioned,
+)
 
 HOST = "127.0.0.1"
 STOP_GRACE_S = 0.0
@@ -76,6 +84,11 @@ class InstantFleet:
         """The machine is as if standing still."""
         (await self._fenced(machine_id, epoch)).is_running = False
 
+    async def departures(self, machine_id: str, *, epoch: int) -> list[Departure]:
+        """Nothing can differ in what does not exist."""
+        await self._fenced(machine_id, epoch)
+        return []
+
     async def resume(self, machine_id: str, *, epoch: int) -> None:
         """The machine is as if running."""
         (await self._fenced(machine_id, epoch)).is_running = True
@@ -92,6 +105,10 @@ class InstantFleet:
             DomainSeen(name, name, machine.epoch, "running" if machine.is_running else "paused")
             for name, machine in self._machines.items()
         ]
+
+    async def discard(self, name: str) -> None:
+        """The machine was never there."""
+        self._machines.pop(name, None)
 
     async def close(self) -> None:
         """Every fake agent is gone."""

@@ -10,27 +10,34 @@ from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
+
+import structlog
 
 from services.machines.adapters import libvirt_domains as domains
-from services.machines.adapters import qemu_processes
+from services.machines.adapters import qemu_processes, standing
 from services.machines.adapters.acceleration import Verdict, probe
 from services.machines.adapters.built_image import BuiltImage
-from services.machines.adapters.domain_xml import DomainPlan, forwarded_port, identity, render, succeed
+from services.machines.adapters.domain_xml import NAME_PREFIX, DomainPlan, forwarded_port, identity, render, succeed
 from services.machines.adapters.hardening import confinement, faults_of_domain, faults_of_process
 from services.machines.adapters.host_fence import HostFence
+from services.machines.adapters.kept_files import Snapshot
 from services.machines.adapters.libvirt_link import LibvirtLink
 from services.machines.adapters.libvirt_settings import LibvirtSettings
-from services.machines.adapters.machine_files import CONSOLE, DISK, ENROLMENT, MEMORY, MachineFiles, Snapshot
+from services.machines.adapters.machine_files import CONSOLE, DISK, ENROLMENT, MEMORY, MachineFiles
 from services.machines.domain.spec import MachineSpec
 from services.machines.errors import GuestUnreachable, HypervisorRefused
-from services.machines.ports import DomainSeen, GuestAddress, Incarnation, Provisioned
+from services.machines.ports import Departure, DomainSeen, GuestAddress, Incarnation, Provisioned
 
 ENROLMENT_MAX_BYTES = 16 * 1024
 _LOOPBACK = "127.0.0.1"
 _PROCESS_END_TIMEOUT_S = 20.0
 _WATCH_S = 0.5  # a guest that ends while it boots is seen this soon
 _LAST_WORDS_BYTES = 600
+_WARM_DISK, _WARM_MEMORY = f"warm {DISK}", f"warm {MEMORY}"
+
+T = TypeVar("T")
+log = structlog.get_logger()
 
 
 @dataclass(frozen=True)
@@ -77,8 +84,8 @@ class LibvirtHypervisor:
             evidence={
                 "image": image.identity,
                 "image_disk_sha256": image.disk_sha256,
-                "warm_disk_sha256": snapshot.digests[DISK],
-                "memory_sha256": snapshot.digests[MEMORY],
+                "warm_disk_sha256": snapshot.files[_WARM_DISK].sha256,
+                "memory_sha256": snapshot.files[_WARM_MEMORY].sha256,
                 "domain_sha256": snapshot.domain_identity,
                 "acceleration_reason": verdict.reason,
             },
@@ -113,9 +120,9 @@ class LibvirtHypervisor:
         raise GuestUnreachable(f"the guest ended while it booted; the console ends {await self._last_words(build)}")
 
     async def restore(self, spec: MachineSpec, *, epoch: int) -> Incarnation:
-        """A fresh process on a fresh overlay runs from the warm snapshot."""
+        """A fresh process on a fresh overlay runs from the warm snapshot. Raises DigestMismatch."""
         step = partial(self._restore, spec.machine_id, epoch)
-        return await self._link.call(step, timeout_s=self._settings.call_timeout_s)
+        return await self._link.call(step, timeout_s=self._settings.save_timeout_s)
 
     async def address(self, machine_id: str) -> GuestAddress:
         """Where the live domain's own definition forwards the agent's port."""
@@ -123,12 +130,16 @@ class LibvirtHypervisor:
         return GuestAddress(_LOOPBACK, await self._link.call(step, timeout_s=self._settings.call_timeout_s))
 
     async def pause(self, machine_id: str, *, epoch: int) -> None:
-        """The machine's processors stand still."""
-        await self._act(machine_id, epoch, domains.suspend)
+        """The machine's processors stand still, and how everything stands then is recorded."""
+        await self._act(machine_id, epoch, self._stand)
+
+    async def departures(self, machine_id: str, *, epoch: int) -> list[Departure]:
+        """In what the standing incarnation differs from what was verified; what older ones left is removed."""
+        return await self._act(machine_id, epoch, partial(self._departures, epoch))
 
     async def resume(self, machine_id: str, *, epoch: int) -> None:
-        """The machine's processors run."""
-        await self._act(machine_id, epoch, domains.resume)
+        """The machine's processors run. Raises HypervisorRefused when it is not what was verified any more."""
+        await self._act(machine_id, epoch, partial(self._resume, epoch))
 
     async def destroy(self, machine_id: str, *, epoch: int) -> None:
         """No process, overlay or definition of the machine is left; the warm snapshot stays."""
@@ -138,16 +149,23 @@ class LibvirtHypervisor:
         """Every domain there is."""
         return await self._link.call(domains.seen, timeout_s=self._settings.call_timeout_s)
 
+    async def discard(self, name: str) -> None:
+        """There is no domain of that name, which bears our prefix and is no machine's. No file is touched."""
+        if not name.startswith(NAME_PREFIX):
+            raise HypervisorRefused(f"{name} is not ours to remove")
+        step = partial(domains.gone, machine_id=name.removeprefix(NAME_PREFIX))
+        await self._link.call(step, timeout_s=self._settings.call_timeout_s)
+
     async def close(self) -> None:
         """The connection is closed; machines run on."""
         await self._link.close()
 
-    async def _act(self, machine_id: str, epoch: int, step: Callable[[Any, str], None]) -> None:
-        def fenced(connection: Any) -> None:
+    async def _act(self, machine_id: str, epoch: int, step: Callable[[Any, str], T]) -> T:
+        def fenced(connection: Any) -> T:
             with self._fence(machine_id).acting(epoch, timeout_s=self._settings.call_timeout_s):
-                step(connection, machine_id)
+                return step(connection, machine_id)
 
-        await self._link.call(fenced, timeout_s=self._settings.call_timeout_s)
+        return await self._link.call(fenced, timeout_s=self._settings.call_timeout_s)
 
     def _files(self, machine_id: str) -> MachineFiles:
         return MachineFiles(self._settings.machines_dir, machine_id)
@@ -163,6 +181,46 @@ class LibvirtHypervisor:
         domains.gone(connection, machine_id)
         qemu_processes.end_all(files.directory, timeout_s=_PROCESS_END_TIMEOUT_S)
         files.discard_lives()
+
+    def _stand(self, connection: Any, machine_id: str) -> None:
+        domains.suspend(connection, machine_id)
+        files = self._files(machine_id)
+        domain, lives = domains.present(connection, machine_id), files.lives()
+        if len(lives) != 1:
+            raise HypervisorRefused(f"{machine_id} has {len(lives)} incarnations")
+        try:
+            standing.record(domain, files.directory, lives[0]).keep(lives[0])
+        except ValueError as error:
+            raise HypervisorRefused(f"{machine_id} cannot stand ready: {error}") from error
+
+    def _departures(self, epoch: int, connection: Any, machine_id: str) -> list[Departure]:
+        files = self._files(machine_id)
+        life = files.life(epoch)
+        if removed := files.discard_lives(but=life):
+            log.warning("stray_files_were_removed", machine=machine_id, names=removed[:20])
+        return self._differences(connection, machine_id, life)
+
+    def _resume(self, epoch: int, connection: Any, machine_id: str) -> None:
+        lives = self._files(machine_id).lives()
+        stood = standing.read(lives[0]) if len(lives) == 1 else None
+        if stood is None:
+            raise HypervisorRefused(f"{machine_id} does not stand ready")
+        if stood.resumed_for != epoch:  # else this is a repetition: it runs since
+            if faults := self._differences(connection, machine_id, lives[0]):
+                raise HypervisorRefused(
+                    f"{machine_id} is not what was verified: {'; '.join(one.reason for one in faults)}"
+                )
+            stood.model_copy(update={"resumed_for": epoch}).keep(lives[0])
+        domains.resume(connection, machine_id)
+
+    def _differences(self, connection: Any, machine_id: str, life: Path) -> list[Departure]:
+        domain = domains.found(connection, machine_id)
+        faults = [Departure("domain", "its domain is gone")] if domain is None else standing.departures(domain, life)
+        try:
+            self._files(machine_id).snapshot()
+        except HypervisorRefused as fault:
+            faults.append(Departure("snapshot", str(fault)))
+        return faults
 
     def _checked_image(self, spec: MachineSpec) -> BuiltImage:
         image = BuiltImage(self._settings.images_dir, spec.image)
@@ -223,7 +281,7 @@ class LibvirtHypervisor:
                 epoch=epoch,
                 accelerator=build.verdict.accelerator,
                 domain_identity=known_as,
-                image_disk=build.image.disk,
+                image=build.image.files,
             )
 
     def _restore(self, machine_id: str, epoch: int, connection: Any) -> Incarnation:
@@ -258,8 +316,8 @@ class LibvirtHypervisor:
             domains.gone(connection, machine_id)
             raise HypervisorRefused(f"{machine_id} does not match the hardened profile: {'; '.join(faults)}")
         return {
-            "warm_disk_sha256": snapshot.digests[DISK],
-            "memory_sha256": snapshot.digests[MEMORY],
+            "warm_disk_sha256": snapshot.files[_WARM_DISK].sha256,
+            "memory_sha256": snapshot.files[_WARM_MEMORY].sha256,
             "domain_sha256": snapshot.domain_identity,
             "process": str(pids[0]),
         }

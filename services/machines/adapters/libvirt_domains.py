@@ -11,7 +11,7 @@ from typing import Any, Literal
 
 import libvirt
 
-from services.machines.adapters.domain_xml import NAME_PREFIX, domain_name, ownership
+from services.machines.adapters.domain_xml import NAME_PREFIX, ownership
 from services.machines.errors import HypervisorRefused, HypervisorUnavailable
 from services.machines.ports import DomainSeen
 
@@ -42,30 +42,30 @@ def restore(connection: Any, memory: Path, succeed: Callable[[str, int], str]) -
 
 def save(connection: Any, machine_id: str, memory: Path) -> None:
     """The domain's memory is in the file, and its process has ended."""
-    _present(connection, machine_id).saveFlags(str(memory), None, libvirt.VIR_DOMAIN_SAVE_RUNNING)
+    present(connection, machine_id).saveFlags(str(memory), None, libvirt.VIR_DOMAIN_SAVE_RUNNING)
 
 
 def live_xml(connection: Any, machine_id: str) -> str:
     """The domain as it runs. Raises HypervisorRefused when there is none."""
-    xml: str = _present(connection, machine_id).XMLDesc(0)
+    xml: str = present(connection, machine_id).XMLDesc(0)
     return xml
 
 
 def exists(connection: Any, machine_id: str) -> bool:
     """Whether the machine has a domain."""
-    return _found(connection, machine_id) is not None
+    return found(connection, machine_id) is not None
 
 
 def suspend(connection: Any, machine_id: str) -> None:
     """The domain's processors stand still."""
-    domain = _present(connection, machine_id)
+    domain = present(connection, machine_id)
     if domain.state()[0] != libvirt.VIR_DOMAIN_PAUSED:
         domain.suspend()
 
 
 def resume(connection: Any, machine_id: str) -> None:
     """The domain's processors run."""
-    domain = _present(connection, machine_id)
+    domain = present(connection, machine_id)
     if domain.state()[0] == libvirt.VIR_DOMAIN_PAUSED:
         domain.resume()
 
@@ -73,16 +73,16 @@ def resume(connection: Any, machine_id: str) -> None:
 def gone(connection: Any, machine_id: str) -> None:
     """No domain of the machine is known to libvirt. Raises HypervisorUnavailable when it cannot be stopped."""
     for attempt in range(_DESTROY_TRIES_MAX):
-        domain = _found(connection, machine_id)
+        domain = found(connection, machine_id)
         if domain is None:
             return
         if attempt:
             # libvirt reports a busy process as a failure; it is usually gone a moment later.
             time.sleep(_DESTROY_PAUSE_S)
         _unless_gone(domain.destroy)
-        if _found(connection, machine_id) is not None and domain.isPersistent():
+        if found(connection, machine_id) is not None and domain.isPersistent():
             _unless_gone(domain.undefine)
-    if _found(connection, machine_id) is not None:
+    if found(connection, machine_id) is not None:
         raise HypervisorUnavailable(f"the domain of {machine_id} cannot be stopped")
 
 
@@ -98,11 +98,13 @@ def _seen(domain: Any) -> DomainSeen | None:
         if error.get_error_code() == libvirt.VIR_ERR_NO_DOMAIN:
             return None  # it ended between the listing and the question, so it is not there
         raise
-    machine_id, epoch = owner if owner is not None and name == domain_name(owner[0]) else (None, None)
+    machine_id = name.removeprefix(NAME_PREFIX) if name.startswith(NAME_PREFIX) else None
+    epoch = owner[1] if owner is not None and owner[0] == machine_id else None
     return DomainSeen(name=name, machine_id=machine_id, epoch=epoch, state=_STATES.get(state, "other"))
 
 
-def _found(connection: Any, machine_id: str) -> Any:
+def found(connection: Any, machine_id: str) -> Any:
+    """The machine's domain, or None."""
     try:
         return connection.lookupByName(NAME_PREFIX + machine_id)
     except libvirt.libvirtError as error:
@@ -111,8 +113,9 @@ def _found(connection: Any, machine_id: str) -> Any:
         raise
 
 
-def _present(connection: Any, machine_id: str) -> Any:
-    domain = _found(connection, machine_id)
+def present(connection: Any, machine_id: str) -> Any:
+    """The machine's domain. Raises HypervisorRefused when there is none."""
+    domain = found(connection, machine_id)
     if domain is None:
         raise HypervisorRefused(f"{machine_id} has no domain")
     return domain

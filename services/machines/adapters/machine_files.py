@@ -9,12 +9,14 @@
 import os
 import shutil
 import subprocess
+import time
+from collections.abc import Iterable
 from pathlib import Path
 
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import ValidationError
 
-from services.machines.adapters.built_image import sha256_of
 from services.machines.adapters.host_fence import sync_directory
+from services.machines.adapters.kept_files import KeptFile, Snapshot, write_durably
 from services.machines.errors import HypervisorRefused, HypervisorUnavailable
 
 DISK = "disk.qcow2"
@@ -23,35 +25,6 @@ ENROLMENT = "enrolment"
 CONSOLE = "console.log"
 _SNAPSHOT = "snapshot.json"
 _QEMU_IMG_TIMEOUT_S = 30
-
-
-class FileIdentity(BaseModel):
-    """Enough to see, without reading it, that a file is still the one that was digested."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
-
-    inode: int
-    size_bytes: int
-    modified_ns: int
-
-    @classmethod
-    def of(cls, path: Path) -> "FileIdentity":
-        """The file's identity now."""
-        found = path.stat()
-        return cls(inode=found.st_ino, size_bytes=found.st_size, modified_ns=found.st_mtime_ns)
-
-
-class Snapshot(BaseModel):
-    """What is known of a warm snapshot. Digests are sha256, hexadecimal."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
-
-    epoch: int
-    accelerator: str
-    domain_identity: str
-    image_disk: Path
-    digests: dict[str, str]
-    identities: dict[str, FileIdentity]
 
 
 class MachineFiles:
@@ -77,11 +50,16 @@ class MachineFiles:
         _qemu_img("create", "-q", "-f", "qcow2", "-F", "qcow2", "-b", str(backing), str(overlay))
         return overlay
 
-    def discard_lives(self) -> None:
-        """No incarnation and no half-made snapshot is left."""
-        for pattern in ("life-*", "building-*"):
-            for directory in self.directory.glob(pattern):
-                _remove(directory)
+    def lives(self) -> list[Path]:
+        """Every incarnation that has files."""
+        return sorted(self.directory.glob("life-*"))
+
+    def discard_lives(self, *, but: Path | None = None) -> list[str]:
+        """No incarnation and no half-made snapshot is left, except that one; the names of what was."""
+        doomed = [one for pattern in ("life-*", "building-*") for one in self.directory.glob(pattern) if one != but]
+        for one in doomed:
+            _remove(one)
+        return sorted(one.name for one in doomed)
 
     def discard_warm(self) -> None:
         """There is no warm snapshot."""
@@ -93,9 +71,9 @@ class MachineFiles:
             _remove(doomed)
 
     def publish(
-        self, building: Path, *, epoch: int, accelerator: str, domain_identity: str, image_disk: Path
+        self, building: Path, *, epoch: int, accelerator: str, domain_identity: str, image: Iterable[Path]
     ) -> Snapshot:
-        """The half-made snapshot is the warm snapshot, digested and on disk."""
+        """The half-made snapshot is the warm snapshot, digested and on disk, together with its image's files."""
         (building / CONSOLE).unlink(missing_ok=True)
         members = (DISK, MEMORY, ENROLMENT)
         for member in members:
@@ -105,34 +83,31 @@ class MachineFiles:
             epoch=epoch,
             accelerator=accelerator,
             domain_identity=domain_identity,
-            image_disk=image_disk,
-            digests={member: sha256_of(building / member) for member in members if member != ENROLMENT},
-            identities={
-                **{member: FileIdentity.of(building / member) for member in members},
-                "image": FileIdentity.of(image_disk),
+            files={
+                **{f"warm {member}": KeptFile.of(building / member, known_as=self.warm / member) for member in members},
+                **{f"image {path.name}": KeptFile.of(path) for path in image},
             },
+            digested_at_s=time.time(),
         )
-        (building / _SNAPSHOT).write_text(snapshot.model_dump_json(indent=2), encoding="utf-8")
-        _sync_file(building / _SNAPSHOT)
+        write_durably(building / _SNAPSHOT, snapshot.model_dump_json(indent=2))
         self.discard_warm()
         building.rename(self.warm)
         sync_directory(self.directory)
         return snapshot
 
     def snapshot(self) -> Snapshot:
-        """The warm snapshot, its files and its image being those that were digested. Raises HypervisorRefused."""
+        """The warm snapshot, its files and its image's holding the bytes that were recorded.
+
+        Raises DigestMismatch when they do not, HypervisorRefused when there is no snapshot.
+        """
         try:
-            snapshot = Snapshot.model_validate_json((self.warm / _SNAPSHOT).read_bytes())
-            now = {
-                **{member: FileIdentity.of(self.warm / member) for member in (DISK, MEMORY, ENROLMENT)},
-                "image": FileIdentity.of(snapshot.image_disk),
-            }
+            recorded = Snapshot.model_validate_json((self.warm / _SNAPSHOT).read_bytes())
         except (OSError, ValidationError) as error:
             raise HypervisorRefused(f"{self.directory.name} has no warm snapshot: {error}") from error
-        changed = sorted(name for name, identity in snapshot.identities.items() if now.get(name) != identity)
-        if changed:
-            raise HypervisorRefused(f"the warm snapshot of {self.directory.name} was changed: {', '.join(changed)}")
-        return snapshot
+        checked = recorded.checked(time.time())
+        if checked != recorded:
+            write_durably(self.warm / _SNAPSHOT, checked.model_dump_json(indent=2))
+        return checked
 
 
 def _qemu_img(*arguments: str) -> None:
@@ -146,13 +121,16 @@ def _qemu_img(*arguments: str) -> None:
         raise HypervisorUnavailable(f"qemu-img {arguments[0]}: {error}") from error
 
 
-def _remove(directory: Path) -> None:
+def _remove(path: Path) -> None:
     try:
-        shutil.rmtree(directory)
+        if path.is_dir() and not path.is_symlink():
+            shutil.rmtree(path)
+        else:
+            path.unlink()
     except FileNotFoundError:
         return
     except OSError as error:
-        raise HypervisorUnavailable(f"{directory} cannot be removed: {error}") from error
+        raise HypervisorUnavailable(f"{path} cannot be removed: {error}") from error
 
 
 def _sync_file(path: Path) -> None:

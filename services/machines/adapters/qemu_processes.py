@@ -11,9 +11,60 @@ import time
 from contextlib import suppress
 from pathlib import Path
 
+from pydantic import BaseModel, ConfigDict
+
 from services.machines.errors import HypervisorUnavailable
 
 _EMULATOR_PREFIX = "qemu-system-"
+
+
+_PROCESSOR_THREAD = "CPU "  # QEMU names a thread for each virtual processor: `CPU 0/TCG`, `CPU 0/KVM`
+_STOPPED = frozenset({"T", "t"})
+_LISTENING = "0A"  # TCP_LISTEN, as /proc/net/tcp writes it
+
+
+class Process(BaseModel):
+    """One process, never another one that got its number later."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    pid: int
+    started_ticks: int
+
+    @classmethod
+    def of(cls, pid: int, proc: Path = Path("/proc")) -> "Process | None":
+        """The process that has the number now, or None."""
+        stat = _stat(pid, proc)
+        return cls(pid=pid, started_ticks=int(stat[19])) if stat and stat[0] not in {"Z", "X"} else None
+
+
+def is_stopped(pid: int, proc: Path = Path("/proc")) -> bool:
+    """Whether a signal or a debugger holds the process."""
+    stat = _stat(pid, proc)
+    return bool(stat) and stat[0] in _STOPPED
+
+
+def processor_ns(pid: int, proc: Path = Path("/proc")) -> int:
+    """How long the virtual processors have run, all together; 0 when the process has ended."""
+    total = 0
+    with suppress(OSError):
+        for thread in (proc / str(pid) / "task").iterdir():
+            if (thread / "comm").read_text(encoding="utf-8", errors="replace").startswith(_PROCESSOR_THREAD):
+                total += int((thread / "schedstat").read_text(encoding="ascii").split()[0])
+    return total
+
+
+def listens(pid: int, port: int, proc: Path = Path("/proc")) -> bool:
+    """Whether the socket that listens on the port of the loopback is the process's own."""
+    wanted = f"0100007F:{port:04X}"
+    rows = (line.split() for line in (proc / "net" / "tcp").read_text(encoding="ascii").splitlines()[1:])
+    sockets = {f"socket:[{row[9]}]" for row in rows if row[1] == wanted and row[3] == _LISTENING}
+    with suppress(OSError):
+        for descriptor in (proc / str(pid) / "fd").iterdir():
+            with suppress(OSError):
+                if str(descriptor.readlink()) in sockets:
+                    return True
+    return False
 
 
 def of_machine(directory: Path, proc: Path = Path("/proc")) -> list[int]:
@@ -47,6 +98,15 @@ def end_all(directory: Path, *, timeout_s: float) -> int:
         if time.monotonic() > deadline_s:
             raise HypervisorUnavailable(f"processes {pids} of {directory.name} did not end within {timeout_s} s")
     return ended
+
+
+def _stat(pid: int, proc: Path) -> list[str]:
+    """The fields of proc(5)'s stat from the third on: state, then numbers; empty when the process has ended."""
+    try:
+        raw = (proc / str(pid) / "stat").read_text(encoding="utf-8", errors="replace")
+    except OSError:
+        return []
+    return raw.rpartition(")")[2].split()
 
 
 def _is_emulator(words: list[str]) -> bool:

@@ -1,15 +1,17 @@
 """The files of a machine, and the image it starts from, as the hypervisor's side sees them."""
 
 import json
+import os
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from services.machines.adapters.built_image import BuiltImage, sha256_of
+from services.machines.adapters.kept_files import FULL_DIGEST_INTERVAL_S
 from services.machines.adapters.machine_files import DISK, ENROLMENT, MEMORY, MachineFiles
 from services.machines.domain.spec import MachineSpec
-from services.machines.errors import HypervisorRefused
+from services.machines.errors import DigestMismatch, HypervisorRefused
 
 SPEC = MachineSpec(machine_id="linux-1", host="local", profile="linux", platform="linux", image="linux")
 
@@ -42,13 +44,13 @@ def _write_manifest(folder: Path, **changes: Any) -> None:
 
 
 def _warm(tmp_path: Path, disk: Path) -> MachineFiles:
-    """A published snapshot of three small files."""
+    """A published snapshot of three small files, on an image of one."""
     files = MachineFiles(tmp_path / "machines", "linux-1")
     building = files.building(1)
     building.mkdir(parents=True)
     for name in (DISK, MEMORY, ENROLMENT):
         (building / name).write_bytes(name.encode())
-    files.publish(building, epoch=1, accelerator="tcg", domain_identity="0" * 64, image_disk=disk)
+    files.publish(building, epoch=1, accelerator="tcg", domain_identity="0" * 64, image=[disk])
     return files
 
 
@@ -97,7 +99,10 @@ def test_a_published_snapshot_is_read_back_with_its_digests(images: Path, tmp_pa
     """The positive control of the refusals below."""
     files = _warm(tmp_path, images / "linux" / "disk.qcow2")
     snapshot = files.snapshot()
-    assert snapshot.digests == {name: sha256_of(files.warm / name) for name in (DISK, MEMORY)}
+    assert {name: kept.sha256 for name, kept in snapshot.files.items()} == {
+        **{f"warm {name}": sha256_of(files.warm / name) for name in (DISK, MEMORY, ENROLMENT)},
+        "image disk.qcow2": sha256_of(images / "linux" / "disk.qcow2"),
+    }
     assert not files.building(1).exists()
 
 
@@ -116,6 +121,51 @@ def test_a_snapshot_with_a_missing_or_replaced_part_is_none(images: Path, tmp_pa
         files.snapshot()
 
 
+@pytest.mark.promise("P7", "P8")
+@pytest.mark.parametrize("name", [DISK, MEMORY, ENROLMENT, "image"])
+def test_one_changed_byte_is_seen_though_the_instant_of_the_change_was_put_back(
+    images: Path, tmp_path: Path, name: str
+) -> None:
+    """Size, inode and modification time are those of before; the refusal names the file and both digests."""
+    disk = images / "linux" / "disk.qcow2"
+    files = _warm(tmp_path, disk)
+    part = disk if name == "image" else files.warm / name
+    before = part.stat()
+    part.chmod(0o600)
+    with part.open("r+b") as stream:
+        first = stream.read(1)
+        stream.seek(0)
+        stream.write(bytes([first[0] ^ 1]))
+    os.utime(part, ns=(before.st_atime_ns, before.st_mtime_ns))
+    with pytest.raises(DigestMismatch, match=rf"{part.name} has sha256 {sha256_of(part)}, recorded is"):
+        files.snapshot()
+
+
+@pytest.mark.parametrize("name", [DISK, MEMORY, ENROLMENT, "image"])
+def test_a_file_that_was_only_touched_is_read_and_known_again(images: Path, tmp_path: Path, name: str) -> None:
+    """A backup or a hard link changes no byte, and costs one reading, not the machine."""
+    disk = images / "linux" / "disk.qcow2"
+    files = _warm(tmp_path, disk)
+    before = files.snapshot()
+    part = disk if name == "image" else files.warm / name
+    part.touch()
+    known = files.snapshot()
+    assert known.files != before.files
+    assert files.snapshot() == known
+
+
+def test_every_file_is_read_once_a_day_even_if_none_was_touched(images: Path, tmp_path: Path) -> None:
+    """What goes wrong below the file system shows in no inode."""
+    files = _warm(tmp_path, images / "linux" / "disk.qcow2")
+    snapshot = files.snapshot()
+    lying = {name: kept.model_copy(update={"sha256": "0" * 64}) for name, kept in snapshot.files.items()}
+    wrong = snapshot.model_copy(update={"files": lying})
+    wrong.checked(snapshot.digested_at_s + FULL_DIGEST_INTERVAL_S - 1)
+    for late_s in (FULL_DIGEST_INTERVAL_S, -1):  # a clock that was set back says nothing of how long ago it was
+        with pytest.raises(DigestMismatch, match="image disk"):
+            wrong.checked(snapshot.digested_at_s + late_s)
+
+
 @pytest.mark.promise("P5")
 def test_what_incarnations_leave_is_removed_and_the_snapshot_stays(images: Path, tmp_path: Path) -> None:
     """Overlays of every epoch and half-made snapshots go; removing twice is no error."""
@@ -126,6 +176,19 @@ def test_what_incarnations_leave_is_removed_and_the_snapshot_stays(images: Path,
     for _ in range(2):
         files.discard_lives()
     assert [path.name for path in files.directory.iterdir()] == ["warm"]
+    files.snapshot()
+
+
+@pytest.mark.promise("P5")
+def test_only_the_incarnation_that_is_named_is_spared(images: Path, tmp_path: Path) -> None:
+    """Strays are named, whether directories, files or links, and what a link leads to stays."""
+    files = _warm(tmp_path, images / "linux" / "disk.qcow2")
+    for leftover in (files.life(3), files.life(4), files.building(5)):
+        leftover.mkdir()
+    (files.directory / "life-socket").touch()
+    (files.directory / "life-link").symlink_to(files.warm)
+    assert files.discard_lives(but=files.life(4)) == ["building-5", "life-3", "life-link", "life-socket"]
+    assert files.lives() == [files.life(4)]
     files.snapshot()
 
 
