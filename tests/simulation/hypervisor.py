@@ -20,7 +20,15 @@ from services.machines.errors import (
     HypervisorUnavailable,
     StaleEpoch,
 )
-from services.machines.ports import Attestation, Authority, DomainSeen, GuestAddress, Incarnation, Provisioned
+from services.machines.ports import (
+    Attestation,
+    Authority,
+    Departure,
+    DomainSeen,
+    GuestAddress,
+    Incarnation,
+    Provisioned,
+)
 from tests.simulation.loop import Process, SimLoop
 
 CALL_TIMEOUT_S = 30.0
@@ -207,6 +215,13 @@ class SimHypervisor:
         """It stands still."""
         await self._act(machine_id, epoch, (lambda: self._switch(machine_id, is_running=False),))
 
+    async def departures(self, machine_id: str, *, epoch: int) -> list[Departure]:
+        """Whether what stands there is the incarnation of that epoch."""
+        await self._act(machine_id, epoch, (lambda: None,))
+        life = self.world.host(machine_id).life
+        is_it = life is not None and life.epoch == epoch and not life.is_running
+        return [] if is_it else [Departure("domain", "another incarnation stands there, or none")]
+
     async def resume(self, machine_id: str, *, epoch: int) -> None:
         """It runs."""
         await self._act(machine_id, epoch, (lambda: self._switch(machine_id, is_running=True),))
@@ -234,6 +249,13 @@ class SimHypervisor:
             for host in self.world.hosts.values()
             if host.life is not None
         ]
+
+    async def discard(self, name: str) -> None:
+        """No such domain."""
+        await self._pause()
+        host = self.world.hosts.get(name.removeprefix("malbox-"))
+        if host is not None:
+            self.world.end(host)
 
     async def close(self) -> None:
         """Nothing to close."""
