@@ -40,6 +40,8 @@ def figures(outcomes: list[Outcome], took_s: float) -> str:
     virtual_s = sum(outcome.virtual_s for outcome in outcomes)
     failed = sum(bool(outcome.violations) for outcome in outcomes)
     lines = [f"{name:>60} {count}" for name, count in sorted(counts.items())]
+    rests = sorted(outcome.rest_s for outcome in outcomes)
+    lines.append(f"at rest after the faults: median {rests[len(rests) // 2]:.0f} s, longest {rests[-1]:.0f} s")
     lines.append(
         f"{len(outcomes)} seeds, {failed} failed, {steps} steps, {virtual_s:.0f} virtual seconds, "
         f"{took_s:.1f} s, {len(outcomes) / took_s:.1f} seeds/s"

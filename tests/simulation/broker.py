@@ -4,6 +4,7 @@ Queues, bindings, retry and parking are those of `services.chassis.topology`; th
 """
 
 import asyncio
+import json
 from collections import Counter
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
@@ -13,6 +14,7 @@ from weakref import WeakValueDictionary
 
 import aio_pika
 
+from deploy.local.broker_rights import TOPOLOGY
 from services.chassis.bus import DEATHS_HEADER, DELIVERIES_HEADER, Consumer
 from services.chassis.clock import Clock
 from services.chassis.parked import ParkedMessages
@@ -61,6 +63,8 @@ class SimMessage:
         """The broker forgets it; an acknowledgement may be lost with its connection."""
         broker, consumer, queue, parcel = self._delivery
         await broker.trip(consumer.process)
+        if (queue, parcel) not in consumer.unacknowledged:
+            raise ConnectionResetError("the channel that delivered it is closed")
         broker.acknowledge(consumer, queue, parcel)
 
 
@@ -78,6 +82,7 @@ class SimBroker:
         self.duplicate_rate = 0.0
         self.delay_rate = 0.0
         self.lost_confirm_rate = 0.0
+        self.install()
 
     async def trip(self, process: Process) -> None:
         """One way over the network. Raises ConnectionError."""
@@ -86,9 +91,21 @@ class SimBroker:
         if self.is_down or process.number in self.cut:
             raise ConnectionResetError("the broker cannot be reached")
 
+    def install(self) -> None:
+        """Every service's queues exist, as the installation's definitions make them at each start of the broker."""
+        bindings = json.loads(TOPOLOGY.read_text(encoding="utf-8"))["bindings"]
+        shared = [binding for binding in bindings if not binding[0].endswith(".own")]
+        for name in dict.fromkeys(queue for _, _, queue in shared):
+            keys = tuple(key for _, key, queue in shared if queue == name)
+            exchange = next(exchange for exchange, _, queue in shared if queue == name)
+            self._declare((Inbound(name.partition(".")[0], name, exchange, keys),))
+
     def declare(self, topology: Topology) -> None:
         """The service's queues exist and are bound."""
-        for inbound in topology.inbound:
+        self._declare(topology.inbound)
+
+    def _declare(self, inbounds: tuple[Inbound, ...]) -> None:
+        for inbound in inbounds:
             self.queues.setdefault(inbound.name, SimQueue(inbound))
             self.queues.setdefault(inbound.dead, SimQueue(inbound, is_dead_letters=True))
             for key in inbound.keys:
@@ -126,6 +143,9 @@ class SimBroker:
                 raise aio_pika.exceptions.AMQPError(f"{key} is not routed")
             for name in names:
                 self._put(self.queues[name], Parcel(parcel.body, parcel.message_id, dict(parcel.headers)))
+                if self.duplicate_rate and self.rng.random() < self.duplicate_rate:
+                    self.counts["fault bus_duplicate"] += 1
+                    self._put(self.queues[name], Parcel(parcel.body, parcel.message_id, dict(parcel.headers)))
         if self.lost_confirm_rate and self.rng.random() < self.lost_confirm_rate:
             self.counts["confirm_lost"] += 1
             raise ConnectionResetError("the connection was lost before the confirm")
@@ -149,9 +169,6 @@ class SimBroker:
 
     def _put(self, queue: SimQueue, parcel: Parcel) -> None:
         queue.waiting.append(parcel)
-        if self.duplicate_rate and self.rng.random() < self.duplicate_rate:
-            self.counts["bus_duplicate"] += 1
-            queue.waiting.append(Parcel(parcel.body, parcel.message_id, dict(parcel.headers)))
         self._schedule(queue)
 
     def _schedule(self, queue: SimQueue) -> None:
@@ -197,6 +214,7 @@ class SimBroker:
         self.counts["messages_wiped"] += sum(len(queue.waiting) for queue in self.queues.values())
         self.queues.clear()
         self.bindings.clear()
+        self.install()
         for consumer in dict.fromkeys(consumers):
             consumer.unacknowledged.clear()
             consumer.reconnect()

@@ -140,6 +140,7 @@ class Database:
         self.connections: set[int] = set()
         self.txid = 1
         self.on_events: Callable[[str, list[tuple[UUID, int, str, bytes]]], None] | None = None
+        self.appended: list[tuple[UUID, int, str, bytes]] = []
         self._now = now
         self._sayings: dict[str, str] = {}
         self._open(template)
@@ -155,6 +156,12 @@ class Database:
         self.sqlite.create_function("pg_current_snapshot", 0, lambda: 0)
         self.sqlite.create_function("array_position", 2, _array_position)
         self.sqlite.create_function("pg_snapshot_xmin", 1, lambda _snapshot: 1 << 62)
+
+    def is_committed(self) -> None:
+        """What was appended stands, and is told."""
+        appended, self.appended = self.appended, []
+        if appended and self.on_events is not None:
+            self.on_events(self.schema, appended)
 
     def backup(self) -> bytes:
         """Everything as it is now."""
@@ -292,6 +299,11 @@ class Pool:
         """Nothing to close."""
 
 
+@lru_cache(maxsize=4096)
+def _words(sql: str) -> str:
+    return " ".join(sql.split())
+
+
 class Lock:
     """One transaction of several statements at a time; what waits, waits in order."""
 
@@ -348,10 +360,11 @@ class Connection:
         database = self.database
         database.pid = self.pid
         database.txid += 1
-        by_hand = self.pool.by_hand.get(" ".join(sql.split()))
-        if by_hand is not None:
-            return by_hand(database, arguments)
-        return database.run(sql, arguments)
+        by_hand = self.pool.by_hand.get(_words(sql))
+        rows = database.run(sql, arguments) if by_hand is None else by_hand(database, arguments)
+        if self.pool.lock.holder is None:
+            database.is_committed()
+        return rows
 
     async def fetchrow(self, sql: str, *arguments: Any) -> Row | None:
         """The first row."""
@@ -407,6 +420,7 @@ class Transaction:
                 connection._run(sql, arguments)
         if self._has_begun:
             connection.database.sqlite.execute("COMMIT")
+            connection.database.is_committed()
         self._end()
         await connection.pool.wire.back(is_write=True)
 
@@ -418,6 +432,7 @@ class Transaction:
         """Nothing stands."""
         if self._has_begun:
             self._connection.database.sqlite.execute("ROLLBACK")
+            self._connection.database.appended.clear()
         self._end()
 
     def defer(self, sql: str, arguments: tuple[Any, ...]) -> bool:

@@ -69,6 +69,7 @@ class SimGuest:
         """The sample runs; this is the moment that taints the incarnation."""
         life, world = self.life, self.world
         life.samples.append((task_id, lease_id))
+        world.on_launch(life, task_id, lease_id)
         if self.launched is None:
             self.task_id = task_id
             self.launched = Launched(pid=100, started_at_ns=1, exec_error="")

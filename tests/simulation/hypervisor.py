@@ -90,6 +90,7 @@ class SimWorld:
         self.late_rate = 0.5
         self.unkillable_rate = 0.0
         self.mute_rate = 0.0
+        self.on_launch: Callable[[Life, str, str], None] = lambda _life, _sample, _lease_id: None
         self._lives = 0
         self._authorities = 0
 

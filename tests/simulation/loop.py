@@ -108,6 +108,7 @@ class SimLoop(asyncio.BaseEventLoop):
         self.all_tasks: list[SimTask] = []
         self.failures: list[str] = []
         self.countdown = -1
+        self.is_buried = False
         self.on_countdown: Callable[[Process], None] | None = None
         self._number = 0
         self._timers: list[tuple[float, int, events.TimerHandle, Process]] = []
@@ -263,6 +264,7 @@ class SimLoop(asyncio.BaseEventLoop):
 
     def bury(self) -> None:
         """What was left suspended is disposed of, where it can do nothing any more."""
+        self.is_buried = True
         self.world.ready.clear()
         self._active.clear()
         self._timers.clear()

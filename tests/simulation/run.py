@@ -7,7 +7,7 @@ import shutil
 import sys
 import tempfile
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import datetime, timedelta
@@ -15,29 +15,40 @@ from pathlib import Path
 from random import Random
 from typing import Any
 from unittest.mock import patch
+from uuid import UUID
 
 import aio_pika
 import structlog
+from eventsourcing.persistence import StoredEvent
 
 from contracts.blobs import BlobRef
 from contracts.scheduler import TERMINAL_STATES
 from contracts.submission import AnalysisRequest
-from services.chassis.errors import TransientError
+from services.chassis.errors import MalboxError, TransientError
+from services.chassis.store import make_mapper
 from services.intake.adapters.tables import Tables
 from services.intake.app import decide
 from services.machines.domain.spec import MachineSpec
 from tests.simulation.blobs import SimBlobs, SimSandbox
 from tests.simulation.broker import SimBroker, connector
+from tests.simulation.chaos import Chaos
 from tests.simulation.database import Database, Lock, Pool, Wire
 from tests.simulation.hypervisor import SimWorld
 from tests.simulation.loop import PROCESS, Process, SimLoop, virtual_time
 from tests.simulation.services import BEGINNING, SERVICES, SimService, Surroundings, empty_database, replaced
 from tests.simulation.statements import handwritten
+from tests.simulation.truth import OUT_OF_THE_POOL, Truth
 
 STEPS_MAX = 400_000
-FAULTS_END_S = 150.0
-LIMIT_S = 1500.0
+FAULTS_S = 70.0
+LIMIT_S = 1200.0
+RATES = (0.8, 1.2)
 REST_SEEN_STEPS = 256
+DRAIN_S = 5.0
+DEFECTS = frozenset(
+    {"handler_failed", "work_outcome_could_not_be_recorded", "report_could_not_be_assembled", "message_parked"}
+)
+"""What services log when something is wrong with their own code."""
 
 
 @dataclass
@@ -48,6 +59,7 @@ class Outcome:
     trace: int
     steps: int
     virtual_s: float
+    rest_s: float
     counts: Counter[str]
     violations: list[str]
 
@@ -125,8 +137,35 @@ class Simulation:
             scratch_dir=self.scratch_dir,
         )
         self.live: dict[str, SimService] = {}
+        self.all: list[SimService] = []
         self.clients: list[Client] = []
+        self.rest_s = -1.0
+        self.mapper = make_mapper()
+        self.listener: Callable[[str], None] | None = None
         self._processes = 0
+        self.truth = Truth(self.world, self.counts, self._decode)
+        self.world.on_launch = self.truth.launched
+        self.databases["machines"].on_events = lambda _name, rows: self.truth.machines_events(rows)
+        self.databases["scheduler"].on_events = lambda _name, rows: self.truth.scheduler_events(rows)
+        self.chaos = Chaos(self)
+
+    def _decode(self, stream: UUID, version: int, topic: str, state: bytes) -> Any:
+        key = (stream, version, state)
+        event = self.around.decoded.get(key)
+        if event is None:
+            event = self.mapper.to_domain_event(StoredEvent(stream, version, topic, state))
+            self.around.decoded[key] = event
+        return event
+
+    def everybody(self) -> list[SimService]:
+        """Every process that is not dead."""
+        self.all = [service for service in self.all if not service.process.is_dead]
+        return list(self.all)
+
+    def cut_connections(self) -> None:
+        """Every connection to the databases is gone."""
+        for service in self.everybody():
+            service.pool.cut()
 
     def _db_now(self) -> datetime:
         return BEGINNING + timedelta(seconds=self.loop.now + self.db_offset_s)
@@ -138,11 +177,13 @@ class Simulation:
     def start_service(self, name: str) -> SimService:
         """A fresh process of the service runs."""
         self._processes += 1
-        process = Process(self.loop, name, self._processes)
+        rate = RATES[0] + self.rng.random() * (RATES[1] - RATES[0])
+        process = Process(self.loop, name, self._processes, rate=rate)
         pool = Pool(self.databases[name], SimWire(self, process, self.databases[name]), handwritten(), self.locks[name])
         service = SimService(name, process, pool, self.around)
         process.on_death.append(pool.cut)
         self.live[name] = service
+        self.all.append(service)
         process.spawn(self._attended(service))
         return service
 
@@ -160,6 +201,7 @@ class Simulation:
             return
         service.process.die()
         if self.live.get(service.name) is service:
+            del self.live[service.name]
             self.loop.world.context.copy().run(
                 self.loop.call_at, self.loop.now + 0.5 + self.rng.random() * 3, self.start_service, service.name
             )
@@ -173,13 +215,14 @@ class Simulation:
         self.blob_content[sha256] = content
         blob = BlobRef(sha256=sha256, size_bytes=len(content))
         while not client.is_accepted:
-            service = self.live["intake"]
-            if service.is_up and not service.process.is_dead:
+            service = self.live.get("intake")
+            if service is not None and service.is_up:
                 answer = self.loop.create_future()
                 service.process.spawn(self._submit(service, client, submission_id, blob, answer))
                 try:
                     client.task_id = await asyncio.wait_for(answer, 30)
                     client.is_accepted = True
+                    self.truth.names[client.name] = client.task_id
                 except (TimeoutError, ConnectionError):
                     self.counts["submission_repeated"] += 1
             await asyncio.sleep(1)
@@ -207,6 +250,27 @@ class Simulation:
         if not answer.done():
             answer.set_result(standing.tasks[0].task_id)
 
+    async def cancel(self, client: Client) -> None:
+        """The task of the client is asked to end, if intake takes the request."""
+        service = self.live.get("intake")
+        if service is not None and service.is_up:
+            service.process.spawn(self._cancel(service, client))
+
+    async def _cancel(self, service: SimService, client: Client) -> None:
+        tables = Tables(service.store, service.runtime.unit)
+        try:
+            submission = await tables.find_by_key("somebody", client.name)
+            if submission is not None:
+                await tables.request_cancellation(submission, "somebody")
+                client.is_cancelled = True
+                self.counts["cancellation"] += 1
+        except TransientError:
+            self.counts["cancellation_refused"] += 1
+
+    async def _end_of_faults(self) -> None:
+        await asyncio.sleep(FAULTS_S)
+        self.chaos.end()
+
     def run(self) -> Outcome:
         """Everything, from the start until it has come to rest."""
         gc.disable()
@@ -220,14 +284,19 @@ class Simulation:
                     )
                     self.clients.append(client)
                     self.loop.world.spawn(self.client(client))
+                self.chaos.start()
+                self.loop.world.spawn(self._end_of_faults())
                 self.loop.run_while(
                     lambda: self.loop.steps % REST_SEEN_STEPS != 0 or not self.is_at_rest(),
                     until=LIMIT_S,
                     steps_max=STEPS_MAX,
                 )
+                if self.is_at_rest():
+                    self.rest_s = max(0.0, self.loop.now - FAULTS_S)
+                    self.loop.run_while(lambda: True, until=self.loop.now + DRAIN_S, steps_max=STEPS_MAX)
                 self.judge()
+                self.loop.bury()
         finally:
-            self.loop.bury()
             shutil.rmtree(self.scratch_dir, ignore_errors=True)
             gc.enable()
         return Outcome(
@@ -235,17 +304,23 @@ class Simulation:
             self.loop.trace,
             self.loop.steps,
             self.loop.now,
+            self.rest_s,
             self.counts,
-            self.violations + self.loop.failures,
+            self.violations + self.truth.violations + self.loop.failures,
         )
 
     def is_at_rest(self) -> bool:
-        """Every machine is ready or out of the pool, every task has ended."""
-        if not all(
-            client.is_accepted and self.task_state(client.task_id) in TERMINAL_STATES for client in self.clients
-        ):
+        """Machines are ready or out of the pool; tasks have ended, or wait for a machine where there is none."""
+        if not self.chaos.is_over:
             return False
-        return all(self.machine_state(spec.machine_id) in ("ready", "quarantined") for spec in self.around.specs)
+        machines = [self.machine_state(spec.machine_id) for spec in self.around.specs]
+        if not all(state == "ready" or state in OUT_OF_THE_POOL for state in machines):
+            return False
+        may_wait = "ready" not in machines
+        tasks = [self.task_state(client.task_id) for client in self.clients]
+        return all(client.is_accepted for client in self.clients) and all(
+            state in TERMINAL_STATES or (may_wait and state == "queued") for state in tasks
+        )
 
     def task_state(self, task_id: str) -> str | None:
         """As the projection says."""
@@ -259,14 +334,41 @@ class Simulation:
 
     def judge(self) -> None:
         """What has to hold at the end."""
-        if self.is_at_rest():
-            return
+        wrong = self.truth.wrong
+        if self.rest_s < 0:
+            tasks = [f"{client.name} is {self.task_state(client.task_id)}" for client in self.clients]
+            machines = [f"{spec.machine_id} is {self.machine_state(spec.machine_id)}" for spec in self.around.specs]
+            wrong(f"nothing came to rest in {LIMIT_S:.0f} s: {', '.join([*tasks, *machines])}")
         for client in self.clients:
-            self.violations.append(
-                f"task {client.name} accepted={client.is_accepted} {self.task_state(client.task_id)}"
-            )
+            if self.task_state(client.task_id) in TERMINAL_STATES and self.truth.ends[client.task_id] != 1:
+                wrong(f"{client.name} has {self.truth.ends[client.task_id]} ends")
+            self._judge_results(client)
+        self._judge_projections()
+
+    def _judge_results(self, client: Client) -> None:
+        """No result under another task: what a guest handed out says whose sample it is."""
+        rows = self.databases["results"].run("SELECT name, sha256 FROM results WHERE task_id = $1", (client.task_id,))
+        for row in rows:
+            content = self.blob_content.get(row["sha256"], b"")
+            if content.startswith(b"evidence of ") and not content.startswith(f"evidence of {client.name} ".encode()):
+                self.truth.wrong(f"{client.name} has the result {row['name']}: {content!r}")
+            self.counts["results judged"] += 1
+
+    def _judge_projections(self) -> None:
+        """Rows are what a replay of the events makes of them."""
         for spec in self.around.specs:
-            self.violations.append(f"machine {spec.machine_id} {self.machine_state(spec.machine_id)}")
+            machine = self.truth.machine(spec.machine_id)
+            row = self.databases["machines"].run(
+                "SELECT state, epoch FROM fleet WHERE machine_id = $1", (spec.machine_id,)
+            )
+            if machine is not None and row and (row[0]["state"], row[0]["epoch"]) != (machine.state, machine.epoch):
+                self.truth.wrong(f"the row of {spec.machine_id} says {row[0]}, its events {machine.state}")
+        for client in self.clients:
+            task = self.truth.task(client.task_id)
+            if task is not None and task.state != self.task_state(client.task_id):
+                self.truth.wrong(
+                    f"the row of {client.name} is {self.task_state(client.task_id)}, its events {task.state}"
+                )
 
     @contextmanager
     def _bus(self) -> Iterator[None]:
@@ -287,10 +389,25 @@ class Simulation:
             structlog.configure(**before)
 
     def _count(self, _logger: Any, _method: str, event: Any) -> Any:
-        self.counts[f"log {event['event']}"] += 1
-        if event["event"] in ("handler_failed", "work_failed"):
-            self.violations.append(f"{event['event']} {event} {sys.exc_info()[1]!r}")
+        words = event["event"]
+        if self.loop.is_buried:
+            raise structlog.DropEvent
+        self.counts[f"log {words}"] += 1
+        if self.listener is not None:
+            self.listener(f"{self.loop.now:9.3f} {PROCESS.get().name}-{PROCESS.get().number} {event}")
+        error = sys.exc_info()[1]
+        if words == "message_parked" and event["reason"].endswith("retries)"):
+            self.counts["parked_after_retries"] += 1
+        elif words in DEFECTS or (words == "work_failed" and not _is_known(error)):
+            self.violations.append(f"{self.loop.now:.3f} {words}: {error!r} {event}")
         raise structlog.DropEvent
+
+
+def _is_known(error: BaseException | None) -> bool:
+    """Whether it is one of the errors that say what went wrong, alone or in a group."""
+    while isinstance(error, BaseExceptionGroup) and len(error.exceptions) == 1:
+        error = error.exceptions[0]
+    return isinstance(error, MalboxError)
 
 
 def _fast_directory() -> str | None:

@@ -180,6 +180,12 @@ class SimService:
         self.consumer: SimConsumer | None = None
         self.is_up = False
 
+    @property
+    def holds_a_transaction(self) -> bool:
+        """Whether others wait for a transaction of this process."""
+        holder = self.pool.lock.holder
+        return holder is not None and holder.pool is self.pool
+
     async def main(self) -> None:
         """The service runs, as `services.chassis.run` has it, until its process dies."""
         service = await self._composed()

@@ -40,8 +40,8 @@ def commit_unit(database: Database, arguments: tuple[Any, ...]) -> list[Row]:
     if outcome != "committed":
         sqlite.execute("ROLLBACK TO unit")
     sqlite.execute("RELEASE unit")
-    if outcome == "committed" and arguments[1] and database.on_events is not None:
-        database.on_events(database.schema, list(zip(*arguments[1:5], strict=True)))
+    if outcome == "committed":
+        database.appended += zip(*arguments[1:5], strict=True)
     return [Row(commit_unit=outcome)]
 
 

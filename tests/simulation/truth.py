@@ -1,0 +1,135 @@
+"""What has to hold, judged by the simulated world itself: every event as it is committed, every sample as it starts."""
+
+from collections import Counter
+from collections.abc import Callable
+from typing import Any
+from uuid import UUID
+
+from contracts.ids import derived
+from services.machines.domain import lifecycle as machine_lifecycle
+from services.machines.domain.machine import Machine
+from services.scheduler.domain import lifecycle as task_lifecycle
+from services.scheduler.domain.task import Task
+from tests.simulation.hypervisor import Life, SimWorld
+
+Decode = Callable[[UUID, int, str, bytes], Any]
+OUT_OF_THE_POOL = frozenset({"quarantined", "retired", "maintenance"})
+
+
+class Truth:
+    """Watches, and writes down what must not be."""
+
+    def __init__(self, world: SimWorld, counts: Counter[str], decode: Decode) -> None:
+        self.world = world
+        self.counts = counts
+        self.violations: list[str] = []
+        self.leases: dict[str, str] = {}
+        """Which task each lease was ever granted to: for ever, whatever a database forgets."""
+        self.ends: Counter[str] = Counter()
+        self.names: dict[str, str] = {}
+        """The task that each sample belongs to, by the sample's name."""
+        self._decode = decode
+        self._machines: dict[UUID, Machine] = {}
+        self._tasks: dict[UUID, Task] = {}
+
+    def wrong(self, words: str) -> None:
+        """Something that must not be is."""
+        self.violations.append(f"{self.world.loop.now:.3f} {words}")
+
+    def forget(self) -> None:
+        """The databases were restored: their records begin anew from what they say now."""
+        self._machines.clear()
+        self._tasks.clear()
+        self.ends.clear()
+
+    def machines_events(self, rows: list[tuple[UUID, int, str, bytes]]) -> None:
+        """Events of machines were committed."""
+        for row in rows:
+            event = self._decode(*row)
+            before = self._machines.get(row[0])
+            state, epoch = (before.state, before.epoch) if before is not None else ("", 0)
+            name = type(event).__name__
+            self.counts[f"cell machine {state or '-'} {name}"] += 1
+            machine: Machine = event.mutate(before)
+            self._machines[row[0]] = machine
+            if machine.epoch < epoch:
+                self.wrong(f"{machine.machine_id}: epoch {epoch} was followed by {machine.epoch}")
+            if name == "CleanVerified":
+                self._ready(machine)
+            elif name == "Leased":
+                self._leased(machine)
+
+    def _ready(self, machine: Machine) -> None:
+        """Ready implies really clean."""
+        host = self.world.host(machine.machine_id)
+        lives = [life for life in host.lives if not life.is_gone]
+        if any(life.is_tainted for life in lives):
+            self.wrong(f"{machine.machine_id} was called clean at epoch {machine.epoch} and a sample ran on it")
+        if len(lives) > 1:
+            self.wrong(f"{machine.machine_id} was called clean and has {len(lives)} processes")
+
+    def _leased(self, machine: Machine) -> None:
+        """One lease, one task, one clean incarnation."""
+        lease_id, task_id = str(machine.lease_id), str(machine.task_id)
+        if self.leases.setdefault(lease_id, task_id) != task_id:
+            self.wrong(f"{machine.machine_id}: lease {lease_id} of two tasks")
+        if lease_id != derived("lea", machine.machine_id, machine.epoch):
+            self.wrong(f"{machine.machine_id}: lease {lease_id} is not that of epoch {machine.epoch}")
+        life = self.world.host(machine.machine_id).life
+        if life is not None and life.is_tainted:
+            self.wrong(f"{machine.machine_id} was leased at epoch {machine.epoch} and a sample had run on it")
+
+    def scheduler_events(self, rows: list[tuple[UUID, int, str, bytes]]) -> None:
+        """Events of tasks were committed."""
+        for row in rows:
+            event = self._decode(*row)
+            before = self._tasks.get(row[0])
+            name = type(event).__name__
+            self.counts[f"cell task {before.state if before is not None else '-'} {name}"] += 1
+            task: Task = event.mutate(before)
+            self._tasks[row[0]] = task
+            if name in ("Completed", "Failed", "TimedOut", "Cancelled", "Refused"):
+                self._ended(task)
+
+    def _ended(self, task: Task) -> None:
+        """Exactly one end, and the machine clean or out of the pool by then."""
+        self.ends[task.task_id] += 1
+        self.counts[f"task {task.state}"] += 1
+        if self.ends[task.task_id] > 1:
+            self.wrong(f"task {task.task_id} ended {self.ends[task.task_id]} times")
+        for host in self.world.hosts.values():
+            for life in host.lives:
+                is_ours = any(self.names.get(name) == task.task_id for name, _ in life.samples)
+                if is_ours and not life.is_gone and self.state_of(host.machine_id) not in OUT_OF_THE_POOL:
+                    self.wrong(f"task {task.task_id} ended {task.state} while {host.machine_id} still runs its sample")
+
+    def launched(self, life: Life, sample: str, lease_id: str) -> None:
+        """A sample starts on an incarnation."""
+        task_id = self.names.get(sample)
+        owner = self.leases.get(lease_id)
+        if life.lease_id != lease_id:
+            self.wrong(f"{sample} was started by {lease_id} on {life.machine_id}, which serves {life.lease_id}")
+        if task_id is not None and owner != task_id:
+            self.wrong(f"{sample} of {task_id} was started under the lease of {owner}")
+        if len({lease for _, lease in life.samples}) > 1 or len({name for name, _ in life.samples}) > 1:
+            self.wrong(f"life {life.number} of {life.machine_id} ran {life.samples}")
+
+    def state_of(self, machine_id: str) -> str:
+        """The machine's state as its events say."""
+        machine = self._machines.get(Machine.stream(machine_id))
+        return machine.state if machine is not None else ""
+
+    def machine(self, machine_id: str) -> Machine | None:
+        """The machine as its events say."""
+        return self._machines.get(Machine.stream(machine_id))
+
+    def task(self, task_id: str) -> Task | None:
+        """The task as its events say."""
+        return next((task for task in self._tasks.values() if task.task_id == task_id), None)
+
+
+def cells() -> list[str]:
+    """Every cell of both lifecycles, as they are counted."""
+    machine = [f"cell machine {state} {event}" for state, event in machine_lifecycle.TRANSITIONS]
+    task = [f"cell task {state} {event}" for state, event in task_lifecycle.TRANSITIONS]
+    return sorted({*machine, *task})
