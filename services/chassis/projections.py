@@ -64,7 +64,10 @@ class Projector:
                 continue
             if not batch and not is_behind:
                 with contextlib.suppress(TimeoutError):
-                    await asyncio.wait_for(self._wake.wait(), IDLE_POLL_S)
+                    async with asyncio.timeout(
+                        IDLE_POLL_S
+                    ):  # wait_for may swallow a cancellation that comes with the event
+                        await self._wake.wait()
             await asyncio.sleep(GATHER_S)
 
     async def advance(self) -> tuple[int, bool]:

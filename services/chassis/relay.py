@@ -70,7 +70,10 @@ class Relay:
             while await self._publish_batch(channel) == BATCH_MAX:
                 pass
             with contextlib.suppress(TimeoutError):
-                await asyncio.wait_for(self._wake.wait(), IDLE_POLL_S)
+                async with asyncio.timeout(
+                    IDLE_POLL_S
+                ):  # wait_for may swallow a cancellation that comes with the event
+                    await self._wake.wait()
 
     async def _publish_batch(self, channel: AbstractChannel) -> int:
         async with self._store.transaction() as connection:

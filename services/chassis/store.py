@@ -43,7 +43,7 @@ class Duplicate(Exception):
 
 
 class Fenced(Exception):
-    """The work that the unit would finish belongs to a later claim; nothing was changed."""
+    """The work that the unit belongs to has a later claim; nothing was changed."""
 
 
 UNAVAILABLE = (
@@ -211,7 +211,7 @@ class Store:
     def _commit_call(self, unit: Unit) -> tuple[Any, ...]:
         stored = [self._mapper.to_stored_event(event) for event in unit.events]
         return (
-            "SELECT commit_unit($1,$2,$3,$4,$5,$6,$7,$8,$9,$10,$11,$12,$13,$14,$15)",
+            "SELECT commit_unit($1,$2,$3,$4,$5,$6,$7,$8,$9,$10,$11,$12,$13,$14,$15,$16,$17)",
             unit.cause.message_id,
             [event.originator_id for event in stored],
             [event.originator_version for event in stored],
@@ -227,4 +227,6 @@ class Store:
             [row.due_at for row in unit.work],
             unit.finishes.work_id if unit.finishes else None,
             unit.finishes.attempt if unit.finishes else None,
+            unit.holds.work_id if unit.holds else None,
+            unit.holds.attempt if unit.holds else None,
         )

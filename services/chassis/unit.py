@@ -79,6 +79,7 @@ class Unit:
     work: list[WorkRow] = field(default_factory=list)
     statements: list[tuple[str, tuple[Any, ...]]] = field(default_factory=list)
     finishes: WorkClaim | None = None
+    holds: WorkClaim | None = None
 
     def save(self, aggregate: Aggregate) -> None:
         """The aggregate's new events are recorded, and what they announce is said."""

@@ -30,7 +30,8 @@ class Cancellations:
                         return row.cancel_reason
                 event.clear()
                 with contextlib.suppress(TimeoutError):
-                    await asyncio.wait_for(event.wait(), POLL_S)
+                    async with asyncio.timeout(POLL_S):  # wait_for may swallow a cancellation that comes with the event
+                        await event.wait()
         finally:
             self._events.pop(key, None)
 

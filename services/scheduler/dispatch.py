@@ -16,9 +16,7 @@ log = structlog.get_logger()
 
 async def dispatch(_item: WorkItem, context: WorkContext) -> None:
     """Every ready machine that some waiting task may have is asked for."""
-    await context.store.fetch(
-        "DELETE FROM work WHERE kind = $1 AND claimed_until IS NULL AND due_at <= now()", DISPATCH
-    )
+    await context.store.fetch("DELETE FROM work WHERE kind = $1 AND claimed_pid IS NULL AND due_at <= now()", DISPATCH)
     for _ in range(PICKS_MAX):
         pick = await waiting.pick(context.store)
         if pick is None:

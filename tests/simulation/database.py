@@ -117,7 +117,7 @@ def schema_statements(migration: str) -> list[str]:
     migration = re.sub(r"DROP FUNCTION[^;]*;", "", migration)
     found: list[str] = []
     for statement in (part.strip() for part in migration.split(";")):
-        if statement.startswith("ALTER TABLE"):
+        if statement.startswith("ALTER TABLE") and " ADD COLUMN " in statement:
             head, _, rest = statement.partition(" ADD COLUMN ")
             found += [f"{head} ADD COLUMN {column}" for column in re.split(r",\s*ADD COLUMN ", rest)]
         elif statement.startswith("CREATE TABLE") and _IDENTITY.search(statement):

@@ -5,7 +5,6 @@ import sqlite3
 from collections.abc import Callable
 from typing import Any
 
-from services.chassis.unit import WorkClaim
 from tests.simulation.database import Database, Handwritten, Row, bound, violation
 
 _WORDS: dict[str, Handwritten] = {}
@@ -26,9 +25,9 @@ def handwritten() -> dict[str, Handwritten]:
     return dict(_WORDS)
 
 
-@words("SELECT commit_unit($1,$2,$3,$4,$5,$6,$7,$8,$9,$10,$11,$12,$13,$14,$15)")
+@words("SELECT commit_unit($1,$2,$3,$4,$5,$6,$7,$8,$9,$10,$11,$12,$13,$14,$15,$16,$17)")
 def commit_unit(database: Database, arguments: tuple[Any, ...]) -> list[Row]:
-    """All of the unit, or none, as services/chassis/schema.sql has it."""
+    """All of the unit, or none, as services/chassis/schema_3.sql has it."""
     sqlite = database.sqlite
     sqlite.execute("SAVEPOINT unit")
     try:
@@ -47,10 +46,13 @@ def commit_unit(database: Database, arguments: tuple[Any, ...]) -> list[Row]:
 
 def _committed(sqlite: sqlite3.Connection, arguments: tuple[Any, ...]) -> str:
     inbox_id, streams, versions, topics, states = arguments[:5]
-    claim = WorkClaim(*arguments[13:])
-    if claim.work_id is not None:
-        done = sqlite.execute("DELETE FROM work WHERE id = ? AND attempts = ?", (claim.work_id, claim.attempt))
-        if not done.rowcount:
+    finishes, holds = arguments[13:15], arguments[15:]
+    if finishes[0] is not None:
+        if not sqlite.execute("DELETE FROM work WHERE id = ? AND attempts = ?", finishes).rowcount:
+            return "fenced"
+    elif holds[0] is not None:
+        held = sqlite.execute("SELECT 1 FROM work WHERE id = ? AND attempts = ?", holds)
+        if held.fetchone() is None:
             return "fenced"
     if inbox_id is not None:
         new = sqlite.execute("INSERT INTO inbox (message_id) VALUES (?) ON CONFLICT DO NOTHING", (inbox_id,))
@@ -74,55 +76,102 @@ def _committed(sqlite: sqlite3.Connection, arguments: tuple[Any, ...]) -> str:
     return "committed"
 
 
+_CLAIMED = (
+    "UPDATE work SET attempts = attempts + 1, beats = beats + 1, claimed_pid = pg_backend_pid() "
+    "WHERE id = ANY($1) RETURNING id, kind, key, payload, attempts"
+)
+
+
 @words(
     """
-    UPDATE work SET attempts = attempts + 1, claimed_until = now() + $3, claimed_pid = pg_backend_pid()
-    WHERE id IN (
+    UPDATE work SET attempts = attempts + 1, beats = beats + 1, claimed_pid = pg_backend_pid() WHERE id IN (
         SELECT due.id FROM unnest($1::text[], $2::int[]) AS wanted(kind, places) CROSS JOIN LATERAL (
-            SELECT id FROM work WHERE kind = wanted.kind AND due_at <= now() AND id <> ALL($4::bigint[])
-            AND (claimed_until IS NULL OR claimed_until < now()
-                 OR NOT EXISTS (SELECT FROM pg_stat_activity WHERE pid = claimed_pid))
+            SELECT id FROM work WHERE kind = wanted.kind AND due_at <= now() AND claimed_pid IS NULL
+            AND id <> ALL($3::bigint[])
             ORDER BY due_at LIMIT wanted.places FOR UPDATE SKIP LOCKED) AS due)
     RETURNING id, kind, key, payload::text AS payload, attempts
     """
 )
-def claim(database: Database, arguments: tuple[Any, ...]) -> list[Row]:
+def claim_due(database: Database, arguments: tuple[Any, ...]) -> list[Row]:
     """As much due work of each kind as there are places."""
-    kinds, places, hold, running = arguments
+    kinds, places, running = arguments
     ids: list[int] = []
     for kind, most in zip(kinds, places, strict=True):
         found = database.sqlite.execute(
-            "SELECT id, claimed_pid FROM work WHERE kind = ? AND due_at <= now() "
-            "AND id NOT IN (SELECT value FROM json_each(?)) ORDER BY due_at, id",
-            (kind, json.dumps(running)),
+            "SELECT id FROM work WHERE kind = ? AND due_at <= now() AND claimed_pid IS NULL "
+            "AND id NOT IN (SELECT value FROM json_each(?)) ORDER BY due_at, id LIMIT ?",
+            (kind, json.dumps(running), most),
         )
-        until = dict(database.sqlite.execute("SELECT id, claimed_until < now() FROM work WHERE kind = ?", (kind,)))
-        free = [number for number, pid in found if until[number] in (None, 1) or pid not in database.connections]
-        ids += free[:most]
-    if not ids:
-        return []
-    return database.run(
-        "UPDATE work SET attempts = attempts + 1, claimed_until = now() + $1, claimed_pid = pg_backend_pid() "
-        "WHERE id = ANY($2) RETURNING id, kind, key, payload, attempts",
-        (hold, ids),
-    )
+        ids += [number for (number,) in found]
+    return database.run(_CLAIMED, (ids,)) if ids else []
 
 
 @words(
-    "UPDATE work SET claimed_until = now() + $1, claimed_pid = pg_backend_pid() "
-    "FROM unnest($2::bigint[], $3::int[]) AS mine(id, attempt) "
-    "WHERE work.id = mine.id AND work.attempts = mine.attempt AND claimed_until IS NOT NULL"
+    """
+    UPDATE work SET attempts = attempts + 1, beats = beats + 1, claimed_pid = pg_backend_pid() WHERE id IN (
+        SELECT id FROM work JOIN unnest($1::bigint[], $2::int[], $3::bigint[]) AS seen(id, attempt, beat)
+        USING (id) WHERE attempts = attempt AND beats = beat AND claimed_pid IS NOT NULL
+        FOR UPDATE OF work SKIP LOCKED)
+    RETURNING id, kind, key, payload::text AS payload, attempts
+    """
 )
-def beat(database: Database, arguments: tuple[Any, ...]) -> list[Row]:
-    """The claims that are still held are extended."""
-    hold, ids, attempts = arguments
-    for number, attempt in zip(ids, attempts, strict=True):
-        database.run(
-            "UPDATE work SET claimed_until = now() + $1, claimed_pid = pg_backend_pid() "
-            "WHERE id = $2 AND attempts = $3 AND claimed_until IS NOT NULL",
-            (hold, number, attempt),
+def take(database: Database, arguments: tuple[Any, ...]) -> list[Row]:
+    """The claims that still look as they were seen."""
+    ids = [
+        number
+        for number, attempt, beat in zip(*arguments, strict=True)
+        if database.run(
+            "SELECT id FROM work WHERE id = $1 AND attempts = $2 AND beats = $3 AND claimed_pid IS NOT NULL",
+            (number, attempt, beat),
         )
-    return []
+    ]
+    return database.run(_CLAIMED, (ids,)) if ids else []
+
+
+@words(
+    "SELECT id, kind, attempts, beats, "
+    "NOT EXISTS (SELECT FROM pg_stat_activity WHERE pid = claimed_pid) AS is_orphaned "
+    "FROM work WHERE claimed_pid IS NOT NULL AND kind = ANY($1::text[]) AND id <> ALL($2::bigint[])"
+)
+def others(database: Database, arguments: tuple[Any, ...]) -> list[Row]:
+    """Every claim that is not one of mine."""
+    rows = database.run(
+        "SELECT id, kind, attempts, beats, claimed_pid FROM work "
+        "WHERE claimed_pid IS NOT NULL AND kind = ANY($1) AND id <> ALL($2) ORDER BY id",
+        arguments,
+    )
+    return [Row(row, is_orphaned=row["claimed_pid"] not in database.connections) for row in rows]
+
+
+@words(
+    "UPDATE work SET beats = beats + 1, claimed_pid = pg_backend_pid() "
+    "FROM unnest($1::bigint[], $2::int[]) AS mine(id, attempt) "
+    "WHERE work.id = mine.id AND work.attempts = mine.attempt AND claimed_pid IS NOT NULL RETURNING work.id"
+)
+def renew(database: Database, arguments: tuple[Any, ...]) -> list[Row]:
+    """The claims that are still held are renewed."""
+    return [
+        row
+        for held in zip(*arguments, strict=True)
+        for row in database.run(
+            "UPDATE work SET beats = beats + 1, claimed_pid = pg_backend_pid() "
+            "WHERE id = $1 AND attempts = $2 AND claimed_pid IS NOT NULL RETURNING id",
+            held,
+        )
+    ]
+
+
+@words(
+    "SELECT work.id FROM work JOIN unnest($1::bigint[], $2::int[]) AS mine(id, attempt) USING (id) "
+    "WHERE work.attempts > mine.attempt"
+)
+def lost(database: Database, arguments: tuple[Any, ...]) -> list[Row]:
+    """The claims that somebody else has."""
+    return [
+        row
+        for held in zip(*arguments, strict=True)
+        for row in database.run("SELECT id FROM work WHERE id = $1 AND attempts > $2", held)
+    ]
 
 
 @words(
