@@ -118,26 +118,31 @@ async def apply(
             await _write(connection, names[table], rows, key=projection.keys[table])
 
 
-async def _rows_of(connection: Connection, table: str, streams: set[UUID]) -> dict[UUID, Row]:
-    rows = await connection.fetch(
-        f"SELECT stream, to_json(t)::text AS content FROM {table} AS t WHERE stream = ANY($1)",  # noqa: S608 - our names
-        list(streams),
+def read_statement(table: str) -> str:
+    """The rows of some streams, whole, as JSON."""
+    return f"SELECT stream, to_json(t)::text AS content FROM {table} AS t WHERE stream = ANY($1)"  # noqa: S608 - our names
+
+
+def write_statement(table: str, key: str, columns: Iterable[str]) -> str:
+    """Rows, given as one JSON array, stand in the table in place of those with the same key."""
+    names = sorted(columns)
+    listed, changed = ", ".join(names), ", ".join(f"{name} = excluded.{name}" for name in names)
+    return (
+        f"INSERT INTO {table} ({listed}) SELECT {listed} FROM json_populate_recordset(NULL::{table}, $1::json) "  # noqa: S608 - our names
+        f"ON CONFLICT ({key}) DO UPDATE SET {changed}"
     )
+
+
+async def _rows_of(connection: Connection, table: str, streams: set[UUID]) -> dict[UUID, Row]:
+    rows = await connection.fetch(read_statement(table), list(streams))
     return {row["stream"]: orjson.loads(row["content"]) for row in rows}
 
 
 async def _write(connection: Connection, table: str, rows: Iterable[Row], *, key: str) -> None:
-    """The rows stand in the table, in place of those with the same key."""
     listed = list(rows)
-    if not listed:
-        return
-    columns = ", ".join(listed[0])
-    changed = ", ".join(f"{name} = excluded.{name}" for name in listed[0])
-    await connection.execute(
-        f"INSERT INTO {table} ({columns}) SELECT {columns} FROM json_populate_recordset(NULL::{table}, $1::json) "  # noqa: S608 - our names
-        f"ON CONFLICT ({key}) DO UPDATE SET {changed}",
-        orjson.dumps(listed, default=str).decode(),
-    )
+    if listed:
+        written = orjson.dumps(listed, default=str).decode()
+        await connection.execute(write_statement(table, key, listed[0]), written)
 
 
 async def locked_checkpoint(connection: Connection, name: str) -> Position:
