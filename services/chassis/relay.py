@@ -1,6 +1,7 @@
 """The publishing edge: rows of the outbox go to the broker and are deleted in the transaction that saw the confirms."""
 
 import asyncio
+import contextlib
 
 import aio_pika
 import asyncpg
@@ -8,12 +9,12 @@ import structlog
 from aio_pika.abc import AbstractChannel, AbstractExchange, AbstractRobustConnection
 
 from services.chassis.crash_points import Point, reached
-from services.chassis.patience import until_woken
 from services.chassis.store import Store, StoreUnavailable
 
 BATCH_MAX = 200
 IDLE_POLL_S = 2.0
 PUBLISH_TIMEOUT_S = 10.0
+BACKOFF_FIRST_S = 0.1
 BACKOFF_MAX_S = 5.0
 REPLAYS_HEADER = "x-malbox-replays"
 
@@ -45,10 +46,11 @@ class Relay:
 
     async def run(self) -> None:
         """Publishes until cancelled, through any number of broker and database failures."""
-        backoff_s = 0.1
+        backoff_s = BACKOFF_FIRST_S
         while True:
             try:
                 async with await aio_pika.connect_robust(self._url, timeout=10) as connection:
+                    backoff_s = BACKOFF_FIRST_S
                     await self._publish_for_ever(connection)
             except FAILURES as error:
                 log.warning("relay_was_interrupted", reason=f"{type(error).__name__}: {error}")
@@ -67,22 +69,33 @@ class Relay:
         self._exchanges.clear()
         while True:
             self._wake.clear()
-            while await self._publish_batch(channel) == BATCH_MAX:
-                pass
-            await until_woken(self._wake, IDLE_POLL_S)
+            await self._sweep(channel)
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(
+                    IDLE_POLL_S
+                ):  # wait_for may swallow a cancellation that comes with the event
+                    await self._wake.wait()
 
-    async def _publish_batch(self, channel: AbstractChannel) -> int:
+    async def _sweep(self, channel: AbstractChannel) -> None:
+        """Every row was tried once: those that nobody takes now stand in nobody's way."""
+        after: int | None = 0
+        while after is not None:
+            after = await self._publish_batch(channel, after)
+
+    async def _publish_batch(self, channel: AbstractChannel, after: int) -> int | None:
+        """Rows behind `after` were tried; the last of them, if there may be more."""
         async with self._store.transaction() as connection:
             # A deletion that a crash of the database forgets sends a message again, which its receivers know by its id:
             # not worth a flush of the disk. The rows themselves were flushed when they were committed.
             await connection.execute("SET LOCAL synchronous_commit TO off")
             rows = await connection.fetch(
-                "SELECT id, message_id, exchange, routing_key, body, replays FROM outbox ORDER BY id LIMIT $1 "
-                "FOR UPDATE SKIP LOCKED",
+                "SELECT id, message_id, exchange, routing_key, body, replays FROM outbox WHERE id > $1 ORDER BY id "
+                "LIMIT $2 FOR UPDATE SKIP LOCKED",
+                after,
                 BATCH_MAX,
             )
             if not rows:
-                return 0
+                return None
             reached(Point.PUBLISH_BEFORE)
             done = await asyncio.gather(*(self._publish(channel, row) for row in rows), return_exceptions=True)
             confirmed = [row["id"] for row, outcome in zip(rows, done, strict=True) if outcome is None]
@@ -93,7 +106,7 @@ class Relay:
         if faults:
             log.warning("messages_were_not_confirmed", count=len(faults), reason=repr(faults[0]))
             await asyncio.sleep(0.5)
-        return len(rows)
+        return int(rows[-1]["id"]) if len(rows) == BATCH_MAX else None
 
     async def _publish(self, channel: AbstractChannel, row: asyncpg.Record) -> None:
         name = row["exchange"]
