@@ -14,7 +14,7 @@ BOOTSTRAP_DEV = ./deploy/bootstrap.sh --dev >/dev/null
 LINTED = contracts services guest malbox cli deploy tests
 export PYTHONDONTWRITEBYTECODE = 1
 
-.PHONY: help run up down logs demo test check bench simulate promises image docs lock proto
+.PHONY: help run up down logs demo test check bench simulate prove promises image docs lock proto
 
 help: ## name every verb
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-10s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -63,6 +63,10 @@ bench: ## measure, and compare with the budgets
 simulate: ## all services in one process, with faults: make simulate SEEDS=n START=s
 	@$(BOOTSTRAP_DEV)
 	@$(PYTHON) -m tests.simulation --seeds "$(or $(SEEDS),100)" --start "$(or $(START),1)"
+
+prove: ## every long proof: 10 000 seeds, 200 crashes, faults of the servers (hours)
+	@$(BOOTSTRAP_DEV)
+	@$(OPEN_PYTHON) -m tests.prove
 
 promises: ## which test holds which promise
 	@$(BOOTSTRAP_DEV)

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-TIERS = ("unit", "contracts", "integration", "simulation", "acceptance", "security", "bench")
+TIERS = ("unit", "contracts", "integration", "simulation", "crash", "acceptance", "security", "bench")
 NO_SKIPS_VARIABLE = "MALBOX_NO_SKIPS"
 OUTCOMES = ("passed", "failed", "error", "skipped")
 

@@ -7,7 +7,7 @@ import contextlib
 import shutil
 import signal
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 from deploy.local import libvirt, pki, processes, settings
@@ -82,12 +82,17 @@ class Bed:
 
 
 @contextlib.contextmanager
-def bed(main: State, fleet: Fleet) -> Iterator[Bed]:
-    """An empty installation with its servers and services up; nothing of it is left afterwards."""
-    state = State(main.root / NAME)
+def bed(
+    main: State, fleet: Fleet, *, name: str = NAME, preferences: Mapping[str, Sequence[str]] | None = None
+) -> Iterator[Bed]:
+    """An empty installation with its servers and services up; nothing of it is left afterwards.
+
+    `preferences` are lines for the settings of services, by service.
+    """
+    state = State(main.root / name)
     clear(state)
     try:
-        yield _made(main, state, fleet)
+        yield _made(main, state, fleet, preferences or {})
     finally:
         clear(state)
 
@@ -117,7 +122,8 @@ def clear(state: State) -> None:
     for identity in processes.leftovers(state):
         processes.end(identity, signal.SIGKILL, KILL_TIMEOUT_S)
     for name in BORROWED:
-        (state.root / name).unlink(missing_ok=True)
+        if (state.root / name).is_symlink():
+            (state.root / name).unlink()
     shutil.rmtree(state.root)
 
 
@@ -134,12 +140,13 @@ def _prepared(main: State, state: State) -> Installation:
     state.root.mkdir()
     state.root.chmod(0o711)
     for name in BORROWED:
-        (state.root / name).symlink_to(main.root / name)
+        if (main.root / name).exists():  # instant machines need no image
+            (state.root / name).symlink_to(main.root / name)
     here, _ = Installation.prepare(state)
     return here
 
 
-def _made(main: State, state: State, fleet: Fleet) -> Bed:
+def _made(main: State, state: State, fleet: Fleet, preferences: Mapping[str, Sequence[str]]) -> Bed:
     here = _prepared(main, state)
     pki.ensure(state)
     here.rabbitmq().start()
@@ -153,6 +160,9 @@ def _made(main: State, state: State, fleet: Fleet) -> Bed:
     _prefer(state, "plugins", STAGES)
     if fleet.is_instant:
         _prefer(state, "machines", INSTANT)
+    for service, lines in preferences.items():
+        for line in lines:
+            _prefer(state, service, line)
     here.nginx().start()
     made = Bed(here, fleet)
     made.start()

@@ -1,0 +1,18 @@
+"""The long proofs, in the order in which they are run. A new one is a line here and a module with its own arguments."""
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True)
+class Proof:
+    """One module that proves something, however long it takes: exits 0 when it held; its last line says what it saw."""
+
+    name: str
+    holds: str
+    arguments: tuple[str, ...]
+
+
+PROOFS = (
+    Proof("simulation", "P1-P4 P7 P11-P16 P19 P20", ("tests.simulation", "--seeds", "10000", "--start", "1")),
+    Proof("crash points", "P3 P12 P13 P15 P16 P20", ("tests.crash", "--count", "200", "--seed", "0")),
+)
