@@ -5,7 +5,7 @@ import sys
 import typer
 
 from cli import output
-from cli.commands import artifacts, dead, events, fleet, local, report, submit, task
+from cli.commands import artifacts, dead, events, fleet, local, projections, report, submit, task
 from cli.errors import INTERRUPTED, CliError
 
 app = typer.Typer(
@@ -24,6 +24,7 @@ app.add_typer(fleet.machines, name="machine")
 app.add_typer(fleet.plugins, name="plugin")
 app.add_typer(events.app, name="events")
 app.add_typer(dead.app, name="dead")
+app.add_typer(projections.app, name="projections")
 
 
 def main(arguments: list[str] | None = None) -> int:

@@ -1,14 +1,21 @@
 """malbox machine and malbox plugin: what there is to analyse with."""
 
-from typing import Annotated
+from collections.abc import Iterable
+from typing import Annotated, Any
+from urllib.parse import quote
 
 import typer
 
 from cli import output
-from cli.commands.shared import AsJson, api
+from cli.commands.shared import AsJson, Reason, api
 
-machines = typer.Typer(help="Machines: list, show.", no_args_is_help=True)
+machines = typer.Typer(
+    help="Machines: list, show, history, drain, return, quarantine, rebuild, retire.", no_args_is_help=True
+)
 plugins = typer.Typer(help="Plugins: list.", no_args_is_help=True)
+
+
+Machine = Annotated[str, typer.Argument(metavar="MACHINE", help="Id of a machine.")]
 
 
 @machines.command("list")
@@ -30,25 +37,57 @@ def list_machines(as_json: AsJson = False) -> None:
 
 
 @machines.command("show")
-def show_machine(
-    machine: Annotated[str, typer.Argument(metavar="MACHINE", help="Id of a machine.")], as_json: AsJson = False
-) -> None:
+def show_machine(machine: Machine, as_json: AsJson = False) -> None:
     """Show one machine with its latest history."""
     with api() as client:
-        content = client.get(f"/machines/{machine}")
+        content = client.get(_path(machine))
     if as_json:
         output.print_json(content)
         return
     output.print_fields((name, value) for name, value in content.items() if name != "history")
     output.out.print()
-    output.print_table(
-        ("at", "event", "state", "epoch"),
-        (
-            (entry.get("at"), entry.get("event"), entry.get("state"), entry.get("epoch"))
-            for entry in output.items_of(content.get("history"))
-        ),
-        empty="No history.",
-    )
+    _print_history(output.items_of(content.get("history")))
+
+
+@machines.command("history")
+def show_history(machine: Machine, as_json: AsJson = False) -> None:
+    """Show everything that happened to a machine, the latest first, with who decided what and why."""
+    with api() as client:
+        page = client.get(f"{_path(machine)}/history")
+    if as_json:
+        output.print_json(page)
+    else:
+        _print_history(output.items_of(page))
+
+
+@machines.command("drain")
+def drain(machine: Machine, reason: Reason, as_json: AsJson = False) -> None:
+    """Take a machine out of the pool for maintenance. The task that it runs ends first, and it is cleaned."""
+    _decide(machine, "drain", reason, as_json=as_json)
+
+
+@machines.command("return")
+def give_back(machine: Machine, reason: Reason, as_json: AsJson = False) -> None:
+    """Give a machine back from maintenance or quarantine. It is cleaned and verified before it is leased."""
+    _decide(machine, "return", reason, as_json=as_json)
+
+
+@machines.command("quarantine")
+def quarantine(machine: Machine, reason: Reason, as_json: AsJson = False) -> None:
+    """Stop trusting a machine at once, whatever it does. It stays out of the pool until somebody decides."""
+    _decide(machine, "quarantine", reason, as_json=as_json)
+
+
+@machines.command("rebuild")
+def rebuild(machine: Machine, reason: Reason, as_json: AsJson = False) -> None:
+    """Build a machine again, from nothing."""
+    _decide(machine, "rebuild", reason, as_json=as_json)
+
+
+@machines.command("retire")
+def retire(machine: Machine, reason: Reason, as_json: AsJson = False) -> None:
+    """Give a machine up for good."""
+    _decide(machine, "retire", reason, as_json=as_json)
 
 
 @plugins.command("list")
@@ -73,4 +112,32 @@ def list_plugins(as_json: AsJson = False) -> None:
             for each in output.items_of(page)
         ),
         empty="There are no plugins.",
+    )
+
+
+def _decide(machine: str, action: str, reason: str, *, as_json: bool) -> None:
+    with api() as client:
+        content = client.post(f"{_path(machine)}/{action}", json={"reason": reason})
+    if as_json:
+        output.print_json(content)
+    else:
+        output.say(f"{machine} is {content.get('state')}. Follow it: malbox machine show {machine}")
+
+
+def _path(machine: str) -> str:
+    """Whatever was typed is one name in the path, and no way to another one."""
+    return f"/machines/{quote(machine, safe='')}"
+
+
+def _print_history(entries: Iterable[dict[str, Any]]) -> None:
+    output.print_table(
+        ("at", "event", "state", "epoch", "by", "why"),
+        (
+            (
+                *(entry.get(name) for name in ("at", "event", "state", "epoch")),
+                *((entry.get("details") or {}).get(name, "") for name in ("by", "reason")),
+            )
+            for entry in entries
+        ),
+        empty="No history.",
     )

@@ -17,8 +17,9 @@ from deploy.local.state import SERVICES
 from services.chassis.blobs import BlobStore
 from services.chassis.clock import SystemClock
 from services.chassis.http import build_app
-from services.chassis.operators import dead_router
+from services.chassis.operators import dead_router, projections_router
 from services.chassis.parked import ParkedMessages
+from services.chassis.rebuild import Rebuilds
 from services.chassis.run import Runtime, no_announcements, release
 from services.chassis.settings import ServiceSettings
 from services.chassis.store import Store
@@ -77,8 +78,11 @@ async def _apps() -> dict[str, FastAPI]:
             "plugins": plugins_router(Catalogue({}, ())),
             "results": results_router(store, blobs),
         }
-        parked = ParkedMessages(store, lambda: None)
-        return {service: _app(service, router, dead_router(service, parked)) for service, router in routers.items()}
+        parked, rebuilds = ParkedMessages(store, lambda: None), Rebuilds(store, {}, runtime.unit)
+        return {
+            service: _app(service, router, dead_router(service, parked), projections_router(service, rebuilds))
+            for service, router in routers.items()
+        }
 
 
 def _shared(directory: Path) -> ServiceSettings:

@@ -165,7 +165,7 @@ async def grant_schemas(
         verb = "ALTER" if exists else "CREATE"
         statements += [
             f"{verb} ROLE {role} LOGIN NOSUPERUSER NOCREATEDB NOCREATEROLE NOREPLICATION PASSWORD '{password}'",
-            f"GRANT CONNECT ON DATABASE {database} TO {role}",
+            f"GRANT CONNECT, TEMPORARY ON DATABASE {database} TO {role}",
             f"CREATE SCHEMA IF NOT EXISTS {role} AUTHORIZATION {role}",
             f"ALTER ROLE {role} IN DATABASE {database} SET search_path = {role}",
         ]

@@ -32,7 +32,7 @@ ROUTES = (
     Route("/artifacts", "results"),
     Route("/machines", "machines"),
     Route("/plugins", "plugins"),
-    *(Route(f"/dead/{service}", service) for service in SERVICES),
+    *(Route(f"/{what}/{service}", service) for what in ("dead", "projections") for service in SERVICES),
     *(Route(rf"/health/{service}", service, is_pattern=True, needs_identity=False) for service in SERVICES),
     *(Route(rf"/openapi/{service}\.json", service, is_pattern=True, needs_identity=False) for service in SERVICES),
 )

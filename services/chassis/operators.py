@@ -8,6 +8,7 @@ from pydantic import BaseModel, ConfigDict, Field
 from contracts.limits import REASON_MAX_CHARS
 from services.chassis.http import Caller, Identity, Problem
 from services.chassis.parked import AlreadyDecided, ParkedMessages, UnknownMessage, Word
+from services.chassis.rebuild import Rebuilds, UnknownProjection
 
 PAGE_MAX = 200
 
@@ -65,6 +66,28 @@ def dead_router(service: str, parked: ParkedMessages) -> APIRouter:
         """Nobody will handle the message. 409 when it was replayed and has not come back."""
         await _decided(parked.drop(message_id, decision.by(caller)))
         return await _shown(parked, message_id)
+
+    return routes
+
+
+def projections_router(service: str, rebuilds: Rebuilds) -> APIRouter:
+    """GET /projections/{service}, POST /projections/{service}/{name}/rebuild."""
+    routes = APIRouter(prefix=f"/projections/{service}", tags=["projections"])
+
+    @routes.get("")
+    async def list_projections(_caller: Administrator) -> dict[str, Any]:
+        """What is made from the service's events: how far behind each is, and its last rebuild with who and why."""
+        return {"items": await rebuilds.listed()}
+
+    @routes.post("/{name}/rebuild", status_code=202)
+    async def rebuild_projection(name: str, caller: Administrator, decision: Decision) -> dict[str, Any]:
+        """The projection is made again from its events, while it is read; one that runs is not begun anew."""
+        try:
+            await rebuilds.ask(name, decision.by(caller))
+        except UnknownProjection as error:
+            known = [each["projection"] for each in await rebuilds.listed()]
+            raise Problem(404, "unknown_projection", str(error), allowed=known) from error
+        return next(each for each in await rebuilds.listed() if each["projection"] == name)
 
     return routes
 

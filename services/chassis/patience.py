@@ -1,6 +1,7 @@
-"""Waiting for an absent store, for less time than the broker waits for an acknowledgement."""
+"""Waiting, for a bounded time: for an absent store, or for something to do."""
 
 import asyncio
+import contextlib
 import time
 from collections.abc import Awaitable, Callable
 from typing import TypeVar
@@ -10,7 +11,7 @@ import structlog
 from services.chassis.store import StoreUnavailable
 
 STORE_WAIT_S = 0.5
-STORE_WAIT_MAX_S = 1_200.0  # the broker waits 30 minutes
+STORE_WAIT_MAX_S = 1_200.0  # the broker waits 30 minutes for an acknowledgement
 
 log = structlog.get_logger()
 T = TypeVar("T")
@@ -27,3 +28,14 @@ async def until_stored(call: Callable[[], Awaitable[T]]) -> T:
             if time.monotonic() > give_up_at:
                 raise
             await asyncio.sleep(STORE_WAIT_S)
+
+
+async def until_woken(wake: asyncio.Event, within_s: float) -> None:
+    """The event is set, or the time is over.
+
+    Not `asyncio.wait_for`: up to Python 3.11 that forgets a cancellation which comes as the event is set, and what was
+    to end goes on for ever.
+    """
+    with contextlib.suppress(TimeoutError):
+        async with asyncio.timeout(within_s):
+            await wake.wait()

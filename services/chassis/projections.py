@@ -1,19 +1,21 @@
 """Rows that can be rebuilt: events are applied in commit order, each batch in one transaction with its checkpoint.
 
 Events are read by (transaction id, position) below the oldest running transaction: a serial number alone would skip
-rows whose transaction commits late.
+rows whose transaction commits late. What an event does to a row is a pure function, so a batch is two statements
+however many events it has, and following and replaying are the same code.
 """
 
 import asyncio
-import contextlib
-from collections.abc import Awaitable, Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypeAlias
 from uuid import UUID
 
+import orjson
 import structlog
 
 from services.chassis.crash_points import Point, reached
+from services.chassis.patience import until_woken
 from services.chassis.store import UNAVAILABLE, Connection, Store, StoreUnavailable
 
 BATCH_MAX = 500
@@ -22,6 +24,8 @@ HORIZON_RETRY_S = 0.005
 GATHER_S = 0.01  # commits come in clusters: a list that is this late is made in fewer transactions
 
 log = structlog.get_logger()
+Row: TypeAlias = dict[str, Any]
+"""Columns by name, as JSON has them; an instant that was read is text, one that is written may be a datetime."""
 
 
 @dataclass(frozen=True)
@@ -35,12 +39,132 @@ class Recorded:
 
 @dataclass(frozen=True)
 class Projection:
-    """`apply` writes rows for one event; `tables` are emptied before a rebuild; `on_advance` follows each batch."""
+    """What is shown of each stream, and where it is wanted of each event.
+
+    `table` has one row a stream, its key `stream`; `follow` says the row after an event, from the one before (None:
+    there is none). `history` has one row an event, its key (`stream`, `version`); `entry` says it, or None for an event
+    that is not shown. Both functions are pure and give every column. `on_advance` follows each batch.
+    """
 
     name: str
-    tables: tuple[str, ...]
-    apply: Callable[[Recorded, Connection], Awaitable[None]]
+    table: str
+    follow: Callable[[Row | None, Recorded], Row | None]
+    history: str | None = None
+    entry: Callable[[Row, Recorded], Row] | None = None
     on_advance: Callable[[list[Recorded]], None] | None = None
+
+    @property
+    def keys(self) -> dict[str, str]:
+        """The tables that the projection writes, and the columns that are the key of each."""
+        return {self.table: "stream"} | ({} if self.history is None else {self.history: "stream, version"})
+
+
+@dataclass(frozen=True, order=True)
+class Position:
+    """A place in the order of commits."""
+
+    txid: int = 0
+    position: int = 0
+
+
+@dataclass(frozen=True)
+class Batch:
+    """Events that follow a position. `is_behind`: more exist, but a transaction that runs may yet come before them."""
+
+    events: list[Recorded]
+    end: Position
+    is_behind: bool
+
+
+async def read_batch(store: Store, connection: Connection, start: Position, limit: int) -> Batch:
+    """The next events in commit order of which none can be preceded by one that is not committed yet."""
+    rows = await connection.fetch(
+        "SELECT stream, version, topic, state, txid::text::bigint AS txid, position, "
+        "txid < pg_snapshot_xmin(pg_current_snapshot()) AS is_settled FROM events "
+        "WHERE (txid, position) > ($1::text::xid8, $2::bigint) ORDER BY txid, position LIMIT $3",
+        str(start.txid),
+        start.position,
+        limit,
+    )
+    settled = [row for row in rows if row["is_settled"]]
+    events = [
+        Recorded(row["stream"], row["version"], store.decode(row["stream"], row["version"], row["topic"], row["state"]))
+        for row in settled
+    ]
+    end = Position(settled[-1]["txid"], settled[-1]["position"]) if settled else start
+    return Batch(events, end, is_behind=len(rows) > len(settled))
+
+
+async def apply(
+    projection: Projection, events: Iterable[Recorded], connection: Connection, *, prefix: str = ""
+) -> None:
+    """The projection's tables, or those with the same names after the prefix, are what they are after the events."""
+    listed = list(events)
+    if not listed:
+        return
+    names = {table: prefix + table for table in projection.keys}
+    before = await _rows_of(connection, names[projection.table], {recorded.stream for recorded in listed})
+    after: dict[UUID, Row] = {}
+    entries = []
+    for recorded in listed:
+        row = projection.follow(after.get(recorded.stream) or before.get(recorded.stream), recorded)
+        if row is None:
+            continue
+        after[recorded.stream] = row
+        if projection.entry is not None:
+            entries.append(projection.entry(row, recorded))
+    for table, rows in ((projection.table, after.values()), (projection.history, entries)):
+        if table is not None:
+            await _write(connection, names[table], rows, key=projection.keys[table])
+
+
+def read_statement(table: str) -> str:
+    """The rows of some streams, whole, as JSON."""
+    return f"SELECT stream, to_json(t)::text AS content FROM {table} AS t WHERE stream = ANY($1)"  # noqa: S608 - our names
+
+
+def write_statement(table: str, key: str, columns: Iterable[str]) -> str:
+    """Rows, given as one JSON array, stand in the table in place of those with the same key."""
+    names = sorted(columns)
+    listed, changed = ", ".join(names), ", ".join(f"{name} = excluded.{name}" for name in names)
+    return (
+        f"INSERT INTO {table} ({listed}) SELECT {listed} FROM json_populate_recordset(NULL::{table}, $1::json) "  # noqa: S608 - our names
+        f"ON CONFLICT ({key}) DO UPDATE SET {changed}"
+    )
+
+
+async def _rows_of(connection: Connection, table: str, streams: set[UUID]) -> dict[UUID, Row]:
+    rows = await connection.fetch(read_statement(table), list(streams))
+    return {row["stream"]: orjson.loads(row["content"]) for row in rows}
+
+
+async def _write(connection: Connection, table: str, rows: Iterable[Row], *, key: str) -> None:
+    listed = list(rows)
+    if listed:
+        written = orjson.dumps(listed, default=str).decode()
+        await connection.execute(write_statement(table, key, listed[0]), written)
+
+
+async def locked_checkpoint(connection: Connection, name: str) -> Position:
+    """Where the projection is; nobody else moves it before this transaction ends."""
+    mark = await connection.fetchrow(
+        "INSERT INTO checkpoints VALUES ($1, '0', 0) ON CONFLICT (projection) DO UPDATE "
+        "SET projection = excluded.projection RETURNING txid::text::bigint AS txid, position",
+        name,
+    )
+    if mark is None:
+        raise StoreUnavailable("no checkpoint")
+    return Position(mark["txid"], mark["position"])
+
+
+async def move_checkpoint(connection: Connection, name: str, end: Position) -> None:
+    """The projection is at that place when the transaction commits."""
+    await connection.execute(
+        "UPDATE checkpoints SET txid = $2::text::xid8, position = $3 WHERE projection = $1",
+        name,
+        str(end.txid),
+        end.position,
+    )
 
 
 class Projector:
@@ -63,11 +187,7 @@ class Projector:
                 await asyncio.sleep(0.5)
                 continue
             if not batch and not is_behind:
-                with contextlib.suppress(TimeoutError):
-                    async with asyncio.timeout(
-                        IDLE_POLL_S
-                    ):  # wait_for may swallow a cancellation that comes with the event
-                        await self._wake.wait()
+                await until_woken(self._wake, IDLE_POLL_S)
             await asyncio.sleep(GATHER_S)
 
     async def advance(self) -> tuple[int, bool]:
@@ -75,57 +195,14 @@ class Projector:
         async with self._store.transaction() as connection:
             # Rows and checkpoint are lost together, if at all, and then made again from the events.
             await connection.execute("SET LOCAL synchronous_commit TO off")
-            mark = await connection.fetchrow(
-                "INSERT INTO checkpoints VALUES ($1, '0', 0) ON CONFLICT (projection) DO UPDATE "
-                "SET projection = excluded.projection RETURNING txid::text, position",
-                self._projection.name,
-            )
-            if mark is None:
-                raise StoreUnavailable("no checkpoint")
-            rows = await connection.fetch(
-                "SELECT stream, version, topic, state, txid::text AS txid, position, "
-                "txid < pg_snapshot_xmin(pg_current_snapshot()) AS is_settled FROM events "
-                "WHERE (txid, position) > ($1::text::xid8, $2::bigint) ORDER BY txid, position LIMIT $3",
-                mark["txid"],
-                mark["position"],
-                BATCH_MAX,
-            )
-            settled = [row for row in rows if row["is_settled"]]
-            batch = [
-                Recorded(
-                    row["stream"],
-                    row["version"],
-                    self._store.decode(row["stream"], row["version"], row["topic"], row["state"]),
-                )
-                for row in settled
-            ]
-            for recorded in batch:
-                await self._projection.apply(recorded, connection)
-            if settled:
-                await connection.execute(
-                    "UPDATE checkpoints SET txid = $2::text::xid8, position = $3 WHERE projection = $1",
-                    self._projection.name,
-                    settled[-1]["txid"],
-                    settled[-1]["position"],
-                )
+            start = await locked_checkpoint(connection, self._projection.name)
+            batch = await read_batch(self._store, connection, start, BATCH_MAX)
+            if batch.events:
+                await apply(self._projection, batch.events, connection)
+                await move_checkpoint(connection, self._projection.name, batch.end)
                 reached(Point.PROJECTION_BEFORE)
-        if settled:
+        if batch.events:
             reached(Point.PROJECTION_AFTER)
-        if batch and self._projection.on_advance is not None:
-            self._projection.on_advance(batch)
-        return len(batch), len(rows) > len(settled)
-
-    async def rebuild(self) -> int:
-        """The tables are emptied and filled again by replay; how many events it took."""
-        async with self._store.transaction() as connection:
-            for table in self._projection.tables:
-                await connection.execute(f"TRUNCATE {table}")
-            await connection.execute("DELETE FROM checkpoints WHERE projection = $1", self._projection.name)
-        total = 0
-        while True:
-            count, is_behind = await self.advance()
-            total += count
-            if count == 0 and not is_behind:
-                return total
-            if count == 0:
-                await asyncio.sleep(HORIZON_RETRY_S)
+        if batch.events and self._projection.on_advance is not None:
+            self._projection.on_advance(batch.events)
+        return len(batch.events), batch.is_behind

@@ -1,7 +1,6 @@
 """The publishing edge: rows of the outbox go to the broker and are deleted in the transaction that saw the confirms."""
 
 import asyncio
-import contextlib
 
 import aio_pika
 import asyncpg
@@ -9,6 +8,7 @@ import structlog
 from aio_pika.abc import AbstractChannel, AbstractExchange, AbstractRobustConnection
 
 from services.chassis.crash_points import Point, reached
+from services.chassis.patience import until_woken
 from services.chassis.store import Store, StoreUnavailable
 
 BATCH_MAX = 200
@@ -70,11 +70,7 @@ class Relay:
         while True:
             self._wake.clear()
             await self._sweep(channel)
-            with contextlib.suppress(TimeoutError):
-                async with asyncio.timeout(
-                    IDLE_POLL_S
-                ):  # wait_for may swallow a cancellation that comes with the event
-                    await self._wake.wait()
+            await until_woken(self._wake, IDLE_POLL_S)
 
     async def _sweep(self, channel: AbstractChannel) -> None:
         """Every row was tried once: those that nobody takes now stand in nobody's way."""

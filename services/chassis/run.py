@@ -20,9 +20,10 @@ from services.chassis.clock import Clock, SystemClock
 from services.chassis.errors import PermanentError, TransientError
 from services.chassis.http import Server, build_app
 from services.chassis.migrations import migrate
-from services.chassis.operators import dead_router
+from services.chassis.operators import dead_router, projections_router
 from services.chassis.parked import DECIDED_DAYS, ParkedMessages
 from services.chassis.projections import Projection, Projector
+from services.chassis.rebuild import Rebuilds
 from services.chassis.relay import Relay
 from services.chassis.settings import ServiceSettings
 from services.chassis.store import UNAVAILABLE, Store
@@ -153,7 +154,9 @@ async def _serve(name: str, settings: ServiceSettings, runtime: Runtime, service
         parked=parked,
         prefetch=settings.prefetch,
     )
-    runners = {runner.kind: runner for runner in service.runners}
+    projections = {projection.name: projection for projection in service.projections}
+    rebuilds = Rebuilds(store, projections, runtime.unit)
+    runners = {runner.kind: runner for runner in (*service.runners, *((rebuilds.runner,) if projections else ()))}
     worker = Worker(service=name, store=store, clock=clock, announce=announce, runners=runners)
 
     async def readiness() -> dict[str, Any]:
@@ -170,7 +173,7 @@ async def _serve(name: str, settings: ServiceSettings, runtime: Runtime, service
         service=name,
         version=release(),
         gateway_secret=settings.gateway_secret,
-        routers=(*service.routers, dead_router(name, parked)),
+        routers=(*service.routers, dead_router(name, parked), projections_router(name, rebuilds)),
         readiness=readiness,
     )
     server = Server(app, host=settings.http_host, port=settings.http_port)

@@ -1,9 +1,6 @@
 """Rows about machines that can be rebuilt from their events."""
 
-import orjson
-
-from services.chassis.projections import Projection, Recorded
-from services.chassis.store import Connection
+from services.chassis.projections import Projection, Recorded, Row
 from services.machines.domain.lifecycle import NEW_EPOCH, successor
 
 MIGRATION = """
@@ -22,59 +19,51 @@ CREATE TABLE authorities (
 """
 
 _PRIVATE = frozenset({"originator_id", "originator_version", "originator_topic", "timestamp"})
+_LEASED = ("preparing", "active", "draining")
 
 
-async def apply(recorded: Recorded, connection: Connection) -> None:
-    """One event moves its machine's row and extends its history."""
-    event = recorded.event
-    name = type(event).__name__
-    details = {key: value for key, value in vars(event).items() if key not in _PRIVATE}
+def follow(row: Row | None, recorded: Recorded) -> Row | None:
+    """One event moves its machine's row."""
+    event, name = recorded.event, type(recorded.event).__name__
     if name == "Registered":
-        await connection.execute(
-            "INSERT INTO fleet (stream, machine_id, state, since, epoch, spec) "
-            "VALUES ($1, $2, 'registered', $3, 0, $4) ON CONFLICT (stream) DO NOTHING",
-            recorded.stream,
-            event.spec["machine_id"],
-            event.timestamp,
-            orjson.dumps(event.spec).decode(),
-        )
-        state, epoch = "registered", 0
-    else:
-        row = await connection.fetchrow("SELECT state, epoch FROM fleet WHERE stream = $1", recorded.stream)
-        if row is None:
-            return
-        state = successor(row["state"], name) or row["state"]
-        epoch = event.epoch if name == "EpochRepaired" else row["epoch"] + (name in NEW_EPOCH)
-        await _move(recorded, connection, state, epoch)
-    await connection.execute(
-        "INSERT INTO machine_history VALUES ($1, $2, $3, $4, $5, $6, $7) ON CONFLICT DO NOTHING",
-        recorded.stream,
-        recorded.version,
-        event.timestamp,
-        name,
-        state,
-        epoch,
-        orjson.dumps(details, default=str).decode(),
-    )
+        return row or {
+            "stream": recorded.stream,
+            "machine_id": event.spec["machine_id"],
+            "state": "registered",
+            "since": event.timestamp,
+            "epoch": 0,
+            "spec": event.spec,
+            "acceleration": "none",
+            "task_id": None,
+            "why": "",
+        }
+    if row is None:
+        return None
+    state = successor(row["state"], name) or row["state"]
+    return {
+        **row,
+        "state": state,
+        "epoch": event.epoch if name == "EpochRepaired" else row["epoch"] + (name in NEW_EPOCH),
+        "since": event.timestamp,
+        "why": getattr(event, "reason", ""),
+        "acceleration": getattr(event, "acceleration", None) or row["acceleration"],
+        "spec": getattr(event, "spec", None) or row["spec"],
+        "task_id": (getattr(event, "task_id", None) or row["task_id"]) if state in _LEASED else None,
+    }
 
 
-async def _move(recorded: Recorded, connection: Connection, state: str, epoch: int) -> None:
+def entry(row: Row, recorded: Recorded) -> Row:
+    """One event extends its machine's history."""
     event = recorded.event
-    spec = getattr(event, "spec", None)
-    await connection.execute(
-        "UPDATE fleet SET state = $2, epoch = $3, since = $4, why = $5, "
-        "acceleration = coalesce($6, acceleration), spec = coalesce($7, spec), "
-        "task_id = CASE WHEN $2 IN ('preparing', 'active', 'draining') THEN coalesce($8, task_id) END "
-        "WHERE stream = $1",
-        recorded.stream,
-        state,
-        epoch,
-        event.timestamp,
-        getattr(event, "reason", ""),
-        getattr(event, "acceleration", None),
-        orjson.dumps(spec).decode() if spec else None,
-        getattr(event, "task_id", None),
-    )
+    return {
+        "stream": recorded.stream,
+        "version": recorded.version,
+        "at": event.timestamp,
+        "event": type(event).__name__,
+        "state": row["state"],
+        "epoch": row["epoch"],
+        "details": {key: value for key, value in vars(event).items() if key not in _PRIVATE},
+    }
 
 
-FLEET = Projection("fleet", ("fleet", "machine_history"), apply)
+FLEET = Projection("fleet", table="fleet", follow=follow, history="machine_history", entry=entry)

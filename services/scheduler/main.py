@@ -27,7 +27,7 @@ async def compose(runtime: Runtime) -> Service:
 
     return Service(
         handlers=HANDLERS,
-        projections=(tables.tasks_projection(),),
+        projections=(tables.TASKS,),
         runners=(dispatch.RUNNER,),
         routers=(router(runtime, live, AuditStream(runtime.settings.amqp_url)),),
         on_start=on_start,

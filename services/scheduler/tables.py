@@ -4,8 +4,8 @@ import orjson
 
 from contracts.machines import MachineSummary
 from contracts.plugins import PluginManifest
-from services.chassis.projections import Projection, Recorded
-from services.chassis.store import Connection, Store
+from services.chassis.projections import Projection, Recorded, Row
+from services.chassis.store import Store
 from services.chassis.unit import Unit
 from services.scheduler.domain.lifecycle import successor
 
@@ -101,39 +101,40 @@ def keep_fact(unit: Unit, task_id: str, kind: str, details: dict[str, object]) -
     )
 
 
-async def apply(recorded: Recorded, connection: Connection) -> None:
+def follow(row: Row | None, recorded: Recorded) -> Row | None:
     """One event moves its task's row."""
-    event = recorded.event
-    name = type(event).__name__
+    event, name = recorded.event, type(recorded.event).__name__
     if name == "Submitted":
-        asked = event.submission
-        await connection.execute(
-            "INSERT INTO task_rows VALUES ($1,$2,$3,$4,$5,$6,$7,'submitted',$8,$8) ON CONFLICT DO NOTHING",
-            recorded.stream,
-            asked["task_id"],
-            asked["submission_id"],
-            asked["owner"],
-            asked["sample"]["name"],
-            asked["sample"]["blob"]["sha256"],
-            asked["request"]["profile"],
-            event.timestamp,
-        )
-        return
-    row = await connection.fetchrow("SELECT state FROM task_rows WHERE stream = $1", recorded.stream)
+        return row or _first_row(recorded)
     if row is None:
-        return
+        return None
     state = successor(row["state"], name) or row["state"]
-    await connection.execute(
-        "UPDATE task_rows SET state = $2, since = CASE WHEN state = $2 THEN since ELSE $3 END, "
-        "verdict = coalesce($4, verdict), score = coalesce($5, score) WHERE stream = $1",
-        recorded.stream,
-        state,
-        event.timestamp,
-        getattr(event, "verdict", None),
-        getattr(event, "score", None),
-    )
+    return {
+        **row,
+        "state": state,
+        "since": row["since"] if state == row["state"] else event.timestamp,
+        "verdict": getattr(event, "verdict", None) or row["verdict"],
+        "score": row["score"] if getattr(event, "score", None) is None else event.score,
+    }
 
 
-def tasks_projection() -> Projection:
-    """The list of tasks."""
-    return Projection("tasks", ("task_rows",), apply)
+def _first_row(recorded: Recorded) -> Row:
+    asked, at = recorded.event.submission, recorded.event.timestamp
+    return {
+        "stream": recorded.stream,
+        "task_id": asked["task_id"],
+        "submission_id": asked["submission_id"],
+        "owner": asked["owner"],
+        "sample_name": asked["sample"]["name"],
+        "sha256": asked["sample"]["blob"]["sha256"],
+        "profile": asked["request"]["profile"],
+        "state": "submitted",
+        "since": at,
+        "submitted_at": at,
+        "verdict": None,
+        "score": None,
+    }
+
+
+TASKS = Projection("tasks", table="task_rows", follow=follow)
+"""The list of tasks."""

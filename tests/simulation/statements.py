@@ -5,6 +5,7 @@ import sqlite3
 from collections.abc import Callable
 from typing import Any
 
+from tests.simulation import projected
 from tests.simulation.database import Database, Handwritten, Row, bound, violation
 
 _WORDS: dict[str, Handwritten] = {}
@@ -22,7 +23,7 @@ def words(text: str) -> Callable[[Handwritten], Handwritten]:
 
 def handwritten() -> dict[str, Handwritten]:
     """Every statement that is answered by hand."""
-    return dict(_WORDS)
+    return dict(_WORDS) | {" ".join(text.split()): answer for text, answer in projected.statements()}
 
 
 @words("SELECT commit_unit($1,$2,$3,$4,$5,$6,$7,$8,$9,$10,$11,$12,$13,$14,$15,$16,$17)")

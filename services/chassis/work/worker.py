@@ -11,6 +11,7 @@ import structlog
 from services.chassis.clock import Clock
 from services.chassis.crash_points import Point, reached
 from services.chassis.errors import TransientError
+from services.chassis.patience import until_woken
 from services.chassis.store import UNAVAILABLE, Connection, Fenced, Store, StoreUnavailable, translated
 from services.chassis.unit import Announce
 from services.chassis.work import claims
@@ -85,11 +86,7 @@ class Worker:
             begun = self._begin(await self._claim(connection), group)
             if not begun:
                 delay_s = min(await self._until_next_due(connection), look_at - loop.time())
-                with contextlib.suppress(TimeoutError):
-                    async with asyncio.timeout(
-                        max(0.0, delay_s)
-                    ):  # wait_for may swallow a cancellation that comes with the event
-                        await self._wake.wait()
+                await until_woken(self._wake, max(0.0, delay_s))
 
     async def _renew(self, connection: Connection) -> None:
         """The claims of what runs here are renewed, and tied to this connection; what is another's by now is ended."""

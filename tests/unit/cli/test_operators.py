@@ -107,3 +107,97 @@ def test_a_refused_decision_is_said_in_the_services_words(origin: Origin, malbox
     origin.answer("POST", f"/dead/results/{ONE}/drop", problem(409, "already_decided", f"{ONE} was replayed."))
     outcome = malbox("dead", "drop", ONE, "--reason", "r")
     assert (outcome.code, "was replayed" in outcome.err) == (4, True)
+
+
+@pytest.mark.parametrize("verb", ["drain", "return", "quarantine", "rebuild", "retire"])
+def test_a_decision_about_a_machine_carries_its_reason(origin: Origin, malbox: Malbox, verb: str) -> None:
+    """The service hears it, and what it answers is said; without a reason nothing is asked."""
+    content = {"machine_id": "linux-1", "state": "draining"}
+    origin.answer("POST", f"/machines/linux-1/{verb}", as_json(content, 202))
+    assert malbox("machine", verb, "linux-1").code == 2
+    assert origin.requests == []
+    told = malbox("machine", verb, "linux-1", "--reason", "new memory")
+    assert (told.code, "draining" in told.err) == (0, True)
+    assert json.loads(origin.requests[0].body) == {"reason": "new memory"}
+    assert malbox("machine", verb, "linux-1", "--reason", "new memory", "--json").json == content
+
+
+def test_a_refusal_about_a_machine_is_said_with_its_choices(origin: Origin, malbox: Malbox) -> None:
+    """Exit status 4, the detail and what would be valid."""
+    answers = (
+        problem(409, "not_possible", "linux-1 is active"),
+        problem(404, "unknown_machine", "There is no machine 'linux-1'.", allowed=["linux-2"]),
+    )
+    origin.answer("POST", "/machines/linux-1/rebuild", *answers)
+    for words in ("linux-1 is active", "linux-2"):
+        outcome = malbox("machine", "rebuild", "linux-1", "--reason", "r")
+        assert (outcome.code, words in outcome.err) == (4, True)
+
+
+def test_a_machines_history_says_who_decided_what_and_why(origin: Origin, malbox: Malbox) -> None:
+    """An operator's word stands beside what happened by itself."""
+    entry = {"at": "t", "event": "DrainRequested", "state": "active", "epoch": 7}
+    page_of = {"items": [{**entry, "details": {"by": "root", "reason": "new memory"}}, {**entry, "details": {}}]}
+    origin.answer("GET", "/machines/linux-1/history", as_json(page_of))
+    told = malbox("machine", "history", "linux-1")
+    assert (told.code, "DrainRequested" in told.out, "new memory" in told.out) == (0, True, True)
+    assert malbox("machine", "history", "linux-1", "--json").json == page_of
+
+
+def test_the_name_of_a_machine_is_no_way_to_another_path(origin: Origin, malbox: Malbox) -> None:
+    """A slash in it stays inside the name."""
+    assert malbox("machine", "drain", "../dead/results", "--reason", "r").code == 4
+    assert [each.path for each in origin.requests] == ["/api/v1/machines/..%2Fdead%2Fresults/drain"]
+
+
+def projection(state: str | None, **more: Any) -> dict[str, Any]:
+    """A projection's JSON, with its last rebuild."""
+    last = {"state": state, "who": "root", "reason": "a column", "events_done": 3, "events_total": 9, "rows_changed": 2}
+    return {
+        "projection": "fleet",
+        "tables": ["fleet"],
+        "events_behind": 1,
+        "rebuild": {**last, **more} if state else None,
+    }
+
+
+def with_projections(origin: Origin, *answers: dict[str, Any]) -> None:
+    """Only machines has a projection, which changes from look to look."""
+    for service in SERVICES:
+        origin.answer("GET", f"/projections/{service}", as_json({"items": []}))
+    origin.answer("GET", "/projections/machines", *(as_json({"items": [each]}) for each in answers))
+
+
+def test_projections_are_listed_with_their_last_rebuild(origin: Origin, malbox: Malbox) -> None:
+    """Who and why stand beside how far it is."""
+    with_projections(origin, projection("running"))
+    told = malbox("projections", "list")
+    assert (told.code, "a column" in told.out, "3 of 9" in told.out) == (0, True, True)
+    assert malbox("projections", "list", "--json").json["items"] == [{"service": "machines", **projection("running")}]
+
+
+def test_a_rebuild_is_waited_for_and_its_end_is_the_exit_status(
+    origin: Origin, malbox: Malbox, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Done is 0 with what changed, failed is 1 with the fault; the reason went along."""
+    monkeypatch.setattr("cli.commands.projections.LOOK_S", 0)
+    path = "/projections/machines/fleet/rebuild"
+    origin.answer("POST", path, as_json(projection("running"), 202))
+    with_projections(origin, projection(None), projection("running"), projection("done"))
+    told = malbox("projections", "rebuild", "fleet", "--reason", "a column")
+    assert (told.code, "2 rows changed" in told.err) == (0, True)
+    assert json.loads(origin.asked("POST", path)[0].body) == {"reason": "a column"}
+    with_projections(origin, projection(None), projection("failed", error="ValueError: no"))
+    told = malbox("projections", "rebuild", "fleet", "--reason", "a column")
+    assert (told.code, "ValueError: no" in told.err) == (1, True)
+    with_projections(origin, projection(None))
+    told = malbox("projections", "rebuild", "fleet", "--reason", "a column", "--no-wait", "--json")
+    assert (told.code, told.json) == (0, projection("running"))
+
+
+def test_a_rebuild_of_nothing_is_wrong_usage(origin: Origin, malbox: Malbox) -> None:
+    """The names that there are stand in the answer; without a reason nothing is asked."""
+    with_projections(origin, projection(None))
+    assert malbox("projections", "rebuild", "fleet").code == 2
+    told = malbox("projections", "rebuild", "tasks", "--reason", "r")
+    assert (told.code, "fleet" in told.err) == (2, True)

@@ -49,6 +49,7 @@ def service_of(path: str) -> str | None:
         ("/health/machines", "machines"),
         ("/openapi/results.json", "results"),
         ("/dead/intake", "intake"),
+        ("/projections/scheduler/tasks/rebuild", "scheduler"),
         ("/dead/machines/machines-1/replay", "machines"),
         ("/auth", None),
     ],
