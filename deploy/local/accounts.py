@@ -5,7 +5,7 @@ import os
 import pwd
 import subprocess
 
-from deploy.local.state import MACHINE_USER, SERVICE_USER, DeployError
+from deploy.local.state import MACHINE_USER, NETWORK_USER, SERVICE_USER, DeployError
 
 HOME = "/nonexistent"
 SHELL = "/usr/sbin/nologin"
@@ -17,7 +17,7 @@ def ensure() -> list[str]:
     """The users exist, without password, shell or home. Returns those that were made. Raises DeployError."""
     if os.geteuid() != 0:
         return []
-    return [name for name in (SERVICE_USER, MACHINE_USER) if not exists(name) and make(name)]
+    return [name for name in (SERVICE_USER, MACHINE_USER, NETWORK_USER) if not exists(name) and make(name)]
 
 
 def exists(name: str) -> bool:

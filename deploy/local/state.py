@@ -23,6 +23,7 @@ SERVICES = ("intake", "scheduler", "machines", "plugins", "results")
 
 SERVICE_USER = "malbox"
 MACHINE_USER = "malbox-vm"
+NETWORK_USER = "malbox-net"
 
 
 class DeployError(Exception):

@@ -25,3 +25,15 @@ class GuestUnreachable(TransientError):
 
 class GuestRefused(PermanentError):
     """what answered at the guest's address is not the enrolled agent"""
+
+
+class NetworkUnavailable(TransientError):
+    """the network helper cannot be reached"""
+
+
+class NetworkRefused(PermanentError):
+    """the machine has no such network"""
+
+
+class IsolationBroken(PermanentError):
+    """what the kernel has is not what the machine's route says"""

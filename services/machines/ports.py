@@ -1,10 +1,13 @@
 """What the machines service asks of the outside world: a hypervisor, and the agent inside a guest."""
 
-from collections.abc import Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Literal, Protocol
 
+from contracts.blobs import BlobRef
 from contracts.machines import Acceleration
+from contracts.submission import Route
 from services.machines.domain.spec import MachineSpec
 
 
@@ -154,3 +157,70 @@ class GuestEnroller(Protocol):
 
         Sets the guest's clock and re-seeds its random generator on the way.
         """
+
+
+@dataclass(frozen=True)
+class Isolation:
+    """What the kernel was seen to have for a machine, and what came of the guest's frames so far."""
+
+    rules_sha256: str
+    passed: int
+    dropped: int
+
+
+@dataclass(frozen=True)
+class CaptureTaken:
+    """A record of a guest's packets, in the object store."""
+
+    blob: BlobRef
+    packets: int
+    is_truncated: bool
+
+
+@dataclass(frozen=True)
+class NetworkSeen:
+    """One machine's network."""
+
+    machine_id: str
+    epoch: int
+    route: Route
+
+
+@dataclass(frozen=True)
+class Breach:
+    """A machine whose network is no longer what its route says."""
+
+    machine_id: str
+    reason: str
+
+
+class GuestNetwork(Protocol):
+    """Makes and unmakes analysis networks. Every call may be repeated; one with an older epoch is refused.
+
+    Raises NetworkUnavailable (transient), NetworkRefused when there is no such network or it cannot be had here,
+    StaleEpoch when a later owner acted, IsolationBroken when the kernel has something else than it must.
+    """
+
+    async def routes(self) -> tuple[Route, ...]:
+        """What machines of this host can be given."""
+
+    async def plug(self, machine_id: str, *, epoch: int) -> Path:
+        """A fresh network that lets nothing pass stands; the socket that the machine's analysis card connects to."""
+
+    async def open(self, machine_id: str, *, epoch: int, lease_id: str, route: Route) -> Isolation:
+        """The plugged network is on the route, was seen to be, and records what passes. Fails closed."""
+
+    async def verify(self, machine_id: str, *, epoch: int) -> Isolation:
+        """The network is exactly what its route says."""
+
+    async def seal(self, machine_id: str, *, epoch: int) -> CaptureTaken | None:
+        """Recording has ended; the record is in the object store. None when nothing was recorded."""
+
+    async def close(self, machine_id: str, *, epoch: int) -> None:
+        """Nothing of the machine's network is left."""
+
+    async def observe(self) -> list[NetworkSeen]:
+        """Every network there is."""
+
+    def breaches(self) -> AsyncIterator[Breach]:
+        """Each breach, as soon as it is seen. Ends with NetworkUnavailable when nobody watches any more."""

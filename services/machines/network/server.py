@@ -1,0 +1,167 @@
+"""The helper's socket: one packet asks, one answers. Only the machines' user is heard, and only in `words`."""
+
+import asyncio
+import socket
+import struct
+from contextlib import suppress
+from pathlib import Path
+
+import structlog
+from pydantic import ValidationError
+
+from services.machines.errors import StaleEpoch
+from services.machines.network.children import Account
+from services.machines.network.networks import Breached, Networks, NoSuchNetwork, Seen
+from services.machines.network.words import (
+    PACKET_MAX_BYTES,
+    REQUEST,
+    Answer,
+    Close,
+    Inventory,
+    NetworkFault,
+    Open,
+    Plug,
+    Request,
+    Seal,
+    Standing,
+    Verify,
+    Watch,
+)
+
+SOCKET = "helper"
+CONNECTIONS_MAX = 64
+_REASON_MAX_CHARS = 4000
+_PEER = struct.Struct("3i")  # struct ucred (unix(7))
+
+log = structlog.get_logger()
+
+
+class Server:
+    """Answers requests about one host's networks."""
+
+    def __init__(self, networks: Networks, directory: Path, client: Account, suspects: asyncio.Queue[str]) -> None:
+        """`suspects` brings whose namespace changed: whether for the worse is looked at here."""
+        self._networks = networks
+        self._path = directory / SOCKET
+        self._client = client
+        self._watchers: set[socket.socket] = set()
+        self._busy = asyncio.Semaphore(CONNECTIONS_MAX)
+        self._suspects = suspects
+
+    async def run(self) -> None:
+        """Answers until cancelled."""
+        with self._bound() as listening:
+            async with asyncio.TaskGroup() as group:
+                group.create_task(self._look())
+                loop = asyncio.get_running_loop()
+                while True:
+                    await self._busy.acquire()
+                    client, _ = await loop.sock_accept(listening)
+                    group.create_task(self._converse(client))
+
+    def _bound(self) -> socket.socket:
+        self._path.unlink(missing_ok=True)
+        listening = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+        listening.settimeout(0)
+        listening.bind(str(self._path))
+        self._path.chmod(0o666)  # who may ask is checked by name, below: the kernel vouches for it
+        listening.listen(CONNECTIONS_MAX)
+        return listening
+
+    async def _converse(self, client: socket.socket) -> None:
+        loop = asyncio.get_running_loop()
+        try:
+            client.settimeout(0)
+            if not self._may_ask(client):
+                log.warning("stranger_was_turned_away")
+                return
+            while packet := await loop.sock_recv(client, PACKET_MAX_BYTES):
+                await loop.sock_sendall(client, await self._reply(packet, client))
+        except OSError:
+            return  # it hung up
+        finally:
+            self._watchers.discard(client)
+            client.close()
+            self._busy.release()
+
+    def _may_ask(self, client: socket.socket) -> bool:
+        _, uid, _ = _PEER.unpack(client.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, _PEER.size))
+        return bool(uid == self._client.uid)
+
+    async def _reply(self, packet: bytes, client: socket.socket) -> bytes:
+        try:
+            request = REQUEST.validate_json(packet)
+        except ValidationError as error:
+            return _packed(Answer(problem="refused", reason=f"not a request: {error.errors()[0]['msg']}"))
+        if isinstance(request, Watch):
+            self._watchers.add(client)
+            return _packed(Answer())
+        answer = await self.answer(request)
+        if answer.problem:
+            log.warning("request_was_not_met", verb=request.verb, problem=answer.problem, reason=answer.reason)
+        return _packed(answer)
+
+    async def answer(self, request: Request) -> Answer:
+        """What was asked for is true, or the answer says why not."""
+        try:
+            return await self._act(request)
+        except StaleEpoch as error:
+            return Answer(problem="stale", reason=str(error))
+        except NoSuchNetwork:
+            return Answer(problem="unknown", reason="the machine has no network of that epoch")
+        except Breached as error:
+            return Answer(problem="breached", reason=str(error)[:_REASON_MAX_CHARS])
+        except (NetworkFault, OSError) as error:
+            return Answer(problem="failed", reason=str(error)[:_REASON_MAX_CHARS])
+        except Exception as error:  # one machine's fault must not take every machine's network along
+            log.exception("request_failed", verb=request.verb)
+            return Answer(problem="failed", reason=f"{type(error).__name__}: {error}"[:_REASON_MAX_CHARS])
+
+    async def _act(self, request: Request) -> Answer:
+        networks = self._networks
+        match request:
+            case Plug():
+                return Answer(socket=str(await networks.plug(request.machine_id, request.epoch)))
+            case Open():
+                opened = networks.open(request.machine_id, request.epoch, request.lease_id, request.route)
+                return _seen(await opened)
+            case Verify():
+                return _seen(await networks.verify(request.machine_id, request.epoch))
+            case Seal():
+                return Answer(capture=await networks.seal(request.machine_id, request.epoch))
+            case Close():
+                await networks.close(request.machine_id, request.epoch)
+            case Inventory():
+                standing = tuple(
+                    Standing(machine_id=one.machine_id, epoch=one.epoch, route=one.route) for one in networks.standing()
+                )
+                return Answer(networks=standing, routes=networks.routes())
+            case Watch():
+                raise NetworkFault("a watch is a conversation, not a request")
+        return Answer()
+
+    async def _look(self) -> None:
+        """Each suspect is compared with its route; whoever watches hears of a breach."""
+        while True:
+            machine_id = await self._suspects.get()
+            current = {network.machine_id: network.epoch for network in self._networks.standing()}
+            if machine_id not in current:
+                continue
+            answer = await self.answer(Verify(machine_id=machine_id, epoch=current[machine_id]))
+            if answer.problem == "breached":
+                log.error("isolation_was_breached", machine=machine_id, reason=answer.reason)
+                await self._tell(answer.model_copy(update={"machine_id": machine_id}))
+
+    async def _tell(self, answer: Answer) -> None:
+        loop = asyncio.get_running_loop()
+        for watcher in list(self._watchers):
+            with suppress(OSError):
+                await loop.sock_sendall(watcher, _packed(answer))
+
+
+def _packed(answer: Answer) -> bytes:
+    return answer.model_dump_json(exclude_none=True).encode()
+
+
+def _seen(seen: Seen) -> Answer:
+    return Answer(rules_sha256=seen.rules_sha256, passed=seen.passed, dropped=seen.dropped)

@@ -1,0 +1,59 @@
+"""Settings of the network helper, and what an operator writes down for the route internet."""
+
+import tomllib
+from ipaddress import IPv4Address, IPv4Interface
+from pathlib import Path
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from services.machines.network.words import NetworkFault
+
+
+class EgressSettings(BaseModel):
+    """`[egress]` of the machines file: the host's interface that guests on the route internet go out through.
+
+    A card of its own is made on that interface (macvlan): it has this address, and the host is not on its way.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    interface: str = Field(pattern=r"^[A-Za-z0-9_.-]{1,15}$", description="of the host")
+    address: IPv4Interface = Field(description="that guests are seen under, with its prefix, such as 192.0.2.10/24")
+    gateway: IPv4Address = Field(description="the next hop on that interface")
+    resolver: IPv4Address = Field(description="the only server that guests ask for names, whichever they name")
+    rate_kib_s: int = Field(default=512, ge=8, le=1024 * 1024, description="what one guest may send per second")
+
+
+class HelperSettings(BaseModel):
+    """What the helper is told when it is started. Users are names of the system."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    directory: Path = Field(description="the helper's own: its socket, the guests' sockets, fences, captures")
+    blob_dir: Path
+    machines_file: Path
+    machines_user: str = Field(description="the only user that may ask; runs QEMU too")
+    services_user: str = Field(description="owns the object store")
+    network_user: str = Field(description="runs cables, INetSim and the recording of packets")
+    capture_max_bytes: int = Field(default=64 * 1024 * 1024, ge=4096, le=4 * 1024**3)
+
+
+class _EgressOnly(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="ignore")
+    egress: EgressSettings | None = None
+
+
+def load_egress(machines_file: Path) -> EgressSettings | None:
+    """What the operator wrote down, or None. Raises NetworkFault naming the file."""
+    try:
+        return _EgressOnly.model_validate(tomllib.loads(machines_file.read_text(encoding="utf-8"))).egress
+    except (OSError, tomllib.TOMLDecodeError, ValidationError) as error:
+        raise NetworkFault(f"{machines_file}: {error}") from error
+
+
+def load_settings(path: Path) -> HelperSettings:
+    """The helper's settings. Raises NetworkFault naming the file."""
+    try:
+        return HelperSettings.model_validate(tomllib.loads(path.read_text(encoding="utf-8")))
+    except (OSError, tomllib.TOMLDecodeError, ValidationError) as error:
+        raise NetworkFault(f"{path}: {error}") from error

@@ -1,0 +1,360 @@
+"""A host of the tests' own, with an internet of their own: namespaces that nothing outside of them can be reached from.
+
+    guest (a process at the end of a cable, as QEMU is) -- machine's namespace -- egress -- world
+                                                                     host ------------------^
+
+The helper runs as its own process inside `host`; the sniffers stand on the host, in the world, and at other guests.
+"""
+
+import asyncio
+import json
+import os
+import pwd
+import socket
+import struct
+import subprocess
+import sys
+import tempfile
+from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager, contextmanager, suppress
+from dataclasses import dataclass, field
+from functools import partial
+from pathlib import Path
+
+from deploy.local.state import MACHINE_USER, NETWORK_USER, SERVICE_USER
+from services.machines.adapters.guest_network import HelperNetwork
+from services.machines.network.layout import GATEWAY_MAC, GUEST, guest_mac
+from services.machines.network.namespace import IP, SYSCTL, Namespace, in_namespace
+from tests.security.network import frames
+
+ROOT = Path(__file__).resolve().parents[3]
+SERVER = "198.51.100.1"
+"""A server on the internet of the tests."""
+RESOLVER = "10.9.9.53"
+"""In a private range, as an operator's own may be: its name service is the one thing there that guests may reach."""
+HOST = "198.51.100.2"
+EGRESS = "198.51.100.10"
+OTHERS = ("10.9.9.9", "172.16.9.9", "192.168.77.7", "100.64.9.9", "169.254.169.254", "198.18.0.9")
+"""Servers in the world with addresses that no guest may reach."""
+RATE_KIB_S = 64
+ETH_P_ALL = 3
+PATIENCE_S = 10.0
+
+
+class Sniffer:
+    """Everything that an interface sees, kept until it is asked for."""
+
+    def __init__(self, namespace: Namespace, interface: str) -> None:
+        self._socket = _opened_in(namespace, interface)
+
+    def packets(self) -> list[bytes]:
+        """The frames since it was asked last."""
+        caught: list[bytes] = []
+        with suppress(BlockingIOError):
+            while True:
+                caught.append(self._socket.recv(65536))
+        return caught
+
+    def seen(self) -> bytes:
+        """The same, one after the other."""
+        return b"".join(self.packets())
+
+    def close(self) -> None:
+        """It listens no more."""
+        self._socket.close()
+
+
+@dataclass
+class Guest:
+    """What a guest is to its network: a process that writes frames into the cable and reads what comes out."""
+
+    machine_id: str
+    cable: socket.socket
+    arrived: bytearray = field(default_factory=bytearray)
+    port: int = 40000
+    sent: int = 0
+    patience_s: float = PATIENCE_S
+
+    @classmethod
+    def connect(cls, machine_id: str, path: Path) -> "Guest":
+        """The cable is plugged in, by the user that QEMU runs as."""
+        with as_user(MACHINE_USER):
+            cable = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+            cable.settimeout(PATIENCE_S)
+            cable.connect(str(path))
+        return cls(machine_id, cable)
+
+    @property
+    def mac(self) -> str:
+        """Its card's address."""
+        return guest_mac(self.machine_id)
+
+    def send(self, *them: bytes) -> None:
+        """The frames are on the cable."""
+        self.sent += len(them)
+        for frame in them:
+            self.cable.sendall(struct.pack(">I", len(frame)) + frame)
+
+    def next_port(self) -> int:
+        """A port that no earlier conversation was from: the kernel remembers those."""
+        self.port += 1
+        return self.port
+
+    def datagram(self, target: str, port: int, payload: bytes, *, source: str = str(GUEST.ip)) -> bytes:
+        """A well-formed frame with a datagram to that port."""
+        made = frames.udp(source, target, port, payload, source_port=self.next_port())
+        return self.packet(target, frames.UDP, made, source=source)
+
+    def knock(self, target: str, port: int) -> tuple[int, bytes]:
+        """The port that a connection was asked for from, and the answer, yes or no. Raises TimeoutError."""
+        own = self.next_port()
+        self.send(self.packet(target, frames.TCP, frames.tcp(str(GUEST.ip), target, port, source_port=own)))
+        return own, self.receive_with(struct.pack(">HH", port, own))
+
+    def fetch(self, target: str, port: int, said: bytes = b"") -> bytes:
+        """The first bytes that a server of TCP sends after the handshake. Raises TimeoutError."""
+        own, answer = self.knock(target, port)
+        segment = partial(frames.tcp, str(GUEST.ip), target, port, source_port=own)
+        (theirs,) = struct.unpack(">I", answer[38:42])
+        flags = frames.ACK | (frames.PUSH if said else 0)
+        self.send(
+            self.packet(target, frames.TCP, segment(flags=flags, sequence=1001, acknowledged=theirs + 1, payload=said))
+        )
+        while len(answer := self.receive_with(struct.pack(">HH", port, own))) <= 60 or not answer[54:].strip(b"\0"):
+            continue
+        return answer[54:]
+
+    def packet(self, target: str, protocol: int, payload: bytes, *, source: str = str(GUEST.ip)) -> bytes:
+        """A well-formed frame with an IPv4 packet, sent to the gateway."""
+        return frames.ethernet(
+            "ip", frames.ipv4(source, target, protocol, payload), source=self.mac, target=GATEWAY_MAC
+        )
+
+    def question(self) -> bytes:
+        """Who has the gateway's address?"""
+        asked = frames.arp(operation=1, sender_mac=self.mac, sender=str(GUEST.ip), wanted="192.168.1.1")
+        return frames.ethernet("arp", asked, source=self.mac)
+
+    def receive(self) -> bytes:
+        """The next frame. Raises TimeoutError."""
+        while len(self.arrived) < 4 or len(self.arrived) < 4 + struct.unpack(">I", self.arrived[:4])[0]:
+            piece = self.cable.recv(65536)
+            assert piece, "the cable was pulled"
+            self.arrived += piece
+        (length,) = struct.unpack(">I", self.arrived[:4])
+        frame = bytes(self.arrived[4 : 4 + length])
+        del self.arrived[: 4 + length]
+        return frame
+
+    def receive_with(self, mark: bytes) -> bytes:
+        """The next frame that holds the mark. Raises TimeoutError."""
+        while mark not in (frame := self.receive()):
+            continue
+        return frame
+
+    def pending(self) -> bytes:
+        """What has come for it and was not received yet."""
+        self.cable.settimeout(0)
+        with suppress(BlockingIOError):
+            while piece := self.cable.recv(65536):
+                self.arrived += piece
+        self.cable.settimeout(self.patience_s)
+        pending = bytes(self.arrived)
+        self.arrived.clear()
+        return pending
+
+    def drain(self) -> None:
+        """What came for it is forgotten."""
+        self.pending()
+
+    def mac_bytes(self) -> bytes:
+        """Its card's address as it stands in a frame."""
+        return frames.mac(self.mac)
+
+    def close(self) -> None:
+        """The cable hangs loose."""
+        self.cable.close()
+
+
+@dataclass
+class Lab:
+    """The host, the world, and the helper that runs on the host."""
+
+    directory: Path
+    host: Namespace
+    world: Namespace
+    helper: subprocess.Popen[bytes]
+    network: HelperNetwork
+    epoch: int = 0
+
+    def next_epoch(self) -> int:
+        """Of the next owner."""
+        self.epoch += 1
+        return self.epoch
+
+    def namespace_of_guest(self) -> Namespace:
+        """The namespace of the one machine that is plugged."""
+        (cable,) = self.cables()
+        return Namespace.at(f"/proc/{cable}/ns/net")
+
+    def cables(self) -> list[int]:
+        """The processes that carry guests' frames, the oldest first."""
+        return [pid for pid in _children(self.helper.pid) if b"services.machines.network.cable" in _words(pid)]
+
+    def namespace_of_egress(self) -> Namespace:
+        """The one that the helper holds and nothing runs in."""
+        folder = Path(f"/proc/{self.helper.pid}/fd")
+        links = {str(entry.readlink()): entry for entry in folder.iterdir()}
+        held = {target: entry for target, entry in links.items() if target.startswith("net:")}
+        for pid in (self.helper.pid, *_children(self.helper.pid)):
+            held.pop(str(Path(f"/proc/{pid}/ns/net").readlink()), None)
+        (entry,) = held.values()
+        return Namespace.at(str(entry))
+
+    @property
+    def blobs(self) -> Path:
+        """The object store."""
+        return self.directory / "blobs"
+
+
+@contextmanager
+def as_user(name: str) -> Iterator[None]:
+    """What the kernel is asked for meanwhile is asked by that user."""
+    entry, before = pwd.getpwnam(name), (os.geteuid(), os.getegid())
+    _become(entry.pw_uid, entry.pw_gid)
+    try:
+        yield
+    finally:
+        _become(*before)
+
+
+def _log(directory: Path) -> str:
+    return (directory / "helper.log").read_text(encoding="utf-8")
+
+
+def _become(uid: int, gid: int) -> None:
+    os.seteuid(0)
+    os.setegid(gid)
+    os.seteuid(uid)
+
+
+@asynccontextmanager
+async def laboratory(*, has_egress: bool = True, capture_max_bytes: int = 1 << 20) -> AsyncIterator[Lab]:
+    """Everything stands; afterwards nothing is left."""
+    host, world = Namespace(), Namespace()
+    with tempfile.TemporaryDirectory(prefix="mbx-net-", dir="/var/tmp") as made:
+        directory = _prepared(Path(made), has_egress=has_egress, capture_max_bytes=capture_max_bytes)
+        try:
+            await _connect(host, world)
+            helper = start_helper(host, directory)
+            await _until_it_answers(directory / "network" / "helper", helper)
+            running = Lab(directory, host, world, helper, HelperNetwork(directory / "network" / "helper"))
+            try:
+                yield running
+            finally:
+                running.helper.terminate()
+                running.helper.wait(timeout=30)
+                print(_log(directory))  # noqa: T201 - shown where a test fails
+        finally:
+            host.close()
+            world.close()
+
+
+async def start_again(lab: Lab) -> None:
+    """Another helper runs on the same host, over what an ended one left."""
+    (lab.directory / "network" / "helper").unlink(missing_ok=True)
+    lab.helper = start_helper(lab.host, lab.directory)
+    await _until_it_answers(lab.directory / "network" / "helper", lab.helper)
+
+
+async def _connect(host: Namespace, world: Namespace) -> None:
+    await host.run(IP, "link", "add", "eth0", "type", "veth", "peer", "name", "inet0")
+    await _give(host, "inet0", world)
+    await host.run(IP, "address", "add", f"{HOST}/24", "dev", "eth0")
+    for link in ("lo", "eth0"):
+        await host.run(IP, "link", "set", link, "up")
+    # The worst host there is: it forwards, so that what comes to it would go on.
+    await host.run(SYSCTL, "-q", "-w", "net.ipv4.ip_forward=1", "net.ipv4.conf.all.rp_filter=0")
+    for address in (SERVER, RESOLVER, *OTHERS):
+        await world.run(IP, "address", "add", f"{address}/{24 if address == SERVER else 32}", "dev", "inet0")
+    for link in ("lo", "inet0"):
+        await world.run(IP, "link", "set", link, "up")
+
+
+async def _give(owner: Namespace, link: str, other: Namespace) -> None:
+    process = await asyncio.create_subprocess_exec(
+        *owner.argv([IP, "link", "set", link, "netns", f"/proc/self/fd/{other.descriptor}"]),
+        pass_fds=(owner.descriptor, other.descriptor),
+    )
+    assert await process.wait() == 0
+
+
+def _prepared(directory: Path, *, has_egress: bool, capture_max_bytes: int) -> Path:
+    """The directory holds the object store, the machines file and the helper's settings."""
+    directory.chmod(0o711)
+    (directory / "blobs").mkdir()
+    entry = pwd.getpwnam(SERVICE_USER)
+    os.chown(directory / "blobs", entry.pw_uid, entry.pw_gid)
+    egress = (
+        f'[egress]\ninterface = "eth0"\naddress = "{EGRESS}/24"\ngateway = "{SERVER}"\nresolver = "{RESOLVER}"\n'
+        f"rate_kib_s = {RATE_KIB_S}\n"
+    )
+    (directory / "fleet.toml").write_text(egress if has_egress else "", encoding="utf-8")
+    settings = {
+        "directory": str(directory / "network"),
+        "blob_dir": str(directory / "blobs"),
+        "machines_file": str(directory / "fleet.toml"),
+        "machines_user": MACHINE_USER,
+        "services_user": SERVICE_USER,
+        "network_user": NETWORK_USER,
+        "capture_max_bytes": capture_max_bytes,
+    }
+    lines = "\n".join(f"{key} = {json.dumps(value)}" for key, value in settings.items())
+    (directory / "network.toml").write_text(lines, encoding="utf-8")
+    return directory
+
+
+def start_helper(host: Namespace, directory: Path) -> subprocess.Popen[bytes]:
+    """The helper runs on the host."""
+    with (directory / "helper.log").open("ab") as log:
+        return subprocess.Popen(
+            host.argv([sys.executable, "-P", "-m", "services.machines.network"]),
+            pass_fds=(host.descriptor,),
+            env={
+                "PATH": "/usr/sbin:/usr/bin:/sbin:/bin",
+                "PYTHONPATH": str(ROOT),
+                "PYTHONDONTWRITEBYTECODE": "1",
+                "MALBOX_CONFIG": str(directory / "network.toml"),
+            },
+            stdin=subprocess.DEVNULL,
+            stdout=log,
+            stderr=subprocess.STDOUT,
+        )
+
+
+async def _until_it_answers(path: Path, helper: subprocess.Popen[bytes]) -> None:
+    async with asyncio.timeout(30):
+        while not await asyncio.to_thread(path.exists):
+            assert helper.poll() is None, "the helper ended"
+            await asyncio.sleep(0.05)
+
+
+def _opened_in(namespace: Namespace, interface: str) -> socket.socket:
+    """A packet socket inside the namespace; where a socket was made is where it stays."""
+
+    def made() -> socket.socket:
+        sniffing = socket.socket(socket.AF_PACKET, socket.SOCK_RAW, socket.htons(ETH_P_ALL))
+        sniffing.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 8 << 20)
+        sniffing.bind((interface, 0))
+        sniffing.settimeout(0)
+        return sniffing
+
+    return in_namespace(namespace.descriptor, made)
+
+
+def _children(pid: int) -> list[int]:
+    return [int(word) for word in Path(f"/proc/{pid}/task/{pid}/children").read_text(encoding="ascii").split()]
+
+
+def _words(pid: int) -> list[bytes]:
+    return Path(f"/proc/{pid}/cmdline").read_bytes().split(b"\0")

@@ -1,0 +1,370 @@
+"""The privileged helper: whom it hears, what it refuses, what is left when it is gone."""
+
+import asyncio
+import os
+import signal
+import socket
+from collections.abc import AsyncIterator, Callable
+from pathlib import Path
+
+import pytest
+
+from deploy.local.state import MACHINE_USER, NETWORK_USER, SERVICE_USER
+from services.machines.errors import IsolationBroken, NetworkRefused, NetworkUnavailable, StaleEpoch
+from services.machines.network.words import PACKET_MAX_BYTES
+from services.machines.ports import Breach
+from tests.security.network import frames
+from tests.security.network.conduct import counted
+from tests.security.network.lab import SERVER, Guest, Lab, as_user, laboratory, start_again
+
+pytestmark = [pytest.mark.timeout(120)]
+
+LEASE = "lea_" + "1" * 32
+OTHER_LEASE = "lea_" + "2" * 32
+
+
+@pytest.fixture(name="lab")
+async def lab_fixture() -> AsyncIterator[Lab]:
+    """A host, a world, a helper; asked by the machines' user."""
+    async with laboratory() as made:
+        with as_user(MACHINE_USER):
+            yield made
+
+
+@pytest.mark.promise("P25")
+async def test_only_the_machines_user_is_heard(lab: Lab) -> None:
+    """Root and every other user are turned away without a word; the machines' user gets an answer."""
+    assert "none" in await lab.network.routes()
+    for stranger in (SERVICE_USER, NETWORK_USER, "root"):
+        with as_user(stranger), pytest.raises(NetworkUnavailable):
+            await lab.network.routes()
+
+
+async def test_nonsense_is_refused_and_the_next_request_is_met(lab: Lab) -> None:
+    """Packets that are no request get a refusal, however large or malformed; the helper goes on."""
+    with socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET) as asking:
+        asking.settimeout(10)
+        asking.connect(str(lab.directory / "network" / "helper"))
+        for nonsense in (b"{", b"\xff" * 100, b'{"verb": "plug"}', b"[" * 30000, b"x" * (PACKET_MAX_BYTES - 1)):
+            await asyncio.to_thread(asking.send, nonsense)
+            assert b"refused" in await asyncio.to_thread(asking.recv, PACKET_MAX_BYTES)
+    assert await lab.network.observe() == []
+
+
+@pytest.mark.promise("G4", "P2")
+async def test_an_earlier_owner_has_no_effect_on_a_network(lab: Lab) -> None:
+    """Every call with a lower epoch is refused, and the network of the current owner stands."""
+    await lab.network.plug("m", epoch=5)
+    for call in (
+        lambda: lab.network.plug("m", epoch=4),
+        lambda: lab.network.open("m", epoch=4, lease_id=LEASE, route="simulated"),
+        lambda: lab.network.verify("m", epoch=4),
+        lambda: lab.network.seal("m", epoch=4),
+        lambda: lab.network.close("m", epoch=4),
+    ):
+        with pytest.raises(StaleEpoch):
+            await call()
+    assert [(one.machine_id, one.epoch) for one in await lab.network.observe()] == [("m", 5)]
+
+
+@pytest.mark.promise("P2")
+async def test_the_fence_outlives_the_helper(lab: Lab) -> None:
+    """A helper that was killed and started again refuses what the one before refused."""
+    await lab.network.plug("m", epoch=5)
+    await _killed_and_started(lab)
+    with pytest.raises(StaleEpoch):
+        await lab.network.plug("m", epoch=4)
+    await lab.network.plug("m", epoch=5)
+
+
+@pytest.mark.promise("P1", "P2")
+async def test_a_network_is_open_for_one_lease(lab: Lab) -> None:
+    """Asking again for the same lease is the same network; another lease, or another route, is refused."""
+    await lab.network.plug("m", epoch=1)
+    first = await lab.network.open("m", epoch=2, lease_id=LEASE, route="none")
+    assert await lab.network.open("m", epoch=2, lease_id=LEASE, route="none") == first
+    for lease, route in ((OTHER_LEASE, "none"), (LEASE, "simulated")):
+        with pytest.raises(NetworkUnavailable, match="is open for lease"):
+            await lab.network.open("m", epoch=2, lease_id=lease, route=route)  # type: ignore[arg-type]  # a Route
+
+
+@pytest.mark.promise("P23")
+async def test_nothing_passes_before_the_route_is_open(lab: Lab) -> None:
+    """A plugged machine has a cable to nowhere: what its guest sends is counted and dropped, by a network seen to."""
+    guest = Guest.connect("m", await lab.network.plug("m", epoch=1))
+    before = await lab.network.verify("m", epoch=1)
+    guest.send(guest.question(), guest.datagram(SERVER, 53, frames.name_question("example")))
+    with as_user("root"):
+        inside = lab.namespace_of_guest()
+        async with asyncio.timeout(10):
+            while await counted(inside, "dropped") < before.dropped + 2:  # noqa: ASYNC110 - the kernel counts
+                await asyncio.sleep(0.02)
+        inside.close()
+    assert (await lab.network.verify("m", epoch=1)).passed == 0
+    assert guest.pending() == b""
+    guest.close()
+
+
+@pytest.mark.promise("P23")
+async def test_a_machine_that_was_never_plugged_cannot_be_opened(lab: Lab) -> None:
+    """There is no network to open, and none is made."""
+    with pytest.raises(NetworkRefused):
+        await lab.network.open("m", epoch=1, lease_id=LEASE, route="none")
+    assert await lab.network.observe() == []
+
+
+@pytest.mark.promise("P23")
+async def test_a_plugged_network_that_was_changed_is_not_opened(lab: Lab) -> None:
+    """What is not as it was made fails the lease, and is taken away instead of being used."""
+    await lab.network.plug("m", epoch=1)
+    with as_user("root"):
+        inside = lab.namespace_of_guest()
+        await inside.load("flush ruleset\n")
+    with pytest.raises(IsolationBroken):
+        await lab.network.open("m", epoch=2, lease_id=LEASE, route="simulated")
+    inside.close()
+
+
+@pytest.mark.promise("P22", "P6")
+@pytest.mark.parametrize(
+    "drift",
+    [
+        ("/usr/sbin/nft", "flush", "ruleset"),
+        ("/usr/sbin/nft", "add", "rule", "netdev", "guard", "arriving", "accept"),
+        ("/usr/sbin/nft", "delete", "chain", "netdev", "guard", "leaving"),
+        ("/usr/sbin/ip", "address", "add", "192.0.2.7/24", "dev", "guest0"),
+        ("/usr/sbin/ip", "link", "add", "more0", "type", "veth", "peer", "name", "more1"),
+    ],
+    ids=lambda words: " ".join(words[1:4]),
+)
+async def test_whoever_watches_hears_of_a_breach_at_once(lab: Lab, drift: tuple[str, ...]) -> None:
+    """Rules flushed, added or deleted, an address, a card: each is told without anybody asking."""
+    await lab.network.plug("m", epoch=1)
+    await lab.network.open("m", epoch=2, lease_id=LEASE, route="none")
+    watching = asyncio.create_task(_first(lab))
+    await asyncio.sleep(0)
+    with as_user("root"):
+        inside = lab.namespace_of_guest()
+        await _watched(lab)
+        await inside.run(*drift)
+        inside.close()
+    async with asyncio.timeout(20):
+        breach = await watching
+    assert breach.machine_id == "m"
+    with pytest.raises(IsolationBroken):
+        await lab.network.verify("m", epoch=2)
+
+
+@pytest.mark.promise("P5")
+async def test_a_killed_helper_leaves_nothing_behind(lab: Lab) -> None:
+    """Namespaces, cards, links, rules and processes end with it; the next one starts with nothing."""
+    for number, route in enumerate(("none", "simulated", "internet")):
+        await lab.network.plug(f"m{number}", epoch=1)
+        await lab.network.open(f"m{number}", epoch=2, lease_id=LEASE, route=route)  # type: ignore[arg-type]  # a Route
+    with as_user("root"):
+        before = _namespaces()
+        assert len(before - _namespaces_without(lab)) >= 3, "the control: there were namespaces to lose"
+        mine = _descendants(lab.helper.pid)
+        assert len(mine) > 5, "the control: there were processes to lose"
+    await _killed_and_started(lab)
+    with as_user("root"):
+        await until(lambda: not any(map(_runs, mine)))
+        assert set(await lab.host.interfaces()) == {"lo", "eth0"}
+    assert await lab.network.observe() == []
+
+
+@pytest.mark.promise("P5")
+async def test_a_closed_network_is_gone(lab: Lab) -> None:
+    """Its namespace, its processes, its socket and its link are; closing again is nothing."""
+    await lab.network.plug("m", epoch=1)
+    await lab.network.open("m", epoch=2, lease_id=LEASE, route="internet")
+    with as_user("root"):
+        mine = _descendants(lab.helper.pid)
+        egress = lab.namespace_of_egress()
+        assert "lnk0" in await egress.interfaces(), "the control: there was a link"
+    for _ in range(2):
+        await lab.network.close("m", epoch=3)
+    with as_user("root"):
+        assert [pid for pid in mine if _runs(pid)] == []
+        assert "lnk0" not in await egress.interfaces()
+        egress.close()
+    assert list((lab.directory / "network").glob("*.sock")) == []
+
+
+@pytest.mark.promise("P24")
+async def test_a_cable_takes_one_guest_of_the_right_user(lab: Lab) -> None:
+    """Another user's process is hung up on; the right one is connected afterwards."""
+    path = await lab.network.plug("m", epoch=1)
+    with as_user("root"):
+        stranger = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+        stranger.settimeout(10)
+        stranger.connect(str(path))
+        assert await asyncio.to_thread(stranger.recv, 1) == b""
+        stranger.close()
+    guest = Guest.connect("m", path)
+    await lab.network.open("m", epoch=2, lease_id=LEASE, route="simulated")
+    guest.send(guest.question())
+    assert await asyncio.to_thread(guest.receive)
+    guest.close()
+
+
+async def test_the_processes_of_a_network_have_no_privileges(lab: Lab) -> None:
+    """Cable, INetSim and the recorder run as a user of their own; none may gain anything."""
+    await lab.network.plug("m", epoch=1)
+    await lab.network.open("m", epoch=2, lease_id=LEASE, route="simulated")
+    with as_user("root"):
+        lasting = [
+            pid for name in ("services.machines.network.cable", "tcpdump", "inetsim") for pid in _named(lab, name)
+        ]
+        told = [_status(pid) for pid in lasting]
+    assert len(told) > 10, "the control: there are such processes"
+    for fields in told:
+        assert "0" not in fields["Uid"].split()
+        assert fields["NoNewPrivs"] == "1"
+        assert int(fields["CapEff"], 16) in {0, 1 << 13}, "nothing but, for the recorder, CAP_NET_RAW"
+
+
+@pytest.mark.promise("P22")
+async def test_a_route_that_the_host_does_not_have_is_refused() -> None:
+    """Without a way out in the machines file there is no internet, and nothing is half made."""
+    async with laboratory(has_egress=False) as lab:
+        with as_user(MACHINE_USER):
+            assert await lab.network.routes() == ("none", "simulated")
+            await lab.network.plug("m", epoch=1)
+            with pytest.raises(NetworkUnavailable, match="internet"):
+                await lab.network.open("m", epoch=2, lease_id=LEASE, route="internet")
+            assert await lab.network.observe() == []
+
+
+async def test_packets_are_recorded_from_the_first_one_on(lab: Lab) -> None:
+    """The record holds what the guest sent, refused or not, and what it got; it is in the object store, whole."""
+    guest = Guest.connect("m", await lab.network.plug("m", epoch=1))
+    await lab.network.open("m", epoch=2, lease_id=LEASE, route="simulated")
+    guest.send(guest.datagram(SERVER, 7, b"<sent>", source="192.0.2.9"), guest.question())
+    answer = await asyncio.to_thread(guest.receive)
+    await _recorded(lab, 3)
+    taken = await lab.network.seal("m", epoch=3)
+    assert taken is not None
+    assert taken == await lab.network.seal("m", epoch=3)
+    with as_user("root"):
+        content = _blob(lab, taken.blob.sha256)
+    assert len(content) == taken.blob.size_bytes
+    assert (taken.packets, taken.is_truncated) == (3, False)
+    assert b"<sent>" in content
+    assert answer in content
+    guest.close()
+
+
+async def test_a_record_stops_at_its_bound() -> None:
+    """A flood fills it and no more; it ends with a whole packet and is called truncated."""
+    async with laboratory(capture_max_bytes=8192) as lab:
+        with as_user(MACHINE_USER):
+            guest = Guest.connect("m", await lab.network.plug("m", epoch=1))
+            await lab.network.open("m", epoch=2, lease_id=LEASE, route="none")
+            guest.send(*(guest.datagram(SERVER, 7, b"x" * 1000) for _ in range(30)))
+            await until(lambda: not _named(lab, "tcpdump"))
+            taken = await lab.network.seal("m", epoch=3)
+            assert taken is not None
+            assert taken.is_truncated
+            assert taken.packets == 7
+            assert taken.blob.size_bytes == 24 + 7 * (16 + 14 + 28 + 1000)
+            guest.close()
+
+
+async def _first(lab: Lab) -> Breach:
+    async for breach in lab.network.breaches():
+        return breach
+    raise AssertionError("nobody watches")
+
+
+async def _watched(lab: Lab) -> None:
+    """The watch has begun: the helper has a connection that stays."""
+    await until(lambda: "03" in _connections(lab))
+
+
+def _connections(lab: Lab) -> list[str]:
+    path = str(lab.directory / "network" / "helper")
+    lines = Path("/proc/net/unix").read_text(encoding="utf-8").splitlines()
+    return [line.split()[5] for line in lines if line.endswith(path)]
+
+
+async def _killed_and_started(lab: Lab) -> None:
+    with as_user("root"):
+        os.kill(lab.helper.pid, signal.SIGKILL)
+        lab.helper.wait(timeout=20)
+        await start_again(lab)
+
+
+async def _recorded(lab: Lab, packets: int) -> None:
+    """The recorder has written that many packets of the one machine."""
+    with as_user("root"):
+        (path,) = (lab.directory / "network").glob("*.pcap")
+        await until(lambda: _whole_packets(path) >= packets)
+
+
+async def until(is_so: Callable[[], bool]) -> None:
+    """It is so; asked again and again, for it happens in other processes."""
+    async with asyncio.timeout(20):
+        while not is_so():  # noqa: ASYNC110 - as above
+            await asyncio.sleep(0.02)
+
+
+def _named(lab: Lab, word: str) -> list[int]:
+    """The helper's processes whose command line has that word in it."""
+    return [pid for pid in _descendants(lab.helper.pid) if word.encode() in _words(pid)]
+
+
+def _words(pid: int) -> bytes:
+    try:
+        return Path(f"/proc/{pid}/cmdline").read_bytes()
+    except OSError:
+        return b""
+
+
+def _status(pid: int) -> dict[str, str]:
+    lines = Path(f"/proc/{pid}/status").read_text(encoding="utf-8").splitlines()
+    return dict(line.split(":\t", 1) for line in lines if ":\t" in line)
+
+
+def _whole_packets(path: Path) -> int:
+    content, at, count = path.read_bytes(), 24, 0
+    while at + 16 <= len(content):
+        at += 16 + int.from_bytes(content[at + 8 : at + 12], "little")
+        count += at <= len(content)
+    return count
+
+
+def _blob(lab: Lab, sha256: str) -> bytes:
+    (path,) = lab.blobs.rglob(sha256)
+    return path.read_bytes()
+
+
+def _descendants(pid: int) -> list[int]:
+    try:
+        words = Path(f"/proc/{pid}/task/{pid}/children").read_text(encoding="ascii").split()
+    except OSError:
+        return []  # it has ended meanwhile
+    children = [int(word) for word in words]
+    return [*children, *(below for child in children for below in _descendants(child))]
+
+
+def _runs(pid: int) -> bool:
+    try:
+        return Path(f"/proc/{pid}/stat").read_text(encoding="ascii").rpartition(")")[2].split()[0] not in {"Z", "X"}
+    except OSError:
+        return False
+
+
+def _namespaces() -> set[str]:
+    found = set()
+    for entry in Path("/proc").glob("[0-9]*/ns/net"):
+        try:
+            found.add(str(entry.readlink()))
+        except OSError:
+            continue
+    return found
+
+
+def _namespaces_without(lab: Lab) -> set[str]:
+    mine = {str(Path(f"/proc/{pid}/ns/net").readlink()) for pid in _descendants(lab.helper.pid)}
+    return _namespaces() - mine
