@@ -16,6 +16,8 @@ from uuid import UUID
 
 from malbox.sdk.manifest import load_manifest
 from services.chassis import migrations
+from services.chassis import projections as projections_module
+from services.chassis import relay as relay_module
 from services.chassis import run as chassis_run
 from services.chassis.parked import ParkedMessages
 from services.chassis.projections import Projector
@@ -49,6 +51,8 @@ from tests.simulation.hypervisor import SimEnroller, SimHypervisor, SimWorld
 from tests.simulation.loop import PROCESS, Process, SimLoop
 
 BEGINNING = datetime(2026, 1, 1, tzinfo=UTC)
+POLL_S = 6.0
+"""The slow polls behind wakes are slower here: most of them find nothing, and each costs steps."""
 PLUGINS = ("identity", "syscalls", "behaviour")
 _MODULES: dict[str, ModuleType] = {
     "intake": intake_main,
@@ -250,6 +254,8 @@ def replaced(around: Surroundings) -> Iterator[None]:
         (scheduler_main, "AuditStream", empty),
         (results_main, "router", empty),
         (intake_main, "build_router", empty),
+        (relay_module, "IDLE_POLL_S", POLL_S),
+        (projections_module, "IDLE_POLL_S", POLL_S),
     )
     with ExitStack() as stack:
         for module, name, replacement in replacements:

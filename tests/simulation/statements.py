@@ -173,23 +173,3 @@ def lost(database: Database, arguments: tuple[Any, ...]) -> list[Row]:
         for held in zip(*arguments, strict=True)
         for row in database.run("SELECT id FROM work WHERE id = $1 AND attempts > $2", held)
     ]
-
-
-@words(
-    """
-    SELECT q.task_id, p.machine_id, p.host, p.epoch
-    FROM pool p CROSS JOIN LATERAL (
-        SELECT task_id, priority, queued_at FROM queue
-        WHERE profile = p.profile AND (machine_id IS NULL OR machine_id = p.machine_id) AND route = ANY(p.routes)
-        ORDER BY priority DESC, queued_at LIMIT 1) q
-    WHERE p.is_ready ORDER BY q.priority DESC, q.queued_at, p.machine_id LIMIT 1
-    """
-)
-def pick(database: Database, _arguments: tuple[Any, ...]) -> list[Row]:
-    """The next match of a waiting task and a ready machine."""
-    return database.run(
-        "SELECT q.task_id, p.machine_id, p.host, p.epoch FROM pool p JOIN queue q ON q.profile = p.profile "
-        "AND (q.machine_id IS NULL OR q.machine_id = p.machine_id) AND q.route = ANY(p.routes) "
-        "WHERE p.is_ready ORDER BY q.priority DESC, q.queued_at, p.machine_id LIMIT 1",
-        (),
-    )
