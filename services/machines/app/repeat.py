@@ -65,9 +65,10 @@ def _ending(unit: Unit, machine: Machine, lease: Lease) -> None:
 def _departure(unit: Unit, machine: Machine, lease: Lease) -> None:
     """Clean, or out of the pool; nothing while it is still being cleaned, for that will be said.
 
-    The sequence is the lease's end: this is news of the task, not of whether the machine is to be had now.
+    Epoch and sequence are those of the lease's end: this is news of the task, not of whether the machine is to be had
+    now, and by now the same task may have it again.
     """
-    of = {"machine_id": machine.machine_id, "epoch": machine.epoch, "task_id": lease.task_id}
+    of = {"machine_id": machine.machine_id, "epoch": lease.epoch + 1, "task_id": lease.task_id}
     said: Message
     if machine.verified_version > lease.ended_version:
         said = MachineReverted(**of, machine=machine.summary(), evidence={})

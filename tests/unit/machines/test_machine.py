@@ -318,6 +318,24 @@ def test_an_order_that_is_repeated_meets_its_recorded_outcome() -> None:
     assert said[released] == repeated[released]
 
 
+@pytest.mark.promise("P9")
+def test_what_became_of_an_earlier_lease_is_no_word_about_the_present_one() -> None:
+    """The same task has the machine again: an order of its first lease that comes late does not call it clean now."""
+    machine = lease(ready())
+    order = release_of(machine)
+    app.release(Unit(service="machines", at=NOW, uuid=uuid4, announce=announce), machine, order)
+    ended_at = machine.epoch
+    machine.complete_cleaning(NOW)
+    machine.verify_clean({}, NOW)
+    lease(machine, "ope_2")
+    machine.collect_events()
+    late = Unit(service="machines", at=NOW, uuid=uuid4, announce=announce)
+    app.release(late, machine, order)
+    said = [json.loads(row.body)["data"] for row in late.outbox]
+    assert [fact["epoch"] for fact in said] == [ended_at, ended_at]
+    assert machine.epoch > ended_at
+
+
 def release_of(machine: Machine) -> ReleaseMachine:
     """The order to give its present lease back."""
     lease_id = machine.lease_id or ""
