@@ -217,6 +217,7 @@ class SimBroker:
         self.install()
         for consumer in dict.fromkeys(consumers):
             consumer.unacknowledged.clear()
+            consumer.is_connected = False
             consumer.reconnect()
 
     def depth(self) -> int:
@@ -292,7 +293,7 @@ class SimConsumer(Consumer):
 
     def reconnect(self) -> None:
         """The connection is made again after a while."""
-        self.is_connected = False
+        self.disconnect()
         if not self.process.is_dead:
             self.process.spawn(self._connect_again())
 

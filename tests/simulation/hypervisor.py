@@ -258,23 +258,6 @@ class SimHypervisor:
         if host is not None:
             self.world.end(host)
 
-    async def departures(self, machine_id: str, *, epoch: int) -> list[Departure]:
-        """In what a machine that stands ready differs from what was verified. Raises StaleEpoch."""
-        await self._pause()
-        host = self.world.host(machine_id)
-        self.check_fence(host, epoch)
-        host.fence = max(host.fence, epoch)
-        if host.life is None or host.life.is_running or host.life.is_tainted:
-            return [Departure("domain", "it is not as it was verified")]
-        return []
-
-    async def discard(self, name: str) -> None:
-        """There is no such domain."""
-        await self._pause()
-        for host in self.world.hosts.values():
-            if f"malbox-{host.machine_id}" == name:
-                self.world.end(host)
-
     async def close(self) -> None:
         """Nothing to close."""
 

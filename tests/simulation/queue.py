@@ -1,4 +1,4 @@
-"""The functions of services/scheduler/queue.sql, by hand: SQLite has none. The conformance test holds the two together."""
+"""The functions of services/scheduler/queue.sql, by hand: SQLite has none."""
 
 from typing import Any
 
@@ -113,8 +113,8 @@ def leave_queue(database: Database, task: str, *, is_paid: bool) -> None:
         )
         _say(
             database,
-            "UPDATE shares SET share = clocks.reached + $3 FROM clocks WHERE shares.owner = $1 AND shares.priority = $2 "
-            "AND clocks.priority = $2",
+            "UPDATE shares SET share = clocks.reached + $3 FROM clocks WHERE shares.owner = $1 "
+            "AND shares.priority = $2 AND clocks.priority = $2",
             who,
             rank,
             cost,
@@ -127,9 +127,8 @@ def leave_queue(database: Database, task: str, *, is_paid: bool) -> None:
 def take_machine(database: Database, arguments: Values) -> list[Row]:
     """The task was promised the machine, or has it."""
     task, who, rank, cost, machine, epoch = arguments
-    if _say(
-        database, "UPDATE holding SET machine_id = $2, epoch = $3 WHERE task_id = $1 RETURNING task_id", task, machine, epoch
-    ):
+    moved = "UPDATE holding SET machine_id = $2, epoch = $3 WHERE task_id = $1 RETURNING task_id"
+    if _say(database, moved, task, machine, epoch):
         return []
     leave_queue(database, task, is_paid=True)
     _say(
@@ -181,7 +180,8 @@ def pick(database: Database, _arguments: Values) -> list[Row]:
         database,
         "SELECT p.machine_id, p.host, p.epoch FROM pool p WHERE p.is_ready AND p.profile = $1 AND $2 = ANY(p.routes) "
         "AND $3 IN ('', p.machine_id) ORDER BY EXISTS (SELECT 1 FROM heads h WHERE h.is_open AND h.profile = p.profile "
-        "AND h.route = ANY(p.routes) AND h.machine_id = p.machine_id), json_array_length(p.routes), p.machine_id LIMIT 1",
+        "AND h.route = ANY(p.routes) AND h.machine_id = p.machine_id), json_array_length(p.routes), p.machine_id "
+        "LIMIT 1",
         best[0]["profile"],
         best[0]["route"],
         best[0]["machine_id"],

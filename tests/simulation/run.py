@@ -29,8 +29,8 @@ from services.chassis.store import make_mapper
 from services.intake.adapters.tables import Tables
 from services.intake.app import decide
 from services.machines.domain.spec import MachineSpec
-from tests.simulation.blobs import SimBlobs, SimSandbox
 from tests.simulation import queue as _queue  # noqa: F401 - its statements are known by being imported
+from tests.simulation.blobs import SimBlobs, SimSandbox
 from tests.simulation.broker import SimBroker, connector
 from tests.simulation.chaos import Chaos
 from tests.simulation.database import Database, Lock, Pool, Wire
