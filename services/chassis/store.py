@@ -224,7 +224,7 @@ class Store:
             [row.kind for row in unit.work],
             [row.key for row in unit.work],
             [row.payload.decode() for row in unit.work],
-            [row.due_at for row in unit.work],
+            [row.due_at - unit.at for row in unit.work],
             unit.finishes.work_id if unit.finishes else None,
             unit.finishes.attempt if unit.finishes else None,
             unit.holds.work_id if unit.holds else None,

@@ -49,7 +49,10 @@ class OutboxRow:
 
 @dataclass(frozen=True)
 class WorkRow:
-    """One thing to be done later. The same kind and key is the same work."""
+    """One thing to be done later. The same kind and key is the same work.
+
+    `due_at` is by the clock of the unit's `at`: how long from then on is what counts.
+    """
 
     kind: str
     key: str

@@ -3,6 +3,7 @@
 import asyncio
 import contextlib
 from collections.abc import AsyncIterator
+from datetime import datetime, timedelta
 
 import pytest
 
@@ -26,9 +27,24 @@ async def store(database_url: str) -> AsyncIterator[Store]:
     await opened.close()
 
 
-async def work(store: Store, runners: tuple[Runner, ...], kinds: tuple[str, ...], done: asyncio.Event) -> None:
+class ClockAhead(SystemClock):
+    """The clock of a host that is ten minutes ahead of the database."""
+
+    def now(self) -> datetime:
+        """What it shows."""
+        return super().now() + timedelta(minutes=10)
+
+
+async def work(
+    store: Store,
+    runners: tuple[Runner, ...],
+    kinds: tuple[str, ...],
+    done: asyncio.Event,
+    *,
+    clock: SystemClock | None = None,
+) -> None:
     """The kinds of work are enqueued, one each, and worked on until `done`. A worker that ends raises."""
-    clock = SystemClock()
+    clock = clock or SystemClock()
     unit = Unit(service="machines", at=clock.now(), uuid=clock.uuid, announce=lambda _event, _of: ())
     for kind in kinds:
         unit.enqueue(kind, kind, {})
@@ -81,3 +97,14 @@ async def test_giving_up_may_fail_and_other_work_goes_on(store: Store) -> None:
 
     await work(store, (Runner("bad", break_down, give_up), Runner("other", other)), ("bad", "other"), done)
     assert [row["kind"] for row in await store.fetch("SELECT kind FROM work WHERE kind = 'bad'")] == ["bad"]
+
+
+@pytest.mark.promise("P19")
+async def test_work_that_is_due_now_is_done_now_whatever_the_clock_of_its_service_shows(store: Store) -> None:
+    """A service that is ten minutes ahead of the database does not put its work off for so long."""
+    done = asyncio.Event()
+
+    async def run(_item: WorkItem, _context: WorkContext) -> None:
+        done.set()
+
+    await work(store, (Runner("now", run),), ("now",), done, clock=ClockAhead())

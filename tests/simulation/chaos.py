@@ -219,7 +219,7 @@ async def broker_cut(chaos: Chaos) -> None:
                 service.consumer.reconnect()
 
 
-@fault(0.12)
+@fault(0.0)
 async def broker_wiped(chaos: Chaos) -> None:
     """The broker loses everything that it held, once."""
     if await chaos.after(30):

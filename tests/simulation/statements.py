@@ -28,7 +28,7 @@ def handwritten() -> dict[str, Handwritten]:
 
 @words("SELECT commit_unit($1,$2,$3,$4,$5,$6,$7,$8,$9,$10,$11,$12,$13,$14,$15,$16,$17)")
 def commit_unit(database: Database, arguments: tuple[Any, ...]) -> list[Row]:
-    """All of the unit, or none, as services/chassis/schema_3.sql has it."""
+    """All of the unit, or none, as services/chassis/schema_5.sql has it."""
     sqlite = database.sqlite
     sqlite.execute("SAVEPOINT unit")
     try:
@@ -68,11 +68,11 @@ def _committed(sqlite: sqlite3.Connection, arguments: tuple[Any, ...]) -> str:
         "ON CONFLICT (message_id) DO NOTHING",
         list(zip(*arguments[5:9], strict=True)),
     )
-    items = {(kind, key): (payload, due) for kind, key, payload, due in zip(*arguments[9:13], strict=True)}
+    items = {(kind, key): (payload, delay) for kind, key, payload, delay in zip(*arguments[9:13], strict=True)}
     sqlite.executemany(
-        "INSERT INTO work (kind, key, payload, due_at) VALUES (?, ?, ?, ?) "
+        "INSERT INTO work (kind, key, payload, due_at) VALUES (?, ?, ?, now() + ?) "
         "ON CONFLICT (kind, key) DO UPDATE SET due_at = min(work.due_at, excluded.due_at)",
-        [(*named, payload, bound(due)) for named, (payload, due) in sorted(items.items())],
+        [(*named, payload, bound(delay)) for named, (payload, delay) in sorted(items.items())],
     )
     return "committed"
 
