@@ -107,6 +107,7 @@ class MachineLeased(MachineFact):
     platform: Platform
     acceleration: Acceleration = "none"
     hard_deadline_at: datetime
+    host: str | None = Field(default=None, description="whose machine it is; None in messages of older releases")
 
 
 class LeaseRefused(MachineFact):

@@ -8,7 +8,7 @@ from pydantic import Field
 from contracts.envelope import Command, Message
 from contracts.ids import LeaseId, MachineId, ResultId, SubmissionId, TaskId
 from contracts.machines import Acceleration, GuestEndpoint, LeaseRef
-from contracts.planning import EndedBy, Plan, PlannedStage
+from contracts.planning import Budgets, EndedBy, PhaseCost, Plan, PlannedStage
 from contracts.plugins import RunError
 from contracts.submission import AnalysisRequest, Platform, Route, SampleRef
 
@@ -110,7 +110,7 @@ class TaskCancelled(TaskEnded):
 
 
 class TaskUnserviceable(TaskFact):
-    """No machine that is known could ever run this task."""
+    """No machine that is known could ever run this task; one that waited has a report of what needed none."""
 
     WHAT: ClassVar[str] = "unserviceable"
     reason: str
@@ -184,6 +184,7 @@ class RunStage(Command):
     sample: SampleRef
     request: AnalysisRequest
     guest: GuestAssignment | None = None
+    budgets: Budgets | None = None
 
     def subject(self) -> str:
         """The task."""
@@ -226,11 +227,13 @@ class SealReport(Command):
     platform: Platform | None = None
     acceleration: str = "none"
     attempts: int
-    outcome: Literal["completed", "failed", "timed_out", "cancelled"]
+    outcome: Literal["completed", "failed", "timed_out", "cancelled", "unserviceable"]
     reason: str = ""
     ended_by: EndedBy | None = None
     result_ids: tuple[ResultId, ...]
     errors: tuple[RunError, ...]
+    phases: tuple[PhaseCost, ...] = ()
+    attempt_reasons: tuple[str, ...] = ()
 
     def subject(self) -> str:
         """The task."""

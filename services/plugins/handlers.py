@@ -13,10 +13,12 @@ RUN_STAGE = "run-stage"
 
 
 async def do_run_stage(command: RunStage, unit: Unit, store: Store) -> None:
-    """The stage is run, once, however often it is ordered."""
+    """The stage is run, once, however often it is ordered; ordered again, it says again what it said."""
     key = rows.StageKey(command.task_id, command.attempt, command.stage.name)
     known = await rows.load_stage(store, key)
     if known is not None and known.is_ordered:
+        for message_id, fact in await rows.load_said(store, key):
+            unit.say(fact, message_id=message_id)
         return
     rows.order_stage(unit, key)
     unit.enqueue(RUN_STAGE, str(key), {"task_id": command.task_id, "command": command.model_dump(mode="json")})

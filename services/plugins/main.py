@@ -22,7 +22,7 @@ from services.plugins.stages import Stages
 
 MIGRATIONS = tuple(
     (files("services.plugins") / name).read_text(encoding="utf-8")
-    for name in ("schema.sql", "schema_2.sql", "schema_3.sql")
+    for name in ("schema.sql", "schema_2.sql", "schema_3.sql", "schema_4.sql")
 )
 UNPACK_DIR = Path(__file__).parent / "internal" / "unpack"
 

@@ -33,6 +33,9 @@ RESULTS_PER_STAGE_MAX = 800
 SHORT_REASON_MAX_CHARS = 400  # in the message that ends a stage: with every plugin's reason it stays under 64 KiB
 LOG_MAX_CHARS = 64 * 1024
 
+AWAITED = (PluginStageStarted, PluginResultProduced, PluginStageCompleted, PluginStageFailed)
+"""Facts that somebody waits for: they are said again when the stage is ordered again."""
+
 Also = Callable[[Unit], None]
 
 
@@ -83,7 +86,10 @@ class StageRecord:
         async def decide(unit: Unit) -> None:
             for fact in facts:
                 parts = (getattr(fact, name, "") for name in ("run_id", "result_id"))
-                unit.say(fact, message_id=derived("msg", fact.type_name(), *self.key.parts, *parts))
+                message_id = derived("msg", fact.type_name(), *self.key.parts, *parts)
+                unit.say(fact, message_id=message_id)
+                if isinstance(fact, AWAITED):
+                    rows.keep_said(unit, self.key, message_id, fact)
             if also is not None:
                 also(unit)
 

@@ -4,12 +4,15 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
+from contracts.catalogue import BY_TYPE
+from contracts.envelope import Message
 from contracts.planning import EndedBy
 from contracts.plugins import PluginResultProduced, RunError
 from services.chassis.store import Store
 from services.chassis.unit import Unit
 
 INPUTS_MAX = 400
+SAID_MAX = 5000
 CANCEL = (
     "INSERT INTO stages (task_id, attempt, stage, cancel_reason) VALUES ($1, $2, $3, $4) "
     "ON CONFLICT (task_id, attempt, stage) DO UPDATE SET cancel_reason = excluded.cancel_reason"
@@ -112,6 +115,25 @@ def keep_run(unit: Unit, key: StageKey, run_id: str, version: str, error: RunErr
         "duration_ms, log) VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11) ON CONFLICT (run_id) DO NOTHING",
         *(run_id, *key.parts, error.plugin, version, error.outcome, error.reason, is_error, duration_ms, log),
     )
+
+
+def keep_said(unit: Unit, key: StageKey, message_id: str, fact: Message) -> None:
+    """What was said can be said again, should it get lost on its way."""
+    unit.execute(
+        "INSERT INTO said (message_id, task_id, attempt, stage, type, data) VALUES ($1, $2, $3, $4, $5, $6) "
+        "ON CONFLICT (message_id) DO NOTHING",
+        *(message_id, *key.parts, fact.type_name(), fact.model_dump_json()),
+    )
+
+
+async def load_said(store: Store, key: StageKey) -> list[tuple[str, Message]]:
+    """What was said of the stage, in order, under the ids that it had."""
+    found = await store.fetch(
+        "SELECT message_id, type, data::text AS data FROM said WHERE task_id = $1 AND attempt = $2 AND stage = $3 "
+        "ORDER BY position LIMIT $4",
+        *(*key.parts, SAID_MAX),
+    )
+    return [(row["message_id"], BY_TYPE[row["type"]].model_validate_json(row["data"])) for row in found]
 
 
 async def has_run(store: Store, run_id: str) -> bool:

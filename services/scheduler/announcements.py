@@ -1,11 +1,13 @@
 """What of a task's history is public, and which orders follow from it. Pure."""
 
 from collections.abc import Callable, Iterable
+from datetime import datetime
 from typing import Any
 
 from contracts import scheduler as public
 from contracts.envelope import Message
 from services.scheduler.domain.task import Task, events
+from services.scheduler.domain.task.waits import Wait
 
 ERRORS_MAX = 50
 Words = Callable[[Any, Task], Iterable[Message]]
@@ -27,11 +29,15 @@ def _queued(event: events.Queued, task: Task) -> Iterable[Message]:
 
 
 def _matched(event: events.Matched, task: Task) -> Iterable[Message]:
-    yield public.LeaseMachine(
-        operation_id=event.operation_id,
+    yield _lease(task, event.machine_id, event.host, event.operation_id)
+
+
+def _lease(task: Task, machine_id: str, host: str, operation_id: str) -> Message:
+    return public.LeaseMachine(
+        operation_id=operation_id,
         task_id=task.task_id,
-        machine_id=event.machine_id,
-        host=event.host,
+        machine_id=machine_id,
+        host=host,
         route=task.request.route,
         hold_s=task.hold_s,
     )
@@ -43,15 +49,20 @@ def _granted(_event: Any, task: Task) -> Iterable[Message]:
 
 
 def _stage_requested(event: events.StageRequested, task: Task) -> Iterable[Message]:
-    stage = task.plan.stage(event.stage)
+    yield from _run(task, event.stage, event.attempt)
+
+
+def _run(task: Task, name: str, attempt: int) -> Iterable[Message]:
+    stage = task.plan.stage(name)
     if stage is not None:
         yield public.RunStage(
             task_id=task.task_id,
-            attempt=event.attempt,
+            attempt=attempt,
             stage=stage,
             sample=task.sample,
             request=task.request,
-            guest=task.guest if event.stage == "guest" else None,
+            guest=task.guest if name == "guest" else None,
+            budgets=task.budgets,
         )
 
 
@@ -62,28 +73,36 @@ def _attempt_failed(event: events.AttemptFailed, task: Task) -> Iterable[Message
 
 
 def _machine_returned(event: events.MachineReturned, task: Task) -> Iterable[Message]:
-    yield public.ReleaseMachine(
-        task_id=task.task_id,
-        machine_id=event.machine_id,
-        host=event.host,
-        lease_id=event.lease_id,
-        epoch=event.epoch,
-    )
+    yield _release(task, event.machine_id, event.host, event.lease_id, event.epoch)
+
+
+def _release(task: Task, machine_id: str, host: str, lease_id: str, epoch: int) -> Message:
+    return public.ReleaseMachine(task_id=task.task_id, machine_id=machine_id, host=host, lease_id=lease_id, epoch=epoch)
 
 
 def _cancel_requested(event: events.CancelRequested, task: Task) -> Iterable[Message]:
     for stage in task.running_stages():
-        yield public.CancelStage(
-            task_id=task.task_id,
-            attempt=task.attempt_of(stage),
-            stage=stage,
-            reason=event.reason or f"cancelled by {event.by}",
-        )
+        yield _cancel(task, stage, event.reason or f"cancelled by {event.by}")
+    if task.state == "reporting":  # the report that is being made is to say so, too
+        yield _seal(task, event.timestamp)
+
+
+def _budget_spent(event: events.BudgetSpent, task: Task) -> Iterable[Message]:
+    if event.stage is not None:
+        yield _cancel(task, event.stage, event.reason)
+
+
+def _cancel(task: Task, stage: str, reason: str) -> Message:
+    return public.CancelStage(task_id=task.task_id, attempt=task.attempt_of(stage), stage=stage, reason=reason)
 
 
 def _report_requested(event: events.ReportRequested, task: Task) -> Iterable[Message]:
+    yield _seal(task, event.timestamp)
+
+
+def _seal(task: Task, at: datetime) -> Message:
     ran_on = task.ran_on
-    yield public.SealReport(
+    return public.SealReport(
         task_id=task.task_id,
         submission_id=task.submission_id,
         owner=task.owner,
@@ -96,11 +115,13 @@ def _report_requested(event: events.ReportRequested, task: Task) -> Iterable[Mes
         platform=ran_on.platform if ran_on else None,
         acceleration=ran_on.acceleration if ran_on else "none",
         attempts=task.attempts,
-        outcome=event.outcome,
-        reason=event.reason,
+        outcome=task.outcome or "failed",
+        reason=task.outcome_reason,
         ended_by=task.ended_by,
         result_ids=tuple(dict.fromkeys(task.result_ids)),
         errors=tuple(task.errors[:ERRORS_MAX]),
+        phases=task.phases(at),
+        attempt_reasons=tuple(task.attempt_reasons),
     )
 
 
@@ -117,6 +138,10 @@ def _ended(kind: type[public.TaskEnded]) -> Words:
     return words
 
 
+def _unserviceable(_event: events.Unserviceable, task: Task) -> Iterable[Message]:
+    yield public.TaskUnserviceable(task_id=task.task_id, reason=task.outcome_reason)
+
+
 def _refused(event: events.Refused, task: Task) -> Iterable[Message]:
     yield public.TaskUnserviceable(task_id=task.task_id, reason=event.reason)
 
@@ -131,11 +156,13 @@ WORDS: dict[type[Any], Words] = {
     events.AttemptFailed: _attempt_failed,
     events.MachineReturned: _machine_returned,
     events.CancelRequested: _cancel_requested,
+    events.BudgetSpent: _budget_spent,
     events.ReportRequested: _report_requested,
     events.Completed: _ended(public.TaskCompleted),
     events.Failed: _ended(public.TaskFailed),
     events.TimedOut: _ended(public.TaskTimedOut),
     events.Cancelled: _ended(public.TaskCancelled),
+    events.Unserviceable: _unserviceable,
 }
 
 
@@ -143,3 +170,22 @@ def announce(event: Any, task: Task) -> Iterable[Message]:
     """The facts and orders that the event is."""
     words = WORDS.get(type(event))
     return words(event, task) if words else ()
+
+
+def again(wait: Wait, task: Task, at: datetime) -> Iterable[Message]:
+    """The order whose answer is waited for, once more: its receiver tells a repetition by what it orders."""
+    match wait.what:
+        case "lease" if task.machine_id is not None:
+            yield _lease(task, task.machine_id, task.machine_host, task.operation_id)
+        case "release":
+            for machine_id, lost in task.returned.items():
+                yield _release(task, machine_id, lost.host, lost.lease_id, lost.epoch)
+        case "seal":  # what waits may be a result that was said and lost: whoever ran the stages says it again
+            yield _seal(task, at)
+            for stage, state in task.stages.items():
+                if state != "skipped":
+                    yield from _run(task, stage, task.attempt_of(stage))
+        case stage if stage in task.running_stages():
+            yield from _run(task, stage, task.attempt_of(stage))
+            if task.cancelled_by is not None or f"host_plugins:{stage}" in task.overrun_phases:
+                yield _cancel(task, stage, task.why)

@@ -18,7 +18,7 @@ from services.scheduler.app import record
 from services.scheduler.domain.task import NotPossible, Task
 from services.scheduler.live import Live
 from services.scheduler.sse import all_changes, task_changes
-from services.scheduler.view import shown
+from services.scheduler.view import present
 
 PAGE_MAX = 200
 CANCEL_TRIES = 5
@@ -71,7 +71,7 @@ def router(runtime: Runtime, live: Live, audit: AuditStream) -> APIRouter:  # no
     @routes.get("/tasks/{task_id}")
     async def show_task(task_id: str, caller: Caller) -> dict[str, Any]:
         """One task."""
-        return shown(await owned_task(store, task_id, caller))
+        return await present(store, await owned_task(store, task_id, caller), runtime.clock.now())
 
     @routes.post("/tasks/{task_id}/cancel", status_code=202)
     async def cancel_task(task_id: str, caller: Caller, body: CancelBody | None = None) -> dict[str, Any]:
@@ -88,19 +88,19 @@ def router(runtime: Runtime, live: Live, audit: AuditStream) -> APIRouter:  # no
                 await store.commit(unit)
             except Conflict:
                 continue
-            return shown(task)
+            return await present(store, task, unit.at)
         raise Problem(503, "busy", "The task changes too fast; try again.", retry_after_s=1)
 
     @routes.get("/tasks/{task_id}/events")
     async def watch_task(task_id: str, caller: Caller, request: Request) -> StreamingResponse:
         """Server-sent events of one task: `task` with its JSON at each change, `fact` for what its stages say."""
         await owned_task(store, task_id, caller)
-        return _stream(task_changes(store, live, task_id, request))
+        return _stream(task_changes(runtime, live, task_id, request))
 
     @routes.get("/events")
     async def watch_all(caller: Caller, request: Request) -> StreamingResponse:
         """Server-sent events of every task that the caller may see: `task` with its JSON at each change."""
-        return _stream(all_changes(store, live, caller, request))
+        return _stream(all_changes(runtime, live, caller, request))
 
     @routes.get("/events/replay")
     async def replay(

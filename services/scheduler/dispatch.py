@@ -36,7 +36,11 @@ async def _match(context: WorkContext, task_id: str, machine_id: str, host: str,
             log.info("match_was_overtaken", task=task_id, reason=str(reason))
             waiting.seat(unit, task)
             return
-        unit.execute("UPDATE pool SET is_ready = false WHERE machine_id = $1 AND epoch = $2", machine_id, epoch)
+        unit.execute(
+            "UPDATE pool SET is_ready = false, condition = 'leased' WHERE machine_id = $1 AND epoch = $2",
+            machine_id,
+            epoch,
+        )
         record(unit, task)
 
     await context.commit(decide)

@@ -10,8 +10,8 @@ from services.chassis.errors import TransientError
 from services.chassis.store import Store
 from services.chassis.topology import Handler
 from services.chassis.unit import Unit
-from services.scheduler import tables
-from services.scheduler.app import dispatch_wanted, record, start
+from services.scheduler import tables, waiting
+from services.scheduler.app import dispatch_wanted, keep_orphan, lease_seems_lost, pool_changed, record, start
 from services.scheduler.domain.task import NotPossible, Task
 
 
@@ -28,9 +28,9 @@ async def on_task_submitted(fact: intake.TaskSubmitted, unit: Unit, store: Store
     if await store.load(Task, uuid_of(fact.task_id)) is not None:
         return
     catalogue, pool = await tables.catalogue(store), await tables.pool(store)
-    if not catalogue or not pool:
+    if not catalogue or not (pool or await tables.has_pool(store)):
         raise TransientError("no plugin or no machine has been heard of yet")
-    start(unit, fact, catalogue, pool)
+    start(unit, fact, catalogue, pool, await waiting.budgets(store))
 
 
 async def on_task_cancellation_requested(fact: intake.TaskCancellationRequested, unit: Unit, store: Store) -> None:
@@ -53,48 +53,61 @@ async def on_plugin_removed(fact: plugins.PluginRemoved, unit: Unit, _store: Sto
     unit.execute("DELETE FROM catalogue WHERE name = $1", fact.name)
 
 
-async def on_machine_registered(fact: machines.MachineRegistered, unit: Unit, _store: Store) -> None:
+async def on_machine_registered(fact: machines.MachineRegistered, unit: Unit, store: Store) -> None:
     """The machine is known."""
-    tables.keep_machine(unit, fact.machine, epoch=fact.epoch, is_ready=fact.state == "ready")
+    tables.keep_machine(unit, fact.machine, epoch=fact.epoch, condition=fact.state)
+    await _supersede(fact, unit, store)
+    if await tables.machine(store, fact.machine_id) != fact.machine:
+        pool_changed(unit)
     dispatch_wanted(unit)
 
 
 async def on_machine_reverted(fact: machines.MachineReverted, unit: Unit, store: Store) -> None:
     """The machine is to be had, and the task that used it is done with it."""
-    tables.keep_machine(unit, fact.machine, epoch=fact.epoch, is_ready=True)
+    tables.keep_machine(unit, fact.machine, epoch=fact.epoch, condition="ready")
+    await _supersede(fact, unit, store)
     await _machine_left(fact, "clean", unit, store)
     dispatch_wanted(unit)
 
 
 async def on_machine_quarantined(fact: machines.MachineQuarantined, unit: Unit, store: Store) -> None:
     """The machine is out of the pool, and the task that used it is done with it."""
-    tables.mark_not_ready(unit, fact.machine_id, epoch=fact.epoch)
+    tables.mark_not_ready(unit, fact.machine_id, epoch=fact.epoch, condition="quarantined")
+    await _supersede(fact, unit, store)
     await _machine_left(fact, "quarantined", unit, store)
 
 
 async def on_machine_unavailable(
     fact: machines.MachineReverting | machines.MachineDrifted | machines.MachineWithdrawn | machines.MachineRestored,
     unit: Unit,
-    _store: Store,
+    store: Store,
 ) -> None:
     """The machine is not to be had."""
-    tables.mark_not_ready(unit, fact.machine_id, epoch=fact.epoch)
+    is_withdrawn = isinstance(fact, machines.MachineWithdrawn)
+    condition = "in maintenance" if is_withdrawn else "being cleaned"
+    tables.mark_not_ready(unit, fact.machine_id, epoch=fact.epoch, condition=condition)
+    await _supersede(fact, unit, store)
 
 
-async def on_machine_retired(fact: machines.MachineRetired, unit: Unit, _store: Store) -> None:
-    """The machine is gone."""
-    tables.mark_not_ready(unit, fact.machine_id, epoch=fact.epoch, is_retired=True)
+async def on_machine_retired(fact: machines.MachineRetired, unit: Unit, store: Store) -> None:
+    """The machine is gone; tasks that only it could have run are told."""
+    tables.mark_not_ready(unit, fact.machine_id, epoch=fact.epoch, condition="retired", is_retired=True)
+    await _supersede(fact, unit, store)
+    pool_changed(unit)
 
 
 async def on_machine_leased(fact: machines.MachineLeased, unit: Unit, store: Store) -> None:
     """The task has its machine; one that has no use for it gives it back."""
-    task = await load(store, fact.task_id)
+    task = await store.load(Task, uuid_of(fact.task_id))
+    if task is None:
+        keep_orphan(unit, fact)
+        return
     if task.is_over:
         unit.say(
             ReleaseMachine(
                 task_id=task.task_id,
                 machine_id=fact.machine_id,
-                host=task.machine_host,
+                host=fact.host or task.machine_host,
                 lease_id=fact.lease.lease_id,
                 epoch=fact.epoch,
             )
@@ -106,7 +119,7 @@ async def on_machine_leased(fact: machines.MachineLeased, unit: Unit, store: Sto
 
 async def on_lease_refused(fact: machines.LeaseRefused, unit: Unit, store: Store) -> None:
     """The task waits for another machine."""
-    tables.mark_not_ready(unit, fact.machine_id, epoch=fact.epoch)
+    tables.mark_not_ready(unit, fact.machine_id, epoch=fact.epoch, condition="not to be had")
     task = await load(store, fact.task_id)
     task.refuse_match(fact.operation_id, fact.reason, unit.at)
     record(unit, task)
@@ -116,6 +129,21 @@ async def on_lease_expired(fact: machines.LeaseExpired, unit: Unit, store: Store
     """The task lost its machine."""
     task = await load(store, fact.task_id)
     task.lose_machine(fact, unit.at)
+    record(unit, task)
+
+
+async def on_stage_started(fact: plugins.PluginStageStarted, unit: Unit, store: Store) -> None:
+    """The stage's turn has come."""
+    task = await load(store, fact.task_id)
+    task.begin_stage(fact.stage, fact.attempt, unit.at)
+    record(unit, task)
+
+
+async def on_sample_started(fact: plugins.SampleStarted, unit: Unit, store: Store) -> None:
+    """The sample runs: what was spent until now was the boot."""
+    await on_progress(fact, unit, store)
+    task = await load(store, fact.task_id)
+    task.begin_observation(fact.attempt, unit.at)
     record(unit, task)
 
 
@@ -170,6 +198,12 @@ async def on_progress(fact: Any, unit: Unit, _store: Store) -> None:
     tables.keep_fact(unit, fact.task_id, fact.type_name(), details)
 
 
+async def _supersede(fact: machines.MachineFact, unit: Unit, store: Store) -> None:
+    """Whoever still holds the machine from an earlier epoch has lost it, heard or unheard."""
+    for task_id in await waiting.holders(store, fact.machine_id, fact.epoch):
+        lease_seems_lost(unit, task_id, machine_id=fact.machine_id, epoch=fact.epoch)
+
+
 async def _machine_left(
     fact: machines.MachineReverted | machines.MachineQuarantined, condition: str, unit: Unit, store: Store
 ) -> None:
@@ -197,6 +231,7 @@ HANDLERS: dict[type[Message], Handler] = {
     machines.MachineLeased: on_machine_leased,
     machines.LeaseRefused: on_lease_refused,
     machines.LeaseExpired: on_lease_expired,
+    plugins.PluginStageStarted: on_stage_started,
     plugins.ObservationEnded: on_observation_ended,
     plugins.PluginStageCompleted: on_stage_completed,
     plugins.PluginStageFailed: on_stage_failed,
@@ -204,7 +239,7 @@ HANDLERS: dict[type[Message], Handler] = {
     plugins.PluginFinished: on_progress,
     plugins.GuestConnected: on_progress,
     plugins.GuestLost: on_progress,
-    plugins.SampleStarted: on_progress,
+    plugins.SampleStarted: on_sample_started,
     plugins.SampleExited: on_progress,
     results.ReportReady: on_report_ready,
 }

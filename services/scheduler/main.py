@@ -2,7 +2,7 @@
 
 from services.chassis.housekeeping import Expiry
 from services.chassis.run import Runtime, Service
-from services.scheduler import dispatch, tables, waiting
+from services.scheduler import dispatch, tables, timers, waiting
 from services.scheduler.adapters.audit import AuditStream
 from services.scheduler.api import router
 from services.scheduler.app import dispatch_wanted
@@ -11,7 +11,7 @@ from services.scheduler.live import Live
 
 FACTS_DAYS = 30
 """How long the live facts of a task are kept; its history and report stay."""
-MIGRATIONS = (tables.MIGRATION, tables.MIGRATION_2, waiting.MIGRATION)
+MIGRATIONS = (tables.MIGRATION, tables.MIGRATION_2, waiting.MIGRATION, waiting.MIGRATION_WAITS)
 
 
 async def compose(runtime: Runtime) -> Service:
@@ -20,7 +20,10 @@ async def compose(runtime: Runtime) -> Service:
     runtime.store.on_commit(live.on_commit)
 
     async def on_start() -> None:
-        await waiting.keep_rules(runtime.store, running_per_owner_max=runtime.settings.running_per_owner_max)
+        settings = runtime.settings
+        await waiting.keep_rules(
+            runtime.store, running_per_owner_max=settings.running_per_owner_max, budgets=settings.budgets
+        )
         unit = runtime.unit()
         dispatch_wanted(unit)
         await runtime.store.commit(unit)
@@ -28,7 +31,7 @@ async def compose(runtime: Runtime) -> Service:
     return Service(
         handlers=HANDLERS,
         projections=(tables.TASKS,),
-        runners=(dispatch.RUNNER,),
+        runners=(dispatch.RUNNER, *timers.RUNNERS),
         routers=(router(runtime, live, AuditStream(runtime.settings.amqp_url)),),
         on_start=on_start,
         expiries=(Expiry("task_facts", "at", FACTS_DAYS),),

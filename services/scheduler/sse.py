@@ -10,10 +10,11 @@ from fastapi import Request
 
 from contracts.ids import uuid_of
 from services.chassis.http import Identity
+from services.chassis.run import Runtime
 from services.chassis.store import Store
 from services.scheduler.domain.task import Task
 from services.scheduler.live import Live
-from services.scheduler.view import shown
+from services.scheduler.view import present
 
 KEEP_ALIVE_S = 10.0
 FACTS_MAX = 500
@@ -24,9 +25,9 @@ def event(name: str, data: Any) -> bytes:
     return b"event: " + name.encode() + b"\ndata: " + orjson.dumps(data) + b"\n\n"
 
 
-async def task_changes(store: Store, live: Live, task_id: str, request: Request) -> AsyncIterator[bytes]:
+async def task_changes(runtime: Runtime, live: Live, task_id: str, request: Request) -> AsyncIterator[bytes]:
     """The task's JSON at each change and its stages' facts, until it is over."""
-    version, position = 0, 0
+    store, version, position = runtime.store, 0, 0
     with live.listening() as hints:
         while not await request.is_disconnected():
             position, facts = await _facts(store, task_id, position)
@@ -35,14 +36,14 @@ async def task_changes(store: Store, live: Live, task_id: str, request: Request)
             task = await store.load(Task, uuid_of(task_id))
             if task is not None and task.version > version:
                 version = task.version
-                yield event("task", shown(task))
+                yield event("task", await present(runtime.store, task, runtime.clock.now()))
                 if task.is_over:
                     return
             if not await _hinted(hints, task_id):
                 yield b": alive\n\n"
 
 
-async def all_changes(store: Store, live: Live, caller: Identity, request: Request) -> AsyncIterator[bytes]:
+async def all_changes(runtime: Runtime, live: Live, caller: Identity, request: Request) -> AsyncIterator[bytes]:
     """The JSON of each task that changes, from now on."""
     yield b": listening\n\n"
     with live.listening() as hints:
@@ -52,9 +53,9 @@ async def all_changes(store: Store, live: Live, caller: Identity, request: Reque
             except TimeoutError:
                 yield b": alive\n\n"
                 continue
-            task = await store.load(Task, uuid_of(task_id))
+            task = await runtime.store.load(Task, uuid_of(task_id))
             if task is not None and caller.may_see(task.owner):
-                yield event("task", shown(task))
+                yield event("task", await present(runtime.store, task, runtime.clock.now()))
 
 
 async def _hinted(hints: asyncio.Queue[str], task_id: str) -> bool:

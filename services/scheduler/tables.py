@@ -50,6 +50,25 @@ async def pool(store: Store) -> list[MachineSummary]:
     return [MachineSummary.model_validate_json(row["summary"]) for row in rows]
 
 
+async def has_pool(store: Store) -> bool:
+    """Whether any machine was ever heard of, be it retired by now."""
+    return await store.fetchrow("SELECT FROM pool LIMIT 1") is not None
+
+
+async def machine(store: Store, machine_id: str) -> MachineSummary | None:
+    """The machine as it was last described, unless it is retired."""
+    row = await store.fetchrow(
+        "SELECT summary::text AS summary FROM pool WHERE machine_id = $1 AND NOT is_retired", machine_id
+    )
+    return None if row is None else MachineSummary.model_validate_json(row["summary"])
+
+
+async def host_of(store: Store, machine_id: str) -> str | None:
+    """The host that the machine is on, if it was ever heard of."""
+    row = await store.fetchrow("SELECT host FROM pool WHERE machine_id = $1", machine_id)
+    return None if row is None else str(row["host"])
+
+
 def keep_plugin(unit: Unit, manifest: PluginManifest) -> None:
     """The plugin may be planned."""
     unit.execute(
@@ -59,34 +78,39 @@ def keep_plugin(unit: Unit, manifest: PluginManifest) -> None:
     )
 
 
-def keep_machine(unit: Unit, machine: MachineSummary, *, epoch: int, is_ready: bool) -> None:
+def keep_machine(unit: Unit, machine: MachineSummary, *, epoch: int, condition: str) -> None:
     """The machine is known. What its service said earlier than the last word that was heard changes nothing."""
     unit.execute(
-        "INSERT INTO pool VALUES ($1, $2, $3, $4, $5, $6, $7, $8, false, $9) ON CONFLICT (machine_id) DO UPDATE SET "
+        "INSERT INTO pool (machine_id, host, profile, platform, routes, summary, is_ready, epoch, sequence, condition) "
+        "VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10) ON CONFLICT (machine_id) DO UPDATE SET "
         "host = excluded.host, profile = excluded.profile, platform = excluded.platform, routes = excluded.routes, "
         "summary = excluded.summary, is_ready = excluded.is_ready, epoch = excluded.epoch, is_retired = false, "
-        "sequence = excluded.sequence WHERE pool.sequence <= excluded.sequence",
+        "sequence = excluded.sequence, condition = excluded.condition WHERE pool.sequence <= excluded.sequence",
         machine.machine_id,
         machine.host,
         machine.profile,
         machine.platform,
         list(machine.routes),
         machine.model_dump_json(),
-        is_ready,
+        condition == "ready",
         epoch,
         unit.cause.sequence,
+        condition,
     )
 
 
-def mark_not_ready(unit: Unit, machine_id: str, *, epoch: int, is_retired: bool = False) -> None:
+def mark_not_ready(
+    unit: Unit, machine_id: str, *, epoch: int, condition: str = "being cleaned", is_retired: bool = False
+) -> None:
     """The machine is not to be had until somebody says that it is."""
     unit.execute(
-        "UPDATE pool SET is_ready = false, is_retired = is_retired OR $3, epoch = greatest(epoch, $2), sequence = $4 "
-        "WHERE machine_id = $1 AND sequence <= $4",
+        "UPDATE pool SET is_ready = false, is_retired = is_retired OR $3, epoch = greatest(epoch, $2), sequence = $4, "
+        "condition = $5 WHERE machine_id = $1 AND sequence <= $4",
         machine_id,
         epoch,
         is_retired,
         unit.cause.sequence,
+        condition,
     )
 
 

@@ -1,12 +1,23 @@
 """A task as the API shows it."""
 
+from datetime import datetime
 from typing import Any
 
 from contracts.limits import ATTEMPTS_MAX
+from services.chassis.store import Store
+from services.scheduler import waiting
 from services.scheduler.domain.task import Task
 
 
-def shown(task: Task) -> dict[str, Any]:
+async def present(store: Store, task: Task, now: datetime) -> dict[str, Any]:
+    """The task's JSON as it is now; one that waits says what for, as the pool is now."""
+    content = shown(task, now)
+    if task.wants_machine and (obstacle := await waiting.obstacle(store, task)):
+        content["why"] = f"{content['why']} ({obstacle})"
+    return content
+
+
+def shown(task: Task, now: datetime) -> dict[str, Any]:
     """The task's JSON: state with since-when and why, the machine's condition apart from the report's, and history."""
     return {
         "task_id": task.task_id,
@@ -22,6 +33,11 @@ def shown(task: Task) -> dict[str, Any]:
         "why": "" if task.is_over and not task.outcome_reason else task.outcome_reason or task.why,
         "attempts": task.attempts,
         "attempts_max": ATTEMPTS_MAX,
+        "lost_attempts": [
+            {"attempt": lost.number, "machine_id": lost.machine_id, "at": lost.at, "reason": lost.reason}
+            for lost in task.lost_attempts
+        ],
+        "phases": [cost.model_dump(mode="json") for cost in task.phases(None if task.is_over else now)],
         "machine_id": task.ran_on.lease.machine_id if task.ran_on else task.machine_id,
         "machine": task.machine,
         "report_ready_at": task.report_ready_at,

@@ -2,14 +2,17 @@
 
 from importlib.resources import files
 
+from contracts.planning import Budgets
 from services.chassis.store import Store
 from services.chassis.unit import Unit
 from services.scheduler.domain.task import Task
-from services.scheduler.policy.turns import ANY, cost_s
+from services.scheduler.policy.turns import ANY, cost_s, occupation
 
 MIGRATION = (files("services.scheduler") / "queue.sql").read_text(encoding="utf-8")
+MIGRATION_WAITS = (files("services.scheduler") / "waits.sql").read_text(encoding="utf-8")
 SEATING = frozenset({"Queued", "Matched", "MatchRefused", "MachineGranted", "MachineReturned", "StageEnded", "Refused"})
 """The events after which a task's place is another."""
+MACHINES_COUNTED_MAX = 10_000
 
 PICK = """
 WITH ready AS MATERIALIZED (SELECT machine_id, host, epoch, profile, routes FROM pool WHERE is_ready),
@@ -43,7 +46,7 @@ async def pick(store: Store) -> tuple[str, str, str, int] | None:
 
 def seat(unit: Unit, task: Task) -> None:
     """The task's place, in the queue or at a machine, is what its state says."""
-    if task.state == "queued":
+    if task.wants_machine:
         enter(unit, task)
     elif task.state == "preparing" or task.guest is not None:
         epoch = task.guest.lease.epoch if task.guest else None
@@ -75,8 +78,54 @@ def enter(unit: Unit, task: Task) -> None:
     )
 
 
-async def keep_rules(store: Store, *, running_per_owner_max: int) -> None:
+async def holders(store: Store, machine_id: str, epoch: int) -> list[str]:
+    """The tasks that hold a lease on the machine from before that epoch."""
+    rows = await store.fetch("SELECT task_id FROM holding WHERE machine_id = $1 AND epoch < $2", machine_id, epoch)
+    return [row["task_id"] for row in rows]
+
+
+async def stranded(store: Store) -> str | None:
+    """A task that waits though no machine that is known could ever run it, if there is one."""
+    row = await store.fetchrow(
+        "SELECT task_id FROM heads WHERE NOT EXISTS (SELECT FROM pool WHERE NOT is_retired "
+        "AND pool.profile = heads.profile AND heads.route = ANY(pool.routes) "
+        "AND heads.machine_id IN ('', pool.machine_id)) LIMIT 1"
+    )
+    return None if row is None else str(row["task_id"])
+
+
+async def obstacle(store: Store, task: Task) -> str:
+    """Why the waiting task does not run now, in words."""
+    request = task.request
+    row = await store.fetchrow(
+        "SELECT running_per_owner_max AS most, may_have_more($1) AS may_have_more FROM rules", task.owner
+    )
+    if row is not None and not row["may_have_more"]:
+        return f"{task.owner} has {row['most']} tasks on machines, which is the limit of one owner"
+    machines = await store.fetch(
+        "SELECT machine_id, CASE WHEN is_ready THEN 'ready' ELSE condition END AS condition FROM pool "
+        "WHERE NOT is_retired AND profile = $1 AND $2 = ANY(routes) AND $3 IN ('', machine_id) ORDER BY machine_id "
+        "LIMIT $4",
+        request.profile,
+        request.route,
+        request.machine or ANY,
+        MACHINES_COUNTED_MAX,
+    )
+    return occupation({machine["machine_id"]: machine["condition"] for machine in machines})
+
+
+async def budgets(store: Store) -> Budgets:
+    """How long each phase of a new task may take."""
+    row = await store.fetchrow("SELECT budgets::text AS budgets FROM rules")
+    return Budgets.model_validate_json(row["budgets"]) if row else Budgets()
+
+
+async def keep_rules(store: Store, *, running_per_owner_max: int, budgets: Budgets) -> None:
     """The store's functions know what the settings say; owners that may have more, or less, than before do at once."""
     async with store.transaction() as connection:
-        await connection.execute("UPDATE rules SET running_per_owner_max = $1", running_per_owner_max)
+        await connection.execute(
+            "UPDATE rules SET running_per_owner_max = $1, budgets = $2",
+            running_per_owner_max,
+            budgets.model_dump_json(),
+        )
         await connection.execute("SELECT open_lanes(owner) FROM (SELECT DISTINCT owner FROM heads) AS owners")

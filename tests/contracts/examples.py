@@ -6,7 +6,7 @@ from contracts import intake, machines, plugins, results, scheduler
 from contracts.blobs import BlobRef
 from contracts.envelope import Message
 from contracts.machines import GuestEndpoint, LeaseRef, MachineSummary
-from contracts.planning import Plan, PlannedRun, PlannedStage
+from contracts.planning import Budgets, PhaseCost, Plan, PlannedRun, PlannedStage
 from contracts.plugins import PluginManifest, RunError
 from contracts.submission import AnalysisRequest, PluginChoice, SampleRef
 
@@ -168,6 +168,20 @@ EXAMPLES: tuple[Message, ...] = tuple(kind.model_validate(fields) for kind, fiel
 GROWN: dict[str, Message] = {
     "malbox.observation.ended.v1.lease": plugins.ObservationEnded.model_validate(
         {**_STAGE, "ended_by": "window", "lease": LEASE}
+    ),
+    "malbox.machine.leased.v1.host": machines.MachineLeased.model_validate(
+        {**_FIELDS[machines.MachineLeased], "host": "local"}
+    ),
+    "malbox.stage.run.v1.budgets": scheduler.RunStage.model_validate(
+        {**_FIELDS[scheduler.RunStage], "budgets": Budgets()}
+    ),
+    "malbox.report.seal.v1.phases": scheduler.SealReport.model_validate(
+        {
+            **_FIELDS[scheduler.SealReport],
+            "outcome": "unserviceable",
+            "phases": (PhaseCost(phase="queue", budget_s=86400, spent_s=1.5),),
+            "attempt_reasons": ("the guest was lost",),
+        }
     ),
 }
 """Messages with fields that were added after the first golden file, by the name of a golden file of their own."""

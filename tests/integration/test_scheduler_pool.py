@@ -47,7 +47,7 @@ def refused(unit: Unit) -> None:
 
 def reverted(unit: Unit) -> None:
     """The machine is clean."""
-    tables.keep_machine(unit, MACHINE, epoch=5, is_ready=True)
+    tables.keep_machine(unit, MACHINE, epoch=5, condition="ready")
 
 
 @pytest.mark.promise("P15")
@@ -56,7 +56,7 @@ async def test_late_words_of_the_same_epoch_do_not_take_a_ready_machine_out_of_t
     told = ((10, reverting), (11, refused), (12, reverted))
     for order in permutations(told):
         await store.fetch("DELETE FROM pool")
-        await heard(store, 1, lambda unit: tables.keep_machine(unit, MACHINE, epoch=0, is_ready=False))
+        await heard(store, 1, lambda unit: tables.keep_machine(unit, MACHINE, epoch=0, condition="registered"))
         for sequence, change in order:
             await heard(store, sequence, change)
         [row] = await store.fetch("SELECT is_ready, sequence FROM pool")

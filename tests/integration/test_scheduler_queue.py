@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 
 from contracts.machines import MachineSummary
+from contracts.planning import Budgets
 from services.chassis.migrations import migrate
 from services.chassis.store import Store
 from services.scheduler import waiting
@@ -72,7 +73,7 @@ class Both:
 
     async def begin(self) -> None:
         """The fleet is known to the store."""
-        await waiting.keep_rules(self.store, running_per_owner_max=LIMIT)
+        await waiting.keep_rules(self.store, running_per_owner_max=LIMIT, budgets=Budgets())
         for machine in self.fleet:
             await self.store.fetch(
                 "INSERT INTO pool (machine_id, host, profile, platform, routes, summary, is_ready, epoch) "
@@ -224,9 +225,9 @@ async def test_a_limit_that_was_lowered_or_raised_holds_from_the_next_start_on(s
         await both.enter(both.known[task_id])
     await both.take("one", "m-2", 1)
     await store.fetch("UPDATE pool SET is_ready = true WHERE machine_id = 'm-0'")
-    await waiting.keep_rules(store, running_per_owner_max=1)
+    await waiting.keep_rules(store, running_per_owner_max=1, budgets=Budgets())
     assert await waiting.pick(store) is None
-    await waiting.keep_rules(store, running_per_owner_max=2)
+    await waiting.keep_rules(store, running_per_owner_max=2, budgets=Budgets())
     found = await waiting.pick(store)
     assert found is not None
     assert found[:2] == ("two", "m-0")

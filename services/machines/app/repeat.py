@@ -45,6 +45,7 @@ def granted(machine: Machine) -> dict[str, Any] | None:
         "platform": machine.spec.platform,
         "acceleration": machine.acceleration,
         "hard_deadline_at": lease.hard_deadline_at,
+        "host": machine.spec.host,
     }
 
 

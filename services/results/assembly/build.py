@@ -40,7 +40,13 @@ def assemble(case: Case) -> r.Report:
     errors, more_errors = cut([*_errors(case), *reader.errors], ERRORS_MAX)
     seal = case.seal
     return r.Report(
-        task=r.Task(task_id=seal.task_id, submission_id=seal.submission_id, owner=seal.owner, attempts=seal.attempts),
+        task=r.Task(
+            task_id=seal.task_id,
+            submission_id=seal.submission_id,
+            owner=seal.owner,
+            attempts=seal.attempts,
+            attempt_reasons=seal.attempt_reasons,
+        ),
         sample=sample,
         request=seal.request,
         environment=_environment(seal),
@@ -141,6 +147,7 @@ def _timings(case: Case) -> r.Timings:
         observed_from=case.seal.observed_from,
         sealed_at=case.sealed_at,
         total_s=max(0.0, total_s),
+        phases=case.seal.phases,
     )
 
 

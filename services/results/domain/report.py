@@ -10,7 +10,7 @@ from typing import Annotated, Any, Literal
 from pydantic import BaseModel, ConfigDict, Field
 
 from contracts.ids import MachineId, ResultId, Sha256, SubmissionId, TaskId
-from contracts.planning import EndedBy
+from contracts.planning import EndedBy, PhaseCost
 from contracts.results import Verdict
 from contracts.submission import AnalysisRequest, Platform
 
@@ -50,6 +50,7 @@ class Task(Part):
     submission_id: SubmissionId
     owner: str
     attempts: int = Field(ge=0)
+    attempt_reasons: tuple[str, ...] = Field(default=(), description="why each attempt that was lost was")
 
 
 class Sample(Part):
@@ -82,6 +83,7 @@ class Timings(Part):
     observed_from: datetime | None
     sealed_at: datetime
     total_s: float = Field(ge=0)
+    phases: tuple[PhaseCost, ...] = Field(default=(), description="until the report was ordered")
 
 
 class Indicator(Part):
@@ -250,7 +252,7 @@ class Report(Part):
     sample: Sample
     request: AnalysisRequest
     environment: Environment
-    outcome: Literal["completed", "failed", "timed_out", "cancelled"]
+    outcome: Literal["completed", "failed", "timed_out", "cancelled", "unserviceable"]
     outcome_reason: str
     ended_by: EndedBy | None
     timings: Timings

@@ -14,7 +14,7 @@ KNOWN: MappingProxyType[TaskState, str] = MappingProxyType(
         "reporting": "every stage has ended; the report is being sealed and the machine cleaned",
         "completed": "the report is sealed, and the machine is clean or out of the pool",
         "failed": "ended without evidence from the guest; the reason says why",
-        "timed_out": "its hard limit passed",
+        "timed_out": "its hard limit passed, or the budget of a phase that it cannot do without",
         "cancelled": "somebody ended it",
         "unserviceable": "no known machine could ever run it",
     }
@@ -31,7 +31,9 @@ TRANSITIONS: MappingProxyType[tuple[TaskState, str], TaskState] = MappingProxyTy
         ("preparing", "MatchRefused"): "queued",
         ("preparing", "MachineGranted"): "running",
         ("preparing", "AttemptFailed"): "preparing",
+        ("running", "ObservationStarted"): "running",
         ("running", "ObservationEnded"): "collecting",
+        ("queued", "Stranded"): "queued",
         ("running", "AttemptFailed"): "running",
         ("collecting", "AttemptFailed"): "collecting",
         ("preparing", "Queued"): "queued",
@@ -39,11 +41,15 @@ TRANSITIONS: MappingProxyType[tuple[TaskState, str], TaskState] = MappingProxyTy
         ("collecting", "Queued"): "queued",
         **{(state, "ReportRequested"): "reporting" for state in _STAGES_MAY_END},
         **{(state, "StageRequested"): "running" if state == "submitted" else state for state in _STAGES_MAY_END},
-        **{(state, event): state for state in _STAGES_MAY_END for event in ("StageEnded", "CancelRequested")},
+        **{
+            (state, event): state
+            for state in _STAGES_MAY_END
+            for event in ("StageBegan", "StageEnded", "CancelRequested")
+        },
         **{
             (state, event): state
             for state in (*_STAGES_MAY_END, "reporting")
-            for event in ("MachineReturned", "MachineLeft")
+            for event in ("MachineReturned", "MachineLeft", "BudgetSpent")
         },
         ("reporting", "ReportSealed"): "reporting",
         ("reporting", "CancelRequested"): "reporting",
@@ -51,6 +57,7 @@ TRANSITIONS: MappingProxyType[tuple[TaskState, str], TaskState] = MappingProxyTy
         ("reporting", "Failed"): "failed",
         ("reporting", "TimedOut"): "timed_out",
         ("reporting", "Cancelled"): "cancelled",
+        ("reporting", "Unserviceable"): "unserviceable",
     }
 )
 

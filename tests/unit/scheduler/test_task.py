@@ -229,7 +229,7 @@ class TaskMachine(RuleBasedStateMachine):
         self.recorded.extend(events)
         self.ends += sum(type(event).__name__ in {"Completed", "Failed", "TimedOut", "Cancelled"} for event in events)
 
-    @precondition(lambda self: self.task.state == "queued")
+    @precondition(lambda self: self.task.wants_machine)
     @rule()
     def match(self) -> None:
         """A machine is chosen."""
@@ -268,7 +268,7 @@ class TaskMachine(RuleBasedStateMachine):
     @rule()
     def cancel(self) -> None:
         """Somebody cancels."""
-        if not self.task.is_over:
+        if not self.task.is_over and self.task.report_ready_at is None:
             self.task.cancel("ana", "", NOW)
 
     @rule()

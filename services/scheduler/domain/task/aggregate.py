@@ -14,27 +14,23 @@ from contracts.ids import derived, uuid_of
 from contracts.intake import TaskSubmitted
 from contracts.limits import ATTEMPTS_MAX
 from contracts.machines import LeaseExpired, MachineLeased
-from contracts.planning import Plan
+from contracts.planning import Budgets, Phase, Plan
 from contracts.plugins import RunError
-from contracts.scheduler import GuestAssignment, MachineCondition, TaskState
-from contracts.submission import AnalysisRequest, SampleRef
-from services.scheduler.domain.lifecycle import is_terminal, successor
+from contracts.scheduler import GuestAssignment
+from services.scheduler.domain.lifecycle import successor
 from services.scheduler.domain.task import events
-from services.scheduler.domain.task.events import Outcome, StageOutcome
+from services.scheduler.domain.task.events import StageOutcome
+from services.scheduler.domain.task.record import NotPossible, Outcome, Record
 
-HOLD_MARGIN_S = 300
-"""What a lease lasts beyond the observation: preparing, collecting, and slow emulation."""
 MATCHES_MAX = 100
 """Refused matches before the task gives up; each is a race lost, so many mean that something is wrong."""
 
 ENDED = ("completed", "failed", "skipped")
+FINAL_CAUSES = ("deadline", "collection_deadline", "isolation_breached")
+"""Ends of a lease after which there is no other attempt: its time is used up, or the sample is too dangerous."""
 
 
-class NotPossible(Exception):
-    """The task's state does not allow this; nothing was changed. The message says why."""
-
-
-class Task(Aggregate):
+class Task(Record, Aggregate):
     """One analysis of one sample."""
 
     TOPIC: ClassVar[str] = "task"
@@ -48,54 +44,26 @@ class Task(Aggregate):
     MatchRefused = events.MatchRefused
     MachineGranted = events.MachineGranted
     StageRequested = events.StageRequested
+    StageBegan = events.StageBegan
+    ObservationStarted = events.ObservationStarted
     ObservationEnded = events.ObservationEnded
     StageEnded = events.StageEnded
     AttemptFailed = events.AttemptFailed
     MachineReturned = events.MachineReturned
     MachineLeft = events.MachineLeft
     CancelRequested = events.CancelRequested
+    BudgetSpent = events.BudgetSpent
+    Stranded = events.Stranded
     ReportRequested = events.ReportRequested
     ReportSealed = events.ReportSealed
     Completed = events.Completed
     Failed = events.Failed
     TimedOut = events.TimedOut
     Cancelled = events.Cancelled
+    Unserviceable = events.Unserviceable
 
     def __init__(self, submission: dict[str, Any]) -> None:
-        asked = TaskSubmitted.model_validate(submission)
-        self.task_id = asked.task_id
-        self.submission_id = asked.submission_id
-        self.owner = asked.owner
-        self.sample: SampleRef = asked.sample
-        self.request: AnalysisRequest = asked.request
-        self.state: TaskState = "submitted"
-        self.state_since: datetime | None = None
-        self.why = "what will run is being decided"
-        self.plan = Plan(stages=())
-        self.stages: dict[str, str] = {}
-        self.stage_since: dict[str, datetime] = {}
-        self.result_ids: list[str] = []
-        self.errors: list[RunError] = []
-        self.attempts = 0
-        self.matches = 0
-        self.attempt_reasons: list[str] = []
-        self.machine_id: str | None = None
-        self.machine_host = ""
-        self.operation_id = ""
-        self.guest: GuestAssignment | None = None
-        self.ran_on: GuestAssignment | None = None
-        self.machine: MachineCondition = "none"
-        self.reverting: set[str] = set()
-        self.left: dict[str, tuple[int, str]] = {}
-        self.observed_from: datetime | None = None
-        self.ended_by: str | None = None
-        self.cancelled_by: str | None = None
-        self.outcome: Outcome | None = None
-        self.outcome_reason = ""
-        self.report_ready_at: datetime | None = None
-        self.verdict: str | None = None
-        self.score: int | None = None
-        self.history: list[tuple[str, datetime, str]] = []
+        self.begin(TaskSubmitted.model_validate(submission))
 
     @classmethod
     def submit(cls, asked: TaskSubmitted, at: datetime) -> "Task":
@@ -104,23 +72,14 @@ class Task(Aggregate):
             cls.Submitted, id=uuid_of(asked.task_id), timestamp=at, submission=asked.model_dump(mode="json")
         )
 
-    @property
-    def is_over(self) -> bool:
-        """Whether nothing can happen any more."""
-        return is_terminal(self.state)
-
-    @property
-    def hold_s(self) -> int:
-        """How long a lease for this task may last, seconds."""
-        return self.request.timeout_s + HOLD_MARGIN_S
-
     def refuse(self, reason: str, at: datetime) -> None:
         """It can never run."""
         self._happen(events.Refused, at, reason=reason)
 
-    def start(self, plan: Plan, waiting_for: str, at: datetime) -> None:
-        """The plan is frozen; what needs no machine begins, what needs one is queued."""
-        self._happen(events.Planned, at, plan=plan.model_dump(mode="json"))
+    def start(self, plan: Plan, waiting_for: str, at: datetime, budgets: Budgets | None = None) -> None:
+        """Plan and budgets are frozen; what needs no machine begins, what needs one is queued."""
+        allowed = (budgets or self.budgets).model_copy(update={"observation_s": self.request.timeout_s})
+        self._happen(events.Planned, at, plan=plan.model_dump(mode="json"), budgets=allowed.model_dump(mode="json"))
         if "guest" in self.stages:
             self._happen(events.Queued, at, waiting_for=waiting_for)
         if "static" in self.stages:
@@ -128,7 +87,9 @@ class Task(Aggregate):
         self._advance(at)
 
     def match(self, machine_id: str, host: str, at: datetime) -> None:
-        """The machine is asked for. Raises NotPossible unless the task is queued."""
+        """The machine is asked for. Raises NotPossible unless the task waits for one."""
+        if not self.wants_machine:
+            raise NotPossible(f"task {self.task_id} is {self.state} and waits for no machine")
         operation_id = derived("ope", self.task_id, self.matches + 1)
         self._happen(events.Matched, at, machine_id=machine_id, host=host, operation_id=operation_id)
 
@@ -148,7 +109,8 @@ class Task(Aggregate):
             return
         is_expected = self.state == "preparing" and self.machine_id == fact.machine_id
         if not is_expected or self.cancelled_by is not None:
-            self._give_back(fact.machine_id, self.machine_host, fact.lease.lease_id, fact.lease.epoch, at)
+            host = fact.host or self.machine_host
+            self._give_back(fact.machine_id, host, fact.lease.lease_id, fact.lease.epoch, at)
             if is_expected:
                 self._end_guest("skipped", "the task was cancelled", at)
             self._advance(at)
@@ -157,9 +119,20 @@ class Task(Aggregate):
         self._request("guest", at)
         self._advance(at)
 
+    def begin_stage(self, stage: str, attempt: int, at: datetime) -> None:
+        """The host stage's turn has come."""
+        if stage != "guest" and self._is_running(stage, attempt) and stage not in self.stage_began:
+            self._happen(events.StageBegan, at, stage=stage, attempt=attempt)
+
+    def begin_observation(self, attempt: int, at: datetime) -> None:
+        """The sample runs."""
+        is_new = "boot" in self.open_phases
+        if self.state == "running" and self._is_running("guest", attempt) and is_new:
+            self._happen(events.ObservationStarted, at, attempt=attempt)
+
     def end_observation(self, attempt: int, ended_by: str, at: datetime) -> None:
         """Watching is over."""
-        if self.state == "running" and attempt == self.attempts and self.stages.get("guest") == "running":
+        if self.state == "running" and self._is_running("guest", attempt):
             self._happen(events.ObservationEnded, at, ended_by=ended_by)
 
     def end_stage(
@@ -176,7 +149,7 @@ class Task(Aggregate):
         ended_by: str | None = None,
     ) -> None:
         """The stage ran, or could not. A late word about an earlier attempt changes nothing."""
-        if self.stages.get(stage) != "running" or attempt != self.attempt_of(stage):
+        if not self._is_running(stage, attempt):
             return
         if stage == "guest" and is_failed and is_retryable and self._may_retry():
             self._retry(reason, at)
@@ -197,7 +170,10 @@ class Task(Aggregate):
         self._advance(at)
 
     def lose_machine(self, fact: LeaseExpired, at: datetime) -> None:
-        """The lease ended without the task's word: the attempt is lost; a deadline allows no other."""
+        """The lease ended without the task's word: the attempt is lost; a deadline allows no other.
+
+        When collecting took too long only the machine is lost: what came until then will be said.
+        """
         if self.is_over:
             return
         was_preparing = self.state == "preparing" and self.machine_id == fact.machine_id
@@ -205,10 +181,35 @@ class Task(Aggregate):
         if not (was_ours or was_preparing):
             return
         self._give_back(fact.machine_id, self.machine_host, fact.lease_id, fact.epoch, at)
-        if fact.cause == "deadline" or not self._may_retry():
-            self._end_guest("failed", fact.reason, at, ended_by="timeout" if fact.cause == "deadline" else "guest_lost")
-        else:
-            self._retry(fact.reason, at)
+        if fact.cause != "collection_deadline" or self.state != "collecting":
+            ended_by = "timeout" if fact.cause in ("deadline", "collection_deadline") else "guest_lost"
+            self._lose_guest(fact.reason, at, ended_by=ended_by, is_final=fact.cause in FINAL_CAUSES)
+        self._advance(at)
+
+    def lose_lease(self, epoch: int, reason: str, at: datetime) -> None:
+        """The machine has another owner by now: what runs on the lease counts for nothing."""
+        if self.guest is None or self.guest.lease.epoch >= epoch:
+            return
+        self._return_machine(at)
+        self._lose_guest(reason, at, ended_by="guest_lost")
+        self._advance(at)
+
+    def strand(self, reason: str, at: datetime) -> None:
+        """It waits, and no machine that is known could ever run it; what needs no machine is still reported."""
+        if self.wants_machine:
+            self._happen(events.Stranded, at, reason=reason)
+            self._end_guest("failed", reason, at)
+            self._advance(at)
+
+    def overrun(self, what: str, at: datetime) -> None:
+        """A wait (`waits.py`) lasted longer than it may."""
+        steps = {"queue": self._overrun_queue, "lease": self._overrun_boot, "guest": self._overrun_guest}
+        if what == "release":
+            self._spend("cleanup", None, f"the machine is being cleaned for longer than {self.budgets.cleanup_s} s", at)
+        elif what in steps:
+            steps[what](at)
+        elif what in self.running_stages():
+            self._overrun_stage(what, at)
         self._advance(at)
 
     def machine_left(self, machine_id: str, condition: str, at: datetime, *, epoch: int) -> None:
@@ -221,9 +222,11 @@ class Task(Aggregate):
             self._advance(at)
 
     def cancel(self, by: str, reason: str, at: datetime) -> None:
-        """The task ends as soon as what runs has stopped. Raises NotPossible when it is over."""
+        """The task ends as soon as what runs has stopped. Raises NotPossible when it is over, or as good as over."""
         if self.is_over:
             raise NotPossible(f"the task is already {self.state}")
+        if self.report_ready_at is not None:
+            raise NotPossible("the report is sealed already; only the machine is still being cleaned")
         if self.cancelled_by is not None:
             return
         self._happen(events.CancelRequested, at, by=by, reason=reason)
@@ -234,14 +237,6 @@ class Task(Aggregate):
         if self.state == "reporting" and self.report_ready_at is None:
             self._happen(events.ReportSealed, at, verdict=verdict, score=score, missing_results=missing_results)
             self._advance(at)
-
-    def running_stages(self) -> list[str]:
-        """The stages that are running now."""
-        return [name for name, state in self.stages.items() if state == "running"]
-
-    def attempt_of(self, stage: str) -> int:
-        """The attempt that the stage's messages carry: only the guest stage is tried again."""
-        return max(1, self.attempts) if stage == "guest" else 1
 
     def _advance(self, at: datetime) -> None:
         """Every step that is due by now is recorded."""
@@ -271,7 +266,13 @@ class Task(Aggregate):
         if self.cancelled_by is not None:
             return "cancelled", f"cancelled by {self.cancelled_by}"
         failed = [error.reason for error in self.errors if error.plugin is None]
-        if self.stages.get("guest") == "failed" and self.ended_by == "timeout":
+        if self.is_stranded:
+            return "unserviceable", "; ".join(failed)
+        is_failed = self.stages.get("guest") == "failed"
+        if self.ended_by == "timeout" and not is_failed:
+            limit_s = self.budgets.observation_s + self.budgets.grace_s
+            return "timed_out", f"something kept the observation alive up to its hard limit of {limit_s} s"
+        if is_failed and (self.ended_by == "timeout" or "queue" in self.overrun_phases):
             return "timed_out", "; ".join(failed)
         if self.stages.get("guest") == "failed" or (self.stages and not self.result_ids):
             return "failed", "; ".join(failed) or "no plugin produced a result"
@@ -283,11 +284,61 @@ class Task(Aggregate):
             "failed": events.Failed,
             "timed_out": events.TimedOut,
             "cancelled": events.Cancelled,
+            "unserviceable": events.Unserviceable,
         }
         self._happen(ends[self.outcome or "failed"], at)
 
+    def _overrun_queue(self, at: datetime) -> None:
+        reason = f"no machine was free for {self.budgets.queue_s} s"
+        self._spend("queue", None, reason, at)
+        self._end_guest("failed", reason, at)
+
+    def _overrun_boot(self, at: datetime) -> None:
+        """The machine may still come: whoever comes too late is given back."""
+        reason = f"machine {self.machine_id} was not ready within {self.budgets.boot_s} s"
+        self._spend("boot", None, reason, at)
+        if self.cancelled_by is not None:
+            self._end_guest("skipped", "the task was cancelled", at)
+        else:
+            self._lose_guest(reason, at)
+
+    def _overrun_guest(self, at: datetime) -> None:
+        """Whatever still runs there is fenced off when the machine is taken back."""
+        if self.cancelled_by is not None:
+            self._end_guest("skipped", "the guest stage did not stop after it was cancelled", at, ended_by="cancelled")
+        else:
+            phase: Phase = "collection" if self.state == "collecting" else "observation"
+            reason = f"no word of the guest stage within the {self.hold_s} s that its machine was held"
+            if phase == "collection":
+                reason = f"the evidence was not collected within {self.budgets.collection_s} s"
+            self._spend(phase, "guest", reason, at)
+            self._end_guest("failed", reason, at, ended_by="timeout")
+        self._return_machine(at)
+
+    def _overrun_stage(self, stage: str, at: datetime) -> None:
+        """It is told to stop; one that does not even do that is over without its word."""
+        if self.cancelled_by is not None:
+            self._end_stage(stage, "skipped", "the stage did not stop after it was cancelled", at)
+        elif f"host_plugins:{stage}" not in self.overrun_phases:
+            reason = f"the {stage} stage took more than {self.budgets.host_plugins_s} s"
+            self._spend("host_plugins", stage, reason, at)
+        else:
+            self._end_stage(stage, "failed", f"it took more than {self.budgets.host_plugins_s} s, and did not stop", at)
+
+    def _spend(self, phase: Phase, stage: str | None, reason: str, at: datetime) -> None:
+        self._happen(events.BudgetSpent, at, phase=phase, stage=stage, reason=reason)
+
+    def _lose_guest(self, reason: str, at: datetime, *, ended_by: str | None = None, is_final: bool = False) -> None:
+        if is_final or not self._may_retry():
+            self._end_guest("failed", reason, at, ended_by=ended_by)
+        else:
+            self._retry(reason, at)
+
+    def _is_running(self, stage: str, attempt: int) -> bool:
+        return self.stages.get(stage) == "running" and attempt == self.attempt_of(stage)
+
     def _may_retry(self) -> bool:
-        return len(self.attempt_reasons) + 1 < ATTEMPTS_MAX and self.cancelled_by is None
+        return len(self.lost_attempts) + 1 < ATTEMPTS_MAX and self.cancelled_by is None
 
     def _retry(self, reason: str, at: datetime) -> None:
         self._happen(events.AttemptFailed, at, reason=reason)
@@ -329,12 +380,3 @@ class Task(Aggregate):
         if successor(self.state, event.__name__) is None:
             raise NotPossible(f"task {self.task_id} is {self.state}: {event.__name__} cannot happen")
         self.trigger_event(event, timestamp=at, **details)
-
-    def _move(self, event: str, at: datetime) -> None:
-        state = successor(self.state, event)
-        if state is None:
-            raise NotPossible(f"{event} in {self.state}")
-        if state != self.state:
-            self.history.append((self.state, self.state_since or at, self.why))
-            self.state_since = at
-        self.state = state

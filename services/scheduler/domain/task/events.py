@@ -1,17 +1,15 @@
 """What happens to a task, and what each event adds to its record. Every version that was ever stored stays readable."""
 
-from typing import TYPE_CHECKING, Any, ClassVar, Literal
+from typing import Any, ClassVar, Literal
 
 from eventsourcing.domain import Aggregate
 
-from contracts.planning import Plan
+from contracts.planning import Budgets, Phase, Plan
 from contracts.plugins import RunError
 from contracts.scheduler import GuestAssignment
+from services.scheduler.domain.task.record import LostAttempt, Outcome, Record, Returned
 
-if TYPE_CHECKING:
-    from services.scheduler.domain.task.aggregate import Task
-
-Outcome = Literal["completed", "failed", "timed_out", "cancelled"]
+GUEST_PHASES: tuple[Phase, ...] = ("boot", "observation", "collection")
 StageOutcome = Literal["completed", "failed", "skipped"]
 
 
@@ -20,12 +18,12 @@ class Event(Aggregate.Event):
 
     TOPIC: ClassVar[str] = "task:event"
 
-    def apply(self, aggregate: "Task") -> None:
+    def apply(self, aggregate: Any) -> None:
         """The state moves along the table; then the event's own details are kept."""
-        aggregate._move(type(self).__name__, self.timestamp)  # noqa: SLF001 - the event is part of the aggregate
+        aggregate.move(type(self).__name__, self.timestamp)
         self.keep(aggregate)
 
-    def keep(self, aggregate: "Task") -> None:
+    def keep(self, task: Record) -> None:
         """What the event adds to the task's record."""
 
 
@@ -35,7 +33,7 @@ class Submitted(Event, Aggregate.Created):
     TOPIC: ClassVar[str] = "task:submitted"
     submission: dict[str, Any]
 
-    def apply(self, aggregate: "Task") -> None:
+    def apply(self, aggregate: Any) -> None:
         """Nothing moves: this is the first state."""
         aggregate.state_since = self.timestamp
 
@@ -44,12 +42,20 @@ class Planned(Event):
     """What will run is frozen."""
 
     TOPIC: ClassVar[str] = "task:planned"
+    class_version: ClassVar[int] = 2
     plan: dict[str, Any]
+    budgets: dict[str, Any]
 
-    def keep(self, aggregate: "Task") -> None:
-        """Keep the plan."""
-        aggregate.plan = Plan.model_validate(self.plan)
-        aggregate.stages = {stage.name: "pending" for stage in aggregate.plan.stages}
+    def keep(self, task: Record) -> None:
+        """Keep the plan, and how long each phase may take."""
+        task.plan = Plan.model_validate(self.plan)
+        task.budgets = Budgets.model_validate({"observation_s": task.request.timeout_s, **self.budgets})
+        task.stages = {stage.name: "pending" for stage in task.plan.stages}
+
+    @staticmethod
+    def upcast_v1_v2(state: dict[str, Any]) -> None:
+        """Version 1 had no budgets of its own: the usual ones."""
+        state["budgets"] = {}
 
 
 class Refused(Event):
@@ -58,9 +64,9 @@ class Refused(Event):
     TOPIC: ClassVar[str] = "task:refused"
     reason: str
 
-    def keep(self, aggregate: "Task") -> None:
+    def keep(self, task: Record) -> None:
         """Keep why."""
-        aggregate.why = aggregate.outcome_reason = self.reason
+        task.why = task.outcome_reason = self.reason
 
 
 class Queued(Event):
@@ -69,11 +75,13 @@ class Queued(Event):
     TOPIC: ClassVar[str] = "task:queued"
     waiting_for: str
 
-    def keep(self, aggregate: "Task") -> None:
+    def keep(self, task: Record) -> None:
         """Keep what for."""
-        aggregate.why = f"waiting for {self.waiting_for}"
-        aggregate.stages["guest"] = "pending"
-        aggregate.machine_id = None
+        task.why = f"waiting for {self.waiting_for}"
+        task.stages["guest"] = "pending"
+        task.machine_id = task.ended_by = None
+        task.leave(self.timestamp, *GUEST_PHASES)
+        task.enter("queue", self.timestamp)
 
 
 class Matched(Event):
@@ -84,13 +92,15 @@ class Matched(Event):
     host: str
     operation_id: str
 
-    def keep(self, aggregate: "Task") -> None:
+    def keep(self, task: Record) -> None:
         """Keep which."""
-        aggregate.machine_id = self.machine_id
-        aggregate.machine_host = self.host
-        aggregate.operation_id = self.operation_id
-        aggregate.matches += 1
-        aggregate.why = f"machine {self.machine_id} is being prepared"
+        task.machine_id = self.machine_id
+        task.machine_host = self.host
+        task.operation_id = self.operation_id
+        task.matches += 1
+        task.why = f"machine {self.machine_id} is being prepared"
+        task.leave(self.timestamp, "queue")
+        task.enter("boot", self.timestamp)
 
 
 class MatchRefused(Event):
@@ -99,10 +109,12 @@ class MatchRefused(Event):
     TOPIC: ClassVar[str] = "task:match-refused"
     reason: str
 
-    def keep(self, aggregate: "Task") -> None:
+    def keep(self, task: Record) -> None:
         """Back to waiting."""
-        aggregate.why = f"waiting for another machine: {self.reason}"
-        aggregate.machine_id = None
+        task.why = f"waiting for another machine: {self.reason}"
+        task.machine_id = None
+        task.leave(self.timestamp, "boot")
+        task.enter("queue", self.timestamp)
 
 
 class MachineGranted(Event):
@@ -111,14 +123,14 @@ class MachineGranted(Event):
     TOPIC: ClassVar[str] = "task:machine-granted"
     guest: dict[str, Any]
 
-    def keep(self, aggregate: "Task") -> None:
+    def keep(self, task: Record) -> None:
         """Keep the lease; a new attempt begins."""
-        aggregate.guest = GuestAssignment.model_validate(self.guest)
-        aggregate.attempts += 1
-        aggregate.ran_on = aggregate.guest
-        aggregate.machine = "leased"
-        aggregate.observed_from = self.timestamp
-        aggregate.why = f"running on machine {aggregate.guest.lease.machine_id}"
+        task.guest = GuestAssignment.model_validate(self.guest)
+        task.attempts += 1
+        task.ran_on = task.guest
+        task.machine = "leased"
+        task.observed_from = task.granted_at = self.timestamp
+        task.why = f"running on machine {task.guest.lease.machine_id}"
 
 
 class StageRequested(Event):
@@ -128,10 +140,37 @@ class StageRequested(Event):
     stage: str
     attempt: int
 
-    def keep(self, aggregate: "Task") -> None:
+    def keep(self, task: Record) -> None:
         """Keep that it runs."""
-        aggregate.stages[self.stage] = "running"
-        aggregate.stage_since[self.stage] = self.timestamp
+        task.stages[self.stage] = "running"
+        task.stage_since[self.stage] = self.timestamp
+
+
+class StageBegan(Event):
+    """The stage's first run is about to start; until then it waited for its turn."""
+
+    TOPIC: ClassVar[str] = "task:stage-began"
+    stage: str
+    attempt: int
+
+    def keep(self, task: Record) -> None:
+        """Keep since when; a host stage spends its budget from now on."""
+        task.stage_began[self.stage] = self.timestamp
+        if self.stage != "guest":
+            task.enter("host_plugins", self.timestamp)
+
+
+class ObservationStarted(Event):
+    """The sample runs, and is watched."""
+
+    TOPIC: ClassVar[str] = "task:observation-started"
+    attempt: int
+
+    def keep(self, task: Record) -> None:
+        """Getting there was the boot; the user's timeout runs from now on."""
+        task.observed_from = self.timestamp
+        task.leave(self.timestamp, "boot")
+        task.enter("observation", self.timestamp)
 
 
 class ObservationEnded(Event):
@@ -140,10 +179,12 @@ class ObservationEnded(Event):
     TOPIC: ClassVar[str] = "task:observation-ended"
     ended_by: str
 
-    def keep(self, aggregate: "Task") -> None:
+    def keep(self, task: Record) -> None:
         """Keep the rule that fired."""
-        aggregate.ended_by = self.ended_by
-        aggregate.why = "evidence is being collected"
+        task.ended_by = self.ended_by
+        task.leave(self.timestamp, "boot", "observation")
+        task.enter("collection", self.timestamp)
+        task.why = "evidence is being collected"
 
 
 class StageEnded(Event):
@@ -158,15 +199,19 @@ class StageEnded(Event):
     errors: list[dict[str, Any]]
     ended_by: str | None
 
-    def keep(self, aggregate: "Task") -> None:
+    def keep(self, task: Record) -> None:
         """Keep its results and errors."""
-        aggregate.stages[self.stage] = self.outcome
-        aggregate.stage_since[self.stage] = self.timestamp
-        aggregate.result_ids.extend(self.result_ids)
-        aggregate.errors.extend(RunError.model_validate(error) for error in self.errors)
-        aggregate.ended_by = self.ended_by or aggregate.ended_by
+        if self.stage == "guest":
+            task.leave(self.timestamp, "queue", *GUEST_PHASES)
+        else:
+            task.leave(self.timestamp, "host_plugins")
+        task.stages[self.stage] = self.outcome
+        task.stage_since[self.stage] = self.timestamp
+        task.result_ids.extend(self.result_ids)
+        task.errors.extend(RunError.model_validate(error) for error in self.errors)
+        task.ended_by = self.ended_by or task.ended_by
         if self.outcome in ("failed", "skipped"):
-            aggregate.errors.append(
+            task.errors.append(
                 RunError(stage=self.stage, outcome=self.outcome, reason=self.reason or "no reason given")
             )
 
@@ -177,9 +222,11 @@ class AttemptFailed(Event):
     TOPIC: ClassVar[str] = "task:attempt-failed"
     reason: str
 
-    def keep(self, aggregate: "Task") -> None:
+    def keep(self, task: Record) -> None:
         """Keep why."""
-        aggregate.attempt_reasons.append(self.reason)
+        number = len(task.lost_attempts) + 1
+        task.lost_attempts.append(LostAttempt(number, task.machine_id, self.timestamp, self.reason))
+        task.leave(self.timestamp, *GUEST_PHASES)
 
 
 class MachineReturned(Event):
@@ -191,15 +238,18 @@ class MachineReturned(Event):
     lease_id: str
     epoch: int
 
-    def keep(self, aggregate: "Task") -> None:
+    def keep(self, task: Record) -> None:
         """The machine is not ours, and not clean yet."""
-        aggregate.guest = None
-        left_at, condition = aggregate.left.get(self.machine_id, (-1, ""))
+        task.guest = None
+        task.leave(self.timestamp, *GUEST_PHASES)
+        left_at, condition = task.left.get(self.machine_id, (-1, ""))
         if left_at < self.epoch:
-            aggregate.machine = "reverting"
-            aggregate.reverting.add(self.machine_id)
-        elif not aggregate.reverting:
-            aggregate.machine = "quarantined" if condition == "quarantined" else "clean"
+            task.machine = "reverting"
+            task.reverting.add(self.machine_id)
+            task.returned[self.machine_id] = Returned(self.host, self.lease_id, self.epoch, self.timestamp)
+            task.enter("cleanup", self.timestamp)
+        elif not task.reverting:
+            task.machine = "quarantined" if condition == "quarantined" else "clean"
 
 
 class MachineLeft(Event):
@@ -211,12 +261,15 @@ class MachineLeft(Event):
     condition: str
     epoch: int
 
-    def keep(self, aggregate: "Task") -> None:
+    def keep(self, task: Record) -> None:
         """Keep which, and since which epoch: word of an earlier lease on it may still be under way."""
-        aggregate.left[self.machine_id] = (self.epoch, self.condition)
-        aggregate.reverting.discard(self.machine_id)
-        if not aggregate.reverting and aggregate.guest is None:
-            aggregate.machine = "quarantined" if self.condition == "quarantined" else "clean"
+        task.left[self.machine_id] = (self.epoch, self.condition)
+        task.reverting.discard(self.machine_id)
+        task.returned.pop(self.machine_id, None)
+        if not task.reverting:
+            task.leave(self.timestamp, "cleanup")
+        if not task.reverting and task.guest is None:
+            task.machine = "quarantined" if self.condition == "quarantined" else "clean"
 
     @staticmethod
     def upcast_v1_v2(state: dict[str, Any]) -> None:
@@ -231,10 +284,39 @@ class CancelRequested(Event):
     by: str
     reason: str
 
-    def keep(self, aggregate: "Task") -> None:
+    def keep(self, task: Record) -> None:
         """Keep who."""
-        aggregate.cancelled_by = self.by
-        aggregate.why = f"being cancelled by {self.by}"
+        task.cancelled_by = self.by
+        task.cancelled_at = self.timestamp
+        task.why = f"being cancelled by {self.by}"
+        if task.outcome is not None:
+            task.outcome, task.outcome_reason = "cancelled", f"cancelled by {self.by}"
+
+
+class BudgetSpent(Event):
+    """A phase took all the time that it may; what follows from that follows."""
+
+    TOPIC: ClassVar[str] = "task:budget-spent"
+    phase: str
+    stage: str | None
+    reason: str
+
+    def keep(self, task: Record) -> None:
+        """Keep which, and of which stage."""
+        task.overrun_phases.append(self.phase if self.stage is None else f"{self.phase}:{self.stage}")
+        task.why = self.reason
+
+
+class Stranded(Event):
+    """It waited, and now no machine that is known could ever run it."""
+
+    TOPIC: ClassVar[str] = "task:stranded"
+    reason: str
+
+    def keep(self, task: Record) -> None:
+        """Keep why."""
+        task.is_stranded = True
+        task.why = self.reason
 
 
 class ReportRequested(Event):
@@ -244,11 +326,11 @@ class ReportRequested(Event):
     outcome: Outcome
     reason: str
 
-    def keep(self, aggregate: "Task") -> None:
+    def keep(self, task: Record) -> None:
         """Keep how it will end."""
-        aggregate.outcome = self.outcome
-        aggregate.outcome_reason = self.reason
-        aggregate.why = "the report is being sealed and the machine cleaned"
+        task.outcome = self.outcome
+        task.outcome_reason = self.reason
+        task.why = "the report is being sealed and the machine cleaned"
 
 
 class ReportSealed(Event):
@@ -260,15 +342,15 @@ class ReportSealed(Event):
     score: int
     missing_results: int
 
-    def keep(self, aggregate: "Task") -> None:
+    def keep(self, task: Record) -> None:
         """Keep what it says; a report without all its results is not a completed task."""
-        if self.missing_results and aggregate.outcome == "completed":
-            aggregate.outcome = "failed"
-            aggregate.outcome_reason = f"{self.missing_results} results were lost; the report names them"
-        aggregate.report_ready_at = self.timestamp
-        aggregate.verdict = self.verdict
-        aggregate.score = self.score
-        aggregate.why = "the machine is being cleaned"
+        if self.missing_results and task.outcome == "completed":
+            task.outcome = "failed"
+            task.outcome_reason = f"{self.missing_results} results were lost; the report names them"
+        task.report_ready_at = self.timestamp
+        task.verdict = self.verdict
+        task.score = self.score
+        task.why = "the machine is being cleaned"
 
     @staticmethod
     def upcast_v1_v2(state: dict[str, Any]) -> None:
@@ -298,3 +380,9 @@ class Cancelled(Event):
     """The end."""
 
     TOPIC: ClassVar[str] = "task:cancelled"
+
+
+class Unserviceable(Event):
+    """The end."""
+
+    TOPIC: ClassVar[str] = "task:unserviceable"

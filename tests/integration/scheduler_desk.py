@@ -1,0 +1,194 @@
+"""The scheduler on a real PostgreSQL, without a broker: a test speaks to it, reads what it says, turns its clock."""
+
+from dataclasses import dataclass, field
+from datetime import UTC, datetime, timedelta
+from typing import Any
+from uuid import UUID, uuid4
+
+import orjson
+
+from contracts.catalogue import unwrap
+from contracts.envelope import Envelope, Message
+from contracts.ids import derived, uuid_of
+from contracts.intake import TaskSubmitted
+from contracts.machines import LeaseExpired, MachineFact, MachineLeased, MachineRegistered, MachineReverted
+from contracts.plugins import PluginManifest, PluginRegistered
+from contracts.scheduler import LeaseMachine, RunStage
+from services.chassis.store import Duplicate, Fenced, Store
+from services.chassis.unit import Cause, Unit
+from services.chassis.work import WorkContext, WorkItem
+from services.scheduler import dispatch, timers
+from services.scheduler.announcements import announce
+from services.scheduler.domain.task import Task
+from services.scheduler.handlers import HANDLERS
+from tests.contracts.examples import ENDPOINT, MACHINE
+from tests.unit.scheduler.tasks import submission
+
+RUNNERS = {runner.kind: runner for runner in (dispatch.RUNNER, *timers.RUNNERS)}
+RESULT = "res_" + "7" * 32
+HOST_PLUGIN = PluginManifest(name="identity", version="1.0.0", description="x", kind="host", stages=("static",))
+GUEST_PLUGIN = PluginManifest(name="syscalls", version="1.0.0", description="x", kind="guest", stages=("guest",))
+POST_PLUGIN = PluginManifest(name="behaviour", version="1.0.0", description="x", kind="host", stages=("post",))
+ROUNDS_MAX = 50
+
+
+class Clock:
+    """Stands still until it is turned. It begins at the real instant: rows that are made by SQL take that one."""
+
+    def __init__(self) -> None:
+        self._now = datetime.now(UTC)
+
+    def now(self) -> datetime:
+        """The instant that it was turned to."""
+        return self._now
+
+    def uuid(self) -> UUID:
+        """A random one."""
+        return uuid4()
+
+    def turn(self, seconds: float) -> None:
+        """So many seconds have passed."""
+        self._now += timedelta(seconds=seconds)
+
+
+@dataclass
+class Desk:
+    """What a test does to the scheduler."""
+
+    store: Store
+    clock: Clock = field(default_factory=Clock)
+    sequence: int = 0
+
+    async def furnish(self, *machines: str) -> None:
+        """Plugins for every stage are known, and these machines stand ready."""
+        for manifest in (HOST_PLUGIN, GUEST_PLUGIN, POST_PLUGIN):
+            await self.hear(PluginRegistered(manifest=manifest))
+        for machine_id in machines:
+            await self.hear(self.registered(machine_id, "ready", epoch=3))
+
+    async def hear(self, fact: Message, message_id: str | None = None) -> None:
+        """The fact is handled as the chassis does: once for each id."""
+        self.sequence += 1
+        cause = Cause(message_id or f"msg_{uuid4().hex}", sequence=self.sequence)
+        unit = Unit("scheduler", self.clock.now(), uuid4, announce, cause)
+        try:
+            await HANDLERS[type(fact)](fact, unit, self.store)
+            await self.store.commit(unit)
+        except Duplicate:
+            return
+
+    async def submit(self, name: str = "one", owner: str = "ana", **request: object) -> str:
+        """A task is submitted, and dispatched if it can be; its id."""
+        asked = submission(**request)
+        fact = asked.model_copy(update={"task_id": derived("tsk", name), "owner": owner})
+        await self.hear(TaskSubmitted.model_validate(fact.model_dump()))
+        await self.work()
+        return str(fact.task_id)
+
+    async def task(self, task_id: str) -> Task:
+        """The task, which exists."""
+        task = await self.store.load(Task, uuid_of(task_id))
+        assert task is not None
+        return task
+
+    async def said(self) -> list[Message]:
+        """What was said since the last time this was asked."""
+        rows = await self.store.fetch("WITH gone AS (DELETE FROM outbox RETURNING *) SELECT * FROM gone ORDER BY id")
+        return [unwrap(Envelope.from_json(bytes(row["body"]))) for row in rows]
+
+    async def pass_time(self, seconds: float) -> list[Message]:
+        """So much time passes, work is done when it is due, and this is what was said meanwhile."""
+        end = self.clock.now() + timedelta(seconds=seconds)
+        said = await self.said()
+        for _ in range(ROUNDS_MAX):
+            row = await self.store.fetchrow("SELECT min(due_at) AS due_at FROM work")
+            if row is None or row["due_at"] is None or row["due_at"] > end:
+                break
+            self.clock.turn(max(0.0, (row["due_at"] - self.clock.now()).total_seconds()))
+            await self.work()
+            said += await self.said()
+        self.clock.turn((end - self.clock.now()).total_seconds())
+        return said
+
+    async def work(self) -> None:
+        """Everything that is due is done, and what is due because of it."""
+        for _ in range(ROUNDS_MAX):
+            row = await self.store.fetchrow(
+                "UPDATE work SET attempts = attempts + 1, claimed_pid = 1 WHERE id = (SELECT id FROM work "
+                "WHERE due_at <= $1 ORDER BY due_at, id LIMIT 1) "
+                "RETURNING id, kind, key, payload::text AS payload, attempts",
+                self.clock.now(),
+            )
+            if row is None:
+                return
+            await self._run(WorkItem(row["id"], row["kind"], row["key"], orjson.loads(row["payload"]), row["attempts"]))
+        raise AssertionError("work begets work without end")
+
+    async def _run(self, item: WorkItem) -> None:
+        context = WorkContext(item=item, service="scheduler", store=self.store, clock=self.clock, announce=announce)
+        try:
+            await RUNNERS[item.kind].run(item, context)
+        except Fenced:
+            return
+        if context.has_claim:
+            await self.store.fetch("DELETE FROM work WHERE id = $1 AND attempts = $2", item.work_id, item.attempt)
+
+    @staticmethod
+    def registered(machine_id: str, state: str, *, epoch: int, **summary: object) -> MachineRegistered:
+        """The machine is known, in that state."""
+        machine = MACHINE.model_copy(update={"machine_id": machine_id, **summary})
+        return MachineRegistered(machine_id=machine_id, epoch=epoch, machine=machine, state=state)
+
+    @staticmethod
+    def leased(order: LeaseMachine, *, epoch: int = 4, **changes: Any) -> MachineLeased:
+        """The machine is the task's, as ordered."""
+        lease = {
+            "lease_id": derived("lea", order.machine_id, epoch),
+            "machine_id": order.machine_id,
+            "epoch": epoch,
+            "term": 1,
+        }
+        fields = {
+            "machine_id": order.machine_id,
+            "epoch": epoch,
+            "task_id": order.task_id,
+            "lease": lease,
+            "endpoint": ENDPOINT,
+            "platform": "linux",
+            "hard_deadline_at": datetime.now(UTC),
+            "host": order.host,
+        }
+        return MachineLeased.model_validate({**fields, **changes})
+
+    @staticmethod
+    def expired(lease: MachineLeased, cause: str = "guest_lost") -> LeaseExpired:
+        """The lease ended without the task's word."""
+        return LeaseExpired.model_validate(
+            {
+                "machine_id": lease.machine_id,
+                "epoch": lease.epoch + 1,
+                "task_id": lease.task_id,
+                "lease_id": lease.lease.lease_id,
+                "cause": cause,
+                "reason": f"the lease ended: {cause}",
+            }
+        )
+
+    @staticmethod
+    def clean(of: MachineFact, task_id: str | None, *, epoch: int) -> MachineReverted:
+        """The machine is verified clean."""
+        machine = MACHINE.model_copy(update={"machine_id": of.machine_id})
+        return MachineReverted(
+            machine_id=of.machine_id, epoch=epoch, task_id=task_id, machine=machine, evidence={"canary": "gone"}
+        )
+
+
+def only(kind: type[Any], messages: list[Message]) -> Any:
+    """The one message of that kind."""
+    [found] = [message for message in messages if isinstance(message, kind)]
+    return found
+
+
+def orders_of(stage: str, messages: list[Message]) -> list[RunStage]:
+    """The orders to run that stage."""
+    return [message for message in messages if isinstance(message, RunStage) and message.stage.name == stage]
