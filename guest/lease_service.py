@@ -3,7 +3,7 @@
 import secrets
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator, Iterator
 from typing import NoReturn, TypeVar
 
 import grpc
@@ -70,8 +70,8 @@ class LeaseService(AgentServicer):
         first = next(request_iterator, None)
         if first is None or first.WhichOneof("part") != "header":
             _refuse(context, grpc.StatusCode.INVALID_ARGUMENT, "the first frame is not a header")
-        self._check(first.header.lease, context)
-        pieces = (frame.piece for frame in request_iterator)
+        term = self._check(first.header.lease, context)
+        pieces = self._pieces(request_iterator, term, context)
         return pb.PutReply(path=_step(context, lambda: self._session.put(first.header, pieces)))
 
     def InitPlugin(  # noqa: N802
@@ -95,18 +95,20 @@ class LeaseService(AgentServicer):
 
     def Watch(self, request: pb.WatchRequest, context: grpc.ServicerContext) -> Iterator[pb.Event]:  # noqa: N802
         """Events from the position on, and a heartbeat every second, until the record is sealed and read."""
-        self._check(request.lease, context)
+        term = self._check(request.lease, context)
         with self._lock:
             self._watcher += 1
             watcher = self._watcher
         position, beat, beat_due = request.after_position, 0, 0.0
         journal = self._session.journal
         while context.is_active() and watcher == self._watcher and not journal.is_read(position):
+            self._refuse_replaced(term, context)
             if time.monotonic() >= beat_due:
                 beat, beat_due = beat + 1, time.monotonic() + limits.HEARTBEAT_S
                 yield self._heartbeat(beat, journal.last_position)
             for event in journal.after(position, wait_s=max(0.0, beat_due - time.monotonic())):
                 position = event.position
+                self._refuse_replaced(term, context)
                 yield event
 
     def Flush(self, request: pb.CallRequest, context: grpc.ServicerContext) -> pb.FlushReply:  # noqa: N802
@@ -116,8 +118,10 @@ class LeaseService(AgentServicer):
 
     def Collect(self, request: pb.CallRequest, context: grpc.ServicerContext) -> Iterator[pb.CollectFrame]:  # noqa: N802
         """The files that the sample wrote."""
-        self._check(request.lease, context)
-        yield from _step(context, self._session.collect)
+        term = self._check(request.lease, context)
+        for frame in _step(context, self._session.collect):
+            self._refuse_replaced(term, context)
+            yield frame
 
     def ShutdownPlugin(  # noqa: N802
         self, request: pb.ShutdownPluginRequest, context: grpc.ServicerContext
@@ -139,14 +143,27 @@ class LeaseService(AgentServicer):
         self.shut_down.set()
         return pb.ShutdownReply()
 
-    def _check(self, lease: pb.Lease, context: grpc.ServicerContext) -> None:
-        """Aborts a call that is made for another lease or epoch, or by a driver that was replaced."""
+    def _pieces(
+        self, frames: Iterator[pb.PutFrame], term: int, context: grpc.ServicerContext
+    ) -> Generator[bytes, None, None]:
+        for frame in frames:
+            self._refuse_replaced(term, context)
+            yield frame.piece
+
+    def _check(self, lease: pb.Lease, context: grpc.ServicerContext) -> int:
+        """The call's term. Aborts one that is made for another lease or epoch, or by a driver that was replaced."""
         if (lease.lease_id, lease.epoch) != (self._grant.lease_id, self._grant.epoch):
             _refuse(context, grpc.StatusCode.PERMISSION_DENIED, "this machine serves another lease")
         with self._lock:
-            if lease.term < self._term:
-                _refuse(context, grpc.StatusCode.FAILED_PRECONDITION, "a later driver took this lease over")
-            self._term = lease.term
+            self._term = max(self._term, lease.term)
+        self._refuse_replaced(lease.term, context)
+        return lease.term
+
+    def _refuse_replaced(self, term: int, context: grpc.ServicerContext) -> None:
+        """Aborts what a driver does, or still does, after a later one has called."""
+        if term < self._term:
+            reason = f"a later driver took this lease over: term {self._term}, not {term}"
+            _refuse(context, grpc.StatusCode.FAILED_PRECONDITION, reason)
 
     def _heartbeat(self, beat: int, last_position: int) -> pb.Event:
         return pb.Event(

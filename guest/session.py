@@ -33,6 +33,8 @@ class Session:
         self._platform = platform
         self._work_dir = Path(settings.work_dir)
         self._plugins: dict[str, GuestPlugin] = {}
+        self._configs: dict[str, str] = {}
+        self._stored: dict[tuple[str, bytes], Path] = {}
         self._lock = threading.RLock()
         self._unchanged: set[collector.Identity] = set()
         self._tree: Tree | None = None
@@ -48,7 +50,7 @@ class Session:
         target = Path(self._settings.sample_dir) / safe_name(header.name)
         with self._lock:
             if self._tree is not None:
-                raise StepRefused("the sample runs already")
+                return str(self._stored_before(header))
             part = self._work_dir / "put.part"
             try:
                 _receive(part, header, pieces)
@@ -60,19 +62,23 @@ class Session:
             finally:
                 part.unlink(missing_ok=True)
             self._unchanged.add(collector.identity_of(target))
+            self._stored[header.name, header.sha256] = target
         return str(target)
 
     def init_plugin(self, name: str, config_json: str) -> str:
         """The plugin is ready; its version is returned. Raises StepRefused."""
         if name not in PLUGINS:
             raise StepRefused(f"no guest plugin {name[:60]!r}; there are: {', '.join(sorted(PLUGINS))}")
+        with self._lock:
+            if self._tree is not None:
+                return self._initialized_before(name, config_json)
         plugin = PLUGINS[name](self._platform)
         try:
             plugin.initialize(_config(config_json))
         except PluginRefused as error:
             raise StepRefused(str(error)) from error
         with self._lock:
-            self._plugins[name] = plugin
+            self._plugins[name], self._configs[name] = plugin, config_json
         return plugin.VERSION
 
     def arm(self) -> None:
@@ -128,6 +134,17 @@ class Session:
         self.flush()
         for name in list(self._plugins):
             self.shutdown_plugin(name)
+
+    def _stored_before(self, header: pb.PutHeader) -> Path:
+        """Where the same file stands: whoever did not hear an earlier reply may ask again while the sample runs."""
+        if (header.name, header.sha256) not in self._stored:
+            raise StepRefused("the sample runs already, and is another file")
+        return self._stored[header.name, header.sha256]
+
+    def _initialized_before(self, name: str, config_json: str) -> str:
+        if self._configs.get(name) != config_json:
+            raise StepRefused(f"the sample runs already, without {name} or with another configuration of it")
+        return PLUGINS[name](self._platform).VERSION
 
     def _find(self, stopped: Stopped) -> collector.Findings:
         if self._tree is None:

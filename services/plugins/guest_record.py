@@ -21,6 +21,7 @@ from services.plugins.ports_guest import (
 
 SOURCES_MAX = 16
 SOURCE_MAX_BYTES = 256 * 1024 * 1024
+RECORD_MAX_BYTES = 512 * 1024 * 1024
 PROCESS_EVENTS_MAX = 10_000
 LOG_LINES_MAX = 500
 _SOURCE = re.compile(r"[a-z][a-z0-9_-]{0,40}\Z")
@@ -83,6 +84,12 @@ class GuestRecord:
             if source is not None and (summary.is_truncated or source.size_bytes < summary.size_bytes):
                 source.is_truncated = True
 
+    def cut(self) -> None:
+        """The record ended before its end: whatever came is less than there was."""
+        self.are_processes_truncated = True
+        for source in self.sources.values():
+            source.is_truncated = True
+
     def close(self) -> None:
         """The files of evidence are complete on this host's disk."""
         for source in self.sources.values():
@@ -113,7 +120,8 @@ class GuestRecord:
         source = self.sources.get(frame.source) or self._open(frame.source)
         self.gaps += frame.gap_frames
         source.is_truncated |= frame.is_truncated or frame.gap_frames > 0
-        kept = frame.content[: SOURCE_MAX_BYTES - source.size_bytes]
+        total = sum(one.size_bytes for one in self.sources.values())
+        kept = frame.content[: min(SOURCE_MAX_BYTES - source.size_bytes, RECORD_MAX_BYTES - total)]
         source.is_truncated |= len(kept) < len(frame.content)
         source.size_bytes += source.stream.write(kept)
 

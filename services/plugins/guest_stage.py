@@ -1,36 +1,35 @@
 """The guest stage: drives the agent of the leased machine from hello to shutdown, and makes what came into results.
 
-A service that was killed in the middle takes the session up again: launching is recorded, the agent keeps its record,
-and a watch may begin anew. What cannot be taken up fails as retryable, so that another machine may do.
+A driver that died or lost its claim is followed by another, with a higher term: launching is recorded, the agent keeps
+its record and refuses the driver before, and a watch may begin anew. What cannot be taken up fails as retryable:
+another machine may do.
 """
 
 import asyncio
 import contextlib
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
-from datetime import datetime, timedelta
+from datetime import timedelta
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
 import structlog
 
 from contracts.planning import EndedBy, PlannedRun
-from contracts.plugins import GuestConnected, GuestLost, RunError, SampleExited, SampleStarted
+from contracts.plugins import GuestConnected, GuestLost, SampleExited, SampleStarted
 from contracts.scheduler import GuestAssignment
 from services.chassis.blobs import BlobStore
+from services.chassis.store import Fenced
 from services.plugins import rows
 from services.plugins.cancellations import Cancellations
 from services.plugins.domain.catalogue import Catalogue
 from services.plugins.errors import GuestStageFailed
-from services.plugins.guest_evidence import AGENT, agent_evidence, run_endings
 from services.plugins.guest_record import GuestRecord
 from services.plugins.host_runs import SPOOL_PREFIX
 from services.plugins.lease_beats import say_beats
 from services.plugins.policy.observation import COLLECTION_MARGIN_S, Observation, ended_by, next_look_at
 from services.plugins.policy.packages import command_line, guest_name
 from services.plugins.ports_guest import (
-    Collected,
     GuestConnector,
     GuestLied,
     GuestRefused,
@@ -40,35 +39,12 @@ from services.plugins.ports_guest import (
 )
 from services.plugins.record import StageRecord
 from services.plugins.rows import Prepared
+from services.plugins.sitting import Sitting, bring_home, ended, keep_what_came, seal, take_leave
 
-SEAL_TIMEOUT_S = 60.0
 REWATCH_DELAY_S = 0.2
 SHOWN_WORDS_MAX = 16
 SHOWN_WORD_MAX_CHARS = 256
 log = structlog.get_logger()
-
-
-@dataclass
-class _Sitting:
-    """One stage on one guest while it goes on."""
-
-    record: StageRecord
-    prepared: Prepared
-    assignment: GuestAssignment
-    session: GuestSession
-    evidence: GuestRecord
-    directory: Path
-    agent_version: str
-    changed: asyncio.Event
-    launched_at: datetime | None = None
-    exec_error: str = ""
-    ended_by: EndedBy | None = None
-    is_cancelled: bool = False
-
-    @property
-    def runs(self) -> list[PlannedRun]:
-        """The guest plugins of the plan, in order."""
-        return [run for group in self.record.command.stage.groups for run in group]
 
 
 class GuestStage:
@@ -99,9 +75,10 @@ class GuestStage:
         if assignment is None:
             await record.stage_failed("a guest stage was ordered without a machine", is_retryable=False)
             return
+        assignment = driven_by(assignment, record.work.item.attempt)
         beats = asyncio.create_task(say_beats(record.work, record.command.task_id, assignment.lease))
         try:
-            await self._sit(record, prepared, assignment)
+            await self._adopt_or_sit(record, prepared, assignment)
         except (GuestUnreachable, GuestRefused) as error:
             reason = f"the guest was lost: {error}"
             lost = record.fact(GuestLost, lease_id=assignment.lease.lease_id, reason=reason)
@@ -110,8 +87,16 @@ class GuestStage:
             await record.stage_failed(str(error), is_retryable=False)
         finally:
             beats.cancel()
-            with contextlib.suppress(asyncio.CancelledError):
+            with contextlib.suppress(asyncio.CancelledError, Fenced):
                 await beats
+
+    async def _adopt_or_sit(self, record: StageRecord, prepared: Prepared, assignment: GuestAssignment) -> None:
+        """A driver whose predecessor had brought everything home only has to say so; the guest may be gone by now."""
+        known = await rows.load_stage(record.work.store, record.key)
+        if known is not None and known.collected_errors is not None:
+            await record.stage_completed(known.ended_by, known.collected_errors)
+            return
+        await self._sit(record, prepared, assignment)
 
     async def _sit(self, record: StageRecord, prepared: Prepared, assignment: GuestAssignment) -> None:
         session = await self._connector.connect(
@@ -132,11 +117,10 @@ class GuestStage:
         assignment: GuestAssignment,
     ) -> None:
         hello = await session.hello()
-        await session.set_clock()
         lease_id = assignment.lease.lease_id
         await record.say(record.fact(GuestConnected, lease_id=lease_id, agent_version=hello.agent_version))
         known = await rows.load_stage(record.work.store, record.key)
-        sitting = _Sitting(
+        sitting = Sitting(
             record=record,
             prepared=prepared,
             assignment=assignment,
@@ -152,6 +136,7 @@ class GuestStage:
         cancelled = asyncio.create_task(self._mark_cancelled(sitting))
         try:
             if sitting.launched_at is None:
+                await session.set_clock()
                 await self._launch(sitting)
             await self._observe_and_collect(sitting)
         finally:
@@ -160,12 +145,12 @@ class GuestStage:
             with contextlib.suppress(asyncio.CancelledError):
                 await cancelled
 
-    async def _mark_cancelled(self, sitting: _Sitting) -> None:
+    async def _mark_cancelled(self, sitting: Sitting) -> None:
         await self._cancellations.wait(sitting.record.key)
         sitting.is_cancelled = True
         sitting.changed.set()
 
-    async def _launch(self, sitting: _Sitting) -> None:
+    async def _launch(self, sitting: Sitting) -> None:
         """The sample runs, with every plugin of the plan watching, and that is recorded."""
         record, session, prepared = sitting.record, sitting.session, sitting.prepared
         path = await session.put(self._blobs.local_path(prepared.sha256), guest_name(prepared.name))
@@ -179,7 +164,7 @@ class GuestStage:
         started = self._sample_started(sitting, launched, argv)
         await record.keep_launch(sitting.launched_at, launched.exec_error, started)
 
-    async def _init_plugin(self, sitting: _Sitting, planned: PlannedRun) -> None:
+    async def _init_plugin(self, sitting: Sitting, planned: PlannedRun) -> None:
         plugin = self._catalogue.find(planned.plugin, planned.version)
         if plugin is None:
             raise GuestStageFailed(f"version {planned.version} of {planned.plugin} is not in the catalogue")
@@ -190,7 +175,7 @@ class GuestStage:
         if version != planned.version:
             raise GuestStageFailed(f"the guest has version {version} of {planned.plugin}, not {planned.version}")
 
-    def _sample_started(self, sitting: _Sitting, launched: Launched, argv: tuple[str, ...]) -> SampleStarted:
+    def _sample_started(self, sitting: Sitting, launched: Launched, argv: tuple[str, ...]) -> SampleStarted:
         return SampleStarted(
             task_id=sitting.record.command.task_id,
             attempt=sitting.record.command.attempt,
@@ -200,29 +185,23 @@ class GuestStage:
             argv=tuple(word[:SHOWN_WORD_MAX_CHARS] for word in argv[:SHOWN_WORDS_MAX]),
         )
 
-    async def _observe_and_collect(self, sitting: _Sitting) -> None:
+    async def _observe_and_collect(self, sitting: Sitting) -> None:
         pump = asyncio.create_task(self._pump(sitting))
         try:
             rule = sitting.ended_by or await self._observe(sitting, pump)
             await sitting.record.watch_ended(rule, sitting.assignment.lease)
-            if rule == "guest_lost":
-                await self._keep(sitting, Collected((), 0))
-                raise GuestUnreachable("no sign of life for too long")
-            flushed = await sitting.session.flush()
-            await asyncio.wait_for(pump, SEAL_TIMEOUT_S)
-            sitting.evidence.compare(flushed.sources)
-        except TimeoutError as error:
-            raise GuestUnreachable("the guest did not complete its record") from error
+            await seal(sitting, pump, rule)
+        except (GuestUnreachable, GuestRefused, GuestLied):
+            await ended(pump)
+            await keep_what_came(sitting)
+            raise
         finally:
-            pump.cancel()
-            with contextlib.suppress(asyncio.CancelledError, GuestLied, GuestRefused, OSError):
-                await pump
-        collected = await self._collect(sitting)
-        await self._keep(sitting, collected)
-        await self._take_leave(sitting)
-        await sitting.record.stage_completed(rule, self._errors(sitting, collected))
+            await ended(pump)
+        errors = await bring_home(sitting)
+        await take_leave(sitting)
+        await sitting.record.stage_completed(rule, errors)
 
-    async def _pump(self, sitting: _Sitting) -> None:
+    async def _pump(self, sitting: Sitting) -> None:
         """Takes in what happens until the record is sealed; a watch that breaks is taken up where it was."""
         evidence = sitting.evidence
         while True:
@@ -237,7 +216,7 @@ class GuestStage:
                 log.warning("watch_was_interrupted", reason=str(error))
             await asyncio.sleep(REWATCH_DELAY_S)
 
-    async def _observe(self, sitting: _Sitting, pump: asyncio.Task[None]) -> EndedBy:
+    async def _observe(self, sitting: Sitting, pump: asyncio.Task[None]) -> EndedBy:
         """The rule that ended the watch. Raises what the pump raised."""
         is_exit_said = False
         while True:
@@ -261,7 +240,7 @@ class GuestStage:
             finally:
                 change.cancel()
 
-    def _observation(self, sitting: _Sitting) -> Observation:
+    def _observation(self, sitting: Sitting) -> Observation:
         wall, now = sitting.record.work.clock.now(), self._now()
         launched_at = sitting.launched_at or wall
         request = sitting.record.command.request
@@ -276,7 +255,7 @@ class GuestStage:
             is_cancelled=sitting.is_cancelled,
         )
 
-    async def _say_exit(self, sitting: _Sitting) -> None:
+    async def _say_exit(self, sitting: Sitting) -> None:
         first = sitting.evidence.first_exit
         if first is not None:
             await sitting.record.say(
@@ -288,36 +267,8 @@ class GuestStage:
                 )
             )
 
-    async def _collect(self, sitting: _Sitting) -> Collected:
-        into = sitting.directory / "collected"
-        into.mkdir()
-        return await sitting.session.collect(into)
 
-    async def _keep(self, sitting: _Sitting, collected: Collected) -> None:
-        """All evidence is durable, recorded and said; every run has its outcome."""
-        sitting.evidence.close()
-        for planned, ending, evidence in run_endings(sitting.runs, sitting.evidence, sitting.exec_error):
-            await sitting.record.run_ended(planned.plugin, planned.version, ending, evidence)
-        own = agent_evidence(sitting.runs, sitting.evidence, collected, sitting.directory)
-        await sitting.record.keep_results(AGENT, sitting.agent_version[:40] or "unknown", own)
-
-    async def _take_leave(self, sitting: _Sitting) -> None:
-        """The plugins and the agent end. The machine is thrown away next, so that a refusal here costs nothing."""
-        try:
-            for planned in sitting.runs:
-                await sitting.session.shutdown_plugin(planned.plugin)
-            await sitting.session.shutdown()
-        except (GuestUnreachable, GuestRefused, GuestLied) as error:
-            log.warning("guest_did_not_take_leave", reason=str(error))
-
-    def _errors(self, sitting: _Sitting, collected: Collected) -> list[RunError]:
-        reasons = []
-        if sitting.exec_error:
-            reasons.append(f"the guest could not run the sample: {sitting.exec_error}")
-        if collected.omitted:
-            reasons.append(f"{collected.omitted} more files that the sample wrote were not collected")
-        if sitting.evidence.gaps:
-            reasons.append(f"{sitting.evidence.gaps} pieces of evidence never came")
-        if sitting.session.frames_refused:
-            reasons.append(f"{sitting.session.frames_refused} messages of the guest were not believed")
-        return [RunError(plugin=None, stage="guest", outcome="failed", reason=reason) for reason in reasons]
+def driven_by(assignment: GuestAssignment, term: int) -> GuestAssignment:
+    """The same lease, whose driver is this one: the first, or one that adopted it."""
+    lease = assignment.lease.model_copy(update={"term": term})
+    return assignment.model_copy(update={"lease": lease})

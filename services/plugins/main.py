@@ -5,7 +5,9 @@ from pathlib import Path
 
 from contracts.plugins import PluginRegistered, PluginRejected, PluginRemoved
 from malbox.sdk.manifest import load_manifest
+from services.chassis.housekeeping import Expiry
 from services.chassis.run import Runtime, Service
+from services.plugins import rows
 from services.plugins.adapters.bubblewrap import BubblewrapRunner
 from services.plugins.adapters.folders import BUILTIN_DIR, read_catalogue
 from services.plugins.adapters.guest_agent import GrpcGuestConnector
@@ -22,7 +24,7 @@ from services.plugins.stages import Stages
 
 MIGRATIONS = tuple(
     (files("services.plugins") / name).read_text(encoding="utf-8")
-    for name in ("schema.sql", "schema_2.sql", "schema_3.sql", "schema_4.sql")
+    for name in ("schema.sql", "schema_2.sql", "schema_3.sql", "schema_4.sql", "schema_5.sql")
 )
 UNPACK_DIR = Path(__file__).parent / "internal" / "unpack"
 
@@ -74,6 +76,7 @@ async def compose(runtime: Runtime, connector: GuestConnector | None = None) -> 
         handlers=HANDLERS,
         runners=(stages.runner(stages_at_once=settings.stages_at_once),),
         routers=(router(catalogue),),
+        expiries=(Expiry("late_results", "recorded_at", rows.LATE_DAYS),),
         on_start=on_start,
     )
 

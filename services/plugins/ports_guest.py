@@ -146,10 +146,11 @@ class CollectedFile:
 
 @dataclass(frozen=True)
 class Collected:
-    """The files, and how many more there were."""
+    """The files, and how many more there were. `fault`: why no more came, although the guest had not said its end."""
 
     files: tuple[CollectedFile, ...]
     omitted: int
+    fault: "GuestLied | GuestRefused | GuestUnreachable | None" = None
 
 
 class GuestSession(Protocol):
@@ -193,7 +194,10 @@ class GuestSession(Protocol):
         """What is left of the tree is killed; the record is complete."""
 
     async def collect(self, into: Path) -> Collected:
-        """Files that the sample wrote stand in the directory `into`, under names of our own choosing."""
+        """Files that the sample wrote stand in the directory `into`, under names of our own choosing.
+
+        What came whole before a fault is kept and the fault returned beside it; only this host's own faults are raised.
+        """
 
     async def shutdown_plugin(self, name: str) -> None:
         """The guest plugin is gone."""

@@ -25,6 +25,7 @@ from contracts.plugins import (
 )
 from contracts.scheduler import RunStage
 from services.chassis.blobs import BlobStore
+from services.chassis.store import Fenced
 from services.chassis.unit import Unit
 from services.chassis.work import WorkContext
 from services.plugins import rows
@@ -93,7 +94,21 @@ class StageRecord:
             if also is not None:
                 also(unit)
 
-        await self.work.commit(decide, finish=finish)
+        try:
+            await self.work.commit(decide, finish=finish)
+        except Fenced:
+            await self._file_late([fact for fact in facts if isinstance(fact, PluginResultProduced)])
+            raise
+
+    async def _file_late(self, results: Sequence[PluginResultProduced]) -> None:
+        """Evidence of a lease that another drives by now is known, and is a result of nothing."""
+        if self.command.guest is None or not results:
+            return
+        unit = self.work.unit()
+        unit.holds = None
+        for result in results:
+            rows.file_late(unit, result, self.command.guest.lease, self.work.item.attempt)
+        await self.work.store.commit(unit)
 
     async def stage_started(self) -> None:
         """The stage begins."""
@@ -146,13 +161,17 @@ class StageRecord:
 
         await self.say(*produced, finished, also=also)
 
-    async def keep_results(self, plugin: str, version: str, evidence: Sequence[Evidence]) -> None:
+    async def keep_results(
+        self, plugin: str, version: str, evidence: Sequence[Evidence], *, and_also: Also | None = None
+    ) -> None:
         """Results that no run of the plan made, such as what the agent itself saw, are durable, recorded and said."""
         produced = await self.store_evidence(plugin, version, evidence)
 
         def also(unit: Unit) -> None:
             for result in produced:
                 rows.keep_result(unit, result)
+            if and_also is not None:
+                and_also(unit)
 
         await self.say(*produced, also=also)
 

@@ -1,11 +1,15 @@
 """The service's own rows: what was ordered, what ran, what was produced. Every write may be repeated."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
+from pydantic import TypeAdapter
+
 from contracts.catalogue import BY_TYPE
 from contracts.envelope import Message
+from contracts.machines import LeaseRef
 from contracts.planning import EndedBy
 from contracts.plugins import PluginResultProduced, RunError
 from services.chassis.store import Store
@@ -13,6 +17,8 @@ from services.chassis.unit import Unit
 
 INPUTS_MAX = 400
 SAID_MAX = 5000
+LATE_DAYS = 30
+_ERRORS = TypeAdapter(tuple[RunError, ...])
 CANCEL = (
     "INSERT INTO stages (task_id, attempt, stage, cancel_reason) VALUES ($1, $2, $3, $4) "
     "ON CONFLICT (task_id, attempt, stage) DO UPDATE SET cancel_reason = excluded.cancel_reason"
@@ -47,6 +53,12 @@ class StageRow:
     launched_at: datetime | None
     exec_error: str = ""
     ended_by: EndedBy | None = None
+    collected: str | None = None
+
+    @property
+    def collected_errors(self) -> tuple[RunError, ...] | None:
+        """What was missing from the evidence, once all that there was is durable; None before that."""
+        return None if self.collected is None else _ERRORS.validate_json(self.collected)
 
 
 @dataclass(frozen=True)
@@ -64,8 +76,8 @@ class Prepared:
 async def load_stage(store: Store, key: StageKey) -> StageRow | None:
     """How far the stage came, or None when nobody spoke of it."""
     row = await store.fetchrow(
-        "SELECT is_ordered, cancel_reason, outcome, launched_at, exec_error, ended_by FROM stages "
-        "WHERE task_id = $1 AND attempt = $2 AND stage = $3",
+        "SELECT is_ordered, cancel_reason, outcome, launched_at, exec_error, ended_by, collected::text AS collected "
+        "FROM stages WHERE task_id = $1 AND attempt = $2 AND stage = $3",
         *key.parts,
     )
     return None if row is None else StageRow(**dict(row))
@@ -159,6 +171,24 @@ def keep_result(unit: Unit, result: PluginResultProduced) -> None:
         "VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10) ON CONFLICT (result_id) DO NOTHING",
         *(result.result_id, result.run_id, result.task_id, result.attempt, result.stage, result.plugin, result.name),
         *(result.media_type, result.blob.sha256, result.blob.size_bytes),
+    )
+
+
+def keep_collected(unit: Unit, key: StageKey, errors: Sequence[RunError]) -> None:
+    """All evidence that there is, is durable; nothing more is asked of the guest."""
+    unit.execute(
+        "UPDATE stages SET collected = $4 WHERE task_id = $1 AND attempt = $2 AND stage = $3",
+        *(*key.parts, _ERRORS.dump_json(tuple(errors)).decode()),
+    )
+
+
+def file_late(unit: Unit, result: PluginResultProduced, lease: LeaseRef, term: int) -> None:
+    """What a driver brought whose lease another drives by now; it is a result of no task."""
+    unit.execute(
+        "INSERT INTO late_results (task_id, attempt, stage, machine_id, lease_id, epoch, term, plugin, name, sha256, "
+        "size_bytes) VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11)",
+        *(result.task_id, result.attempt, result.stage, lease.machine_id, lease.lease_id, lease.epoch, term),
+        *(result.plugin, result.name, result.blob.sha256, result.blob.size_bytes),
     )
 
 

@@ -25,7 +25,7 @@ from services.plugins.preparation import Preparation
 from services.plugins.record import Ending, Evidence, StageRecord
 from services.plugins.rows import Prepared
 
-ATTEMPTS_MAX = 6
+ATTEMPTS_MAX = 4  # a lease has a first driver and at most three that adopt it
 T = TypeVar("T")
 
 

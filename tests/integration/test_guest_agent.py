@@ -281,6 +281,43 @@ async def test_a_watcher_that_comes_back_misses_nothing(
     assert evidence(record, "stdout") == b"one\ntwo\n"
 
 
+async def rest(stream: AsyncIterator[GuestEvent]) -> list[GuestEvent]:
+    """Everything up to the end of the stream."""
+    return [event async for event in stream]
+
+
+@pytest.mark.promise("P2", "P28")
+async def test_streams_of_a_replaced_driver_end(session: GrpcGuestSession, agent: RunningAgent, folder: Path) -> None:
+    """A watch that goes on, and files that are being handed out, are cut at the first call of a later driver."""
+    await start(session, folder, "exec sleep 300\n")
+    stream = session.watch()
+    await anext(stream)
+    identity = f"{LEASE_ID.replace('_', '-')}.{MACHINE_ID}.malbox"
+    async with guest_session(agent.connector, agent.endpoint(identity), lease(term=1), timeout_s=10) as later:
+        await later.arm()
+        with pytest.raises(GuestRefused, match="a later driver took this lease over"):
+            await asyncio.wait_for(rest(stream), 10)
+        collected = await session.collect(folder)
+        assert isinstance(collected.fault, GuestRefused)
+        assert collected.files == ()
+        assert (await later.flush()).killed == 1
+        assert (await later.collect(folder)).fault is None
+
+
+@pytest.mark.promise("P2", "P3")
+async def test_a_driver_that_does_not_know_of_the_launch_may_repeat_every_step(
+    session: GrpcGuestSession, folder: Path
+) -> None:
+    """The first outcome of each comes again; another sample or another configuration is refused while this one runs."""
+    launched = await start(session, folder, "exec sleep 300\n")
+    assert await start(session, folder, "exec sleep 300\n") == launched
+    with pytest.raises(GuestRefused, match="the sample runs already, and is another file"):
+        await start(session, folder, "sleep 301\n")
+    with pytest.raises(GuestRefused, match="another configuration"):
+        await session.init_plugin("syscalls", {"string_bytes": 128})
+    assert (await session.flush()).killed == 1
+
+
 async def test_heartbeats_come_while_nothing_happens(session: GrpcGuestSession, folder: Path) -> None:
     """A sleeping sample is told from a lost guest by a beat a second."""
     await start(session, folder, "exec sleep 300\n")

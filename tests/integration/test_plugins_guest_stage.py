@@ -2,16 +2,18 @@
 
 import asyncio
 import hashlib
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncGenerator, AsyncIterator, Callable
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from pathlib import Path
 from typing import Any
 
+import asyncpg
 import pytest
 
 from contracts.plugins import (
     GuestConnected,
     GuestLost,
+    LeaseBeat,
     ObservationEnded,
     PluginResultProduced,
     PluginStageCompleted,
@@ -24,6 +26,9 @@ from services.plugins.ports_guest import (
     CollectedFile,
     EvidenceFrame,
     Flushed,
+    GuestEvent,
+    GuestLied,
+    GuestUnreachable,
     ProcessExited,
     ProcessStarted,
     SourceSummary,
@@ -135,6 +140,18 @@ async def test_enforce_timeout_watches_to_the_end_of_the_window(opened: Open) ->
         [ended] = await bench.hear(ObservationEnded)
         assert ended.ended_by == "window"
         assert loop.time() - started_at >= 3.5
+
+
+@pytest.mark.promise("P2")
+async def test_the_driver_of_a_lease_says_that_it_lives(opened: Open) -> None:
+    """Beats name the lease and its driver and count up; the end of the watch names both too."""
+    async with opened(ScriptedGuest(long_life)) as bench:
+        await order(bench, timeout_s=6)
+        beats = await bench.hear(LeaseBeat, 2)
+        [ended] = await bench.hear(ObservationEnded)
+    assert [(beat.beat, beat.task_id) for beat in beats] == [(1, bench.task_id), (2, bench.task_id)]
+    assert {beat.lease for beat in beats} == {ended.lease}
+    assert beats[0].lease.term == 1
 
 
 @pytest.mark.promise("C5")
@@ -255,3 +272,112 @@ async def test_a_service_that_stops_while_it_collects_collects_again(opened: Ope
         assert len(completed.result_ids) == 3
         assert later.said(SampleStarted) == []
     assert guest.calls.count("launch") == 1
+
+
+@pytest.mark.promise("P3")
+async def test_a_driver_that_died_while_taking_leave_is_followed_by_one_that_needs_no_guest(opened: Open) -> None:
+    """All evidence was home; the stage completes although the guest is gone, with what was missing from it."""
+    leaving = asyncio.Event()
+
+    class Leaving(ScriptedGuest):
+        """A guest that ends with its agent, whose last reply never comes."""
+
+        async def shutdown(self) -> None:
+            self.is_alive = False
+            leaving.set()
+            await asyncio.sleep(600)
+
+    guest = Leaving(short_life, collected=Collected((), 2))
+    async with opened(guest) as bench:
+        await order(bench)
+        await asyncio.wait_for(leaving.wait(), 20)
+        assert bench.said(PluginStageCompleted) == []
+    async with opened(guest) as later:
+        [completed] = await later.hear(PluginStageCompleted)
+    assert (completed.ended_by, len(completed.result_ids)) == ("sample_exit", 3)
+    assert [error.reason for error in completed.errors] == ["2 more files that the sample wrote were not collected"]
+    assert later.said(PluginStageFailed) == []
+
+
+@pytest.mark.promise("P30", "P31")
+@pytest.mark.parametrize("fault", [GuestUnreachable("the lease is over"), GuestLied("a file's bytes are not those")])
+async def test_what_was_collected_before_a_fault_is_kept(fault: Exception, opened: Open, tmp_path: Path) -> None:
+    """A lease that ends while files are collected costs the rest of them; a lie ends the stage, and costs no more."""
+    dropped = tmp_path / "dropped"
+    dropped.write_bytes(b"whole")
+    file = CollectedFile(dropped, "/tmp/a", hashlib.sha256(b"whole").hexdigest(), 5, False, False)  # noqa: FBT003
+    guest = ScriptedGuest(short_life, collected=Collected((file,), 0, fault=fault))  # type: ignore[arg-type]
+    async with opened(guest) as bench:
+        await order(bench)
+        ended: PluginStageCompleted | PluginStageFailed
+        if isinstance(fault, GuestLied):
+            [ended] = await bench.hear(PluginStageFailed)
+            assert (ended.reason, ended.is_retryable) == (str(fault), False)
+        else:
+            [ended] = await bench.hear(PluginStageCompleted)
+            assert [error.reason for error in ended.errors] == [f"collecting files was cut short: {fault}"]
+        results = {fact.name: fact for fact in bench.said(PluginResultProduced)}
+        assert set(ended.result_ids) == {fact.result_id for fact in results.values()}
+        assert set(results) == {"syscalls", "stdout", "processes", "dropped/000"}
+        assert await bench.read(results["dropped/000"].blob) == b"whole"
+
+
+@pytest.mark.promise("P30")
+async def test_a_guest_that_lies_while_it_is_watched_ends_the_stage_and_what_came_is_kept(opened: Open) -> None:
+    """The reason is recorded, trying again would not help, and the evidence says that it is not all."""
+
+    class Lying(ScriptedGuest):
+        """A guest whose third event is a lie."""
+
+        async def watch(self, *, after_position: int = 0) -> AsyncGenerator[GuestEvent, None]:
+            async for event in super().watch(after_position=after_position):
+                yield event
+                if isinstance(event, EvidenceFrame):
+                    raise GuestLied("more than 8 sources")
+
+    async with opened(Lying(long_life)) as bench:
+        await order(bench)
+        [failed] = await bench.hear(PluginStageFailed)
+        assert (failed.reason, failed.is_retryable) == ("more than 8 sources", False)
+        kept = {fact.name: fact for fact in bench.said(PluginResultProduced)}
+        assert set(failed.result_ids) == {fact.result_id for fact in kept.values()}
+        assert kept["syscalls"].is_truncated
+        assert await bench.read(kept["syscalls"].blob) == b"nanosleep(...)\n"
+
+
+@pytest.mark.promise("P2", "P29")
+async def test_what_a_replaced_driver_brings_is_filed_as_late_and_is_no_result(opened: Open, database_url: str) -> None:
+    """Another claimed the stage while this one collected: its evidence is known of, under its term, and never said."""
+    collecting, go_on = asyncio.Event(), asyncio.Event()
+
+    class Slow(ScriptedGuest):
+        """A guest that hands its files out when told to."""
+
+        async def collect(self, into: Path) -> Collected:
+            collecting.set()
+            await go_on.wait()
+            return await super().collect(into)
+
+    async with opened(Slow(short_life)) as bench, connected_to(database_url) as database:
+        await order(bench)
+        await asyncio.wait_for(collecting.wait(), 20)
+        taken = await database.execute("UPDATE work SET attempts = attempts + 1 WHERE kind = 'run-stage'")
+        assert taken == "UPDATE 1"
+        go_on.set()
+        late: list[asyncpg.Record] = []
+        async with asyncio.timeout(20):
+            while not late:
+                late = await database.fetch("SELECT task_id, lease_id, epoch, term, name FROM late_results")
+        assert [tuple(row) for row in late] == [(bench.task_id, "lea_" + "ab" * 16, 7, 1, "syscalls")]
+        assert await database.fetch("SELECT FROM produced") == []
+        assert bench.said(PluginResultProduced) == []
+
+
+@asynccontextmanager
+async def connected_to(database_url: str) -> AsyncIterator["asyncpg.Connection[asyncpg.Record]"]:
+    """The service's own tables."""
+    connection = await asyncpg.connect(database_url, server_settings={"search_path": "plugins"}, timeout=10)
+    try:
+        yield connection
+    finally:
+        await connection.close()

@@ -24,6 +24,7 @@ from services.plugins.adapters.guest_collect import receive_files
 from services.plugins.adapters.guest_events import EventReader, bounded_text
 from services.plugins.ports_guest import (
     Collected,
+    CollectedFile,
     Flushed,
     GuestEvent,
     GuestHello,
@@ -46,8 +47,8 @@ _PUT_BASE_TIMEOUT_S = 30.0
 _PUT_BYTES_PER_S = 4 * 1024 * 1024
 _PLUGIN_TIMEOUT_S = 30.0
 _LAUNCH_TIMEOUT_S = 45.0
-_FLUSH_TIMEOUT_S = 90.0
-_COLLECT_TIMEOUT_S = 180.0
+_FLUSH_TIMEOUT_S = 60.0
+_COLLECT_TIMEOUT_S = 120.0
 _SILENCE_MAX_S = 10.0
 _WATCH_MAX_S = float(2 * limits.OBSERVATION_MAX_S)
 _ITEMS_MAX = 32
@@ -191,13 +192,20 @@ class GrpcGuestSession:
         )
 
     async def collect(self, into: Path) -> Collected:
-        """Files that the sample wrote stand in the directory `into`, under names of our own choosing."""
+        """Files that the sample wrote stand in the directory `into`, under names of our own choosing.
+
+        What came whole before a fault is kept and the fault returned beside it; only this host's own faults are raised.
+        """
         call = self._agent.Collect(self._call(), timeout=_COLLECT_TIMEOUT_S)
+        files: list[CollectedFile] = []
         try:
             with around(Point.AGENT_BEFORE, Point.AGENT_AFTER):
-                return await receive_files(call, into)
+                omitted = await receive_files(call, into, files)
+            return Collected(tuple(files), omitted)
         except grpc.aio.AioRpcError as error:
-            raise _translated(error) from error
+            return Collected(tuple(files), 0, fault=_translated(error))
+        except (GuestLied, GuestUnreachable) as fault:
+            return Collected(tuple(files), 0, fault=fault)
         finally:
             call.cancel()
 

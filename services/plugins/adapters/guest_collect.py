@@ -12,7 +12,7 @@ from typing import BinaryIO
 
 from contracts import limits
 from contracts.guest import agent_pb2 as pb
-from services.plugins.ports_guest import Collected, CollectedFile, GuestLied, GuestUnreachable
+from services.plugins.ports_guest import CollectedFile, GuestLied, GuestUnreachable
 
 FILES_MAX = limits.ARTIFACTS_PER_RUN_MAX
 FILE_MAX_BYTES = 16 * 1024 * 1024
@@ -34,9 +34,11 @@ class _Receiving:
     digest: "hashlib._Hash" = field(default_factory=hashlib.sha256)
 
 
-async def receive_files(stream: AsyncIterable[pb.CollectFrame], into: Path) -> Collected:
-    """Every file of the stream. Raises GuestLied, GuestUnreachable, OSError; then no unfinished file is left."""
-    files: list[CollectedFile] = []
+async def receive_files(stream: AsyncIterable[pb.CollectFrame], into: Path, files: list[CollectedFile]) -> int:
+    """Every file of the stream is added to `files` as it is whole; how many more there were is returned.
+
+    Raises GuestLied, GuestUnreachable, OSError; then no unfinished file is left.
+    """
     receiving: _Receiving | None = None
     total, frames = 0, 0
     try:
@@ -54,7 +56,7 @@ async def receive_files(stream: AsyncIterable[pb.CollectFrame], into: Path) -> C
                 files.append(_finish(receiving, frame.end))
                 receiving = None
             elif part == "done" and receiving is None:
-                return Collected(tuple(files), omitted=min(frame.done.omitted, OMITTED_MAX))
+                return min(frame.done.omitted, OMITTED_MAX)
             else:
                 raise GuestLied("frames of files come in an impossible order")
     finally:

@@ -14,6 +14,7 @@ from services.plugins.adapters import guest_collect, guest_events
 from services.plugins.adapters.guest_collect import display_path, receive_files
 from services.plugins.adapters.guest_events import EventReader, bounded_text
 from services.plugins.ports_guest import (
+    CollectedFile,
     EvidenceFrame,
     GuestLied,
     GuestLog,
@@ -240,13 +241,14 @@ def done(omitted: int = 0) -> pb.CollectFrame:
 async def test_a_file_is_the_bytes_that_the_host_hashed(tmp_path: Path) -> None:
     """Name on this host, hash and size are the host's own; the guest's path is only shown."""
     frames = [start(b"/tmp/../../etc/\xff\n\x1b[31m"), piece(), end(), done(omitted=2**32 - 1)]
-    collected = await receive_files(stream_of(frames), tmp_path)  # type: ignore[arg-type]
-    file = collected.files[0]
+    files: list[CollectedFile] = []
+    omitted = await receive_files(stream_of(frames), tmp_path, files)  # type: ignore[arg-type]
+    file = files[0]
     assert file.path == tmp_path / "0000"
     assert file.path.read_bytes() == CONTENT
     assert file.sha256 == SHA256.hex()
     assert file.guest_path == "/tmp/../../etc/\ufffd??[31m"
-    assert collected.omitted == guest_collect.OMITTED_MAX
+    assert omitted == guest_collect.OMITTED_MAX
 
 
 @pytest.mark.promise("P30", "P31")
@@ -275,7 +277,7 @@ async def test_a_lie_about_a_file_ends_the_collection_and_leaves_no_part(
 ) -> None:
     """A wrong hash or size, an impossible order, path, number or length is named; no unfinished file stays."""
     with pytest.raises(GuestLied):
-        await receive_files(stream_of(frames), tmp_path)  # type: ignore[arg-type]
+        await receive_files(stream_of(frames), tmp_path, [])  # type: ignore[arg-type]
     assert all(content == CONTENT for content in contents_of(tmp_path))
 
 
@@ -283,7 +285,7 @@ async def test_a_lie_about_a_file_ends_the_collection_and_leaves_no_part(
 async def test_a_stream_of_files_that_ends_early_is_a_lost_guest(tmp_path: Path) -> None:
     """Half a file is no file."""
     with pytest.raises(GuestUnreachable):
-        await receive_files(stream_of([start(), piece(b"con")]), tmp_path)  # type: ignore[arg-type]
+        await receive_files(stream_of([start(), piece(b"con")]), tmp_path, [])  # type: ignore[arg-type]
     assert contents_of(tmp_path) == []
 
 

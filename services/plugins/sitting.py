@@ -1,0 +1,124 @@
+"""One stage on one guest while it goes on, and how its evidence is brought home."""
+
+import asyncio
+import contextlib
+from dataclasses import dataclass
+from datetime import datetime
+from pathlib import Path
+
+import structlog
+
+from contracts.planning import EndedBy, PlannedRun
+from contracts.plugins import RunError
+from contracts.scheduler import GuestAssignment
+from services.chassis.unit import Unit
+from services.plugins import rows
+from services.plugins.guest_evidence import AGENT, agent_evidence, run_endings
+from services.plugins.guest_record import GuestRecord
+from services.plugins.ports_guest import Collected, GuestLied, GuestRefused, GuestSession, GuestUnreachable
+from services.plugins.record import StageRecord
+from services.plugins.rows import Prepared
+
+SEAL_TIMEOUT_S = 60.0
+log = structlog.get_logger()
+
+
+@dataclass
+class Sitting:
+    """One stage on one guest while it goes on."""
+
+    record: StageRecord
+    prepared: Prepared
+    assignment: GuestAssignment
+    session: GuestSession
+    evidence: GuestRecord
+    directory: Path
+    agent_version: str
+    changed: asyncio.Event
+    launched_at: datetime | None = None
+    exec_error: str = ""
+    ended_by: EndedBy | None = None
+    is_cancelled: bool = False
+
+    @property
+    def runs(self) -> list[PlannedRun]:
+        """The guest plugins of the plan, in order."""
+        return [run for group in self.record.command.stage.groups for run in group]
+
+
+async def seal(sitting: Sitting, pump: asyncio.Task[None], rule: EndedBy) -> None:
+    """The record is complete and here. Raises GuestUnreachable, GuestRefused, GuestLied."""
+    if rule == "guest_lost":
+        raise GuestUnreachable("no sign of life for too long")
+    flushed = await sitting.session.flush()
+    try:
+        async with asyncio.timeout(SEAL_TIMEOUT_S):
+            await pump
+    except TimeoutError as error:
+        raise GuestUnreachable("the guest did not complete its record") from error
+    sitting.evidence.compare(flushed.sources)
+
+
+async def keep_what_came(sitting: Sitting) -> None:
+    """The record broke off: what there is of it is durable, marked as less than there was, recorded and said."""
+    sitting.evidence.cut()
+    await _keep(sitting, Collected((), 0))
+
+
+async def bring_home(sitting: Sitting) -> list[RunError]:
+    """All evidence is durable, recorded and said; what is missing from it is returned. Raises GuestLied."""
+    into = sitting.directory / "collected"
+    into.mkdir()
+    collected = await sitting.session.collect(into)
+    errors = _missing(sitting, collected)
+    if isinstance(collected.fault, GuestLied):
+        await _keep(sitting, collected)
+        raise collected.fault
+    await _keep(sitting, collected, errors)
+    return errors
+
+
+async def take_leave(sitting: Sitting) -> None:
+    """The plugins and the agent end. The machine is thrown away next, so that a refusal here costs nothing."""
+    try:
+        for planned in sitting.runs:
+            await sitting.session.shutdown_plugin(planned.plugin)
+        await sitting.session.shutdown()
+    except (GuestUnreachable, GuestRefused, GuestLied) as error:
+        log.warning("guest_did_not_take_leave", reason=str(error))
+
+
+async def _keep(sitting: Sitting, collected: Collected, errors: list[RunError] | None = None) -> None:
+    """Every run has its outcome. With `errors`, which may be none, nothing more is to come."""
+    sitting.evidence.close()
+    for planned, ending, evidence in run_endings(sitting.runs, sitting.evidence, sitting.exec_error):
+        await sitting.record.run_ended(planned.plugin, planned.version, ending, evidence)
+    own = agent_evidence(sitting.runs, sitting.evidence, collected, sitting.directory)
+
+    def and_also(unit: Unit) -> None:
+        if errors is not None:
+            rows.keep_collected(unit, sitting.record.key, errors)
+
+    await sitting.record.keep_results(AGENT, sitting.agent_version[:40] or "unknown", own, and_also=and_also)
+
+
+def _missing(sitting: Sitting, collected: Collected) -> list[RunError]:
+    reasons = []
+    if sitting.exec_error:
+        reasons.append(f"the guest could not run the sample: {sitting.exec_error}")
+    if collected.fault is not None:
+        reasons.append(f"collecting files was cut short: {collected.fault}")
+    if collected.omitted:
+        reasons.append(f"{collected.omitted} more files that the sample wrote were not collected")
+    if sitting.evidence.gaps:
+        reasons.append(f"{sitting.evidence.gaps} pieces of evidence never came")
+    if sitting.session.frames_refused:
+        reasons.append(f"{sitting.session.frames_refused} messages of the guest were not believed")
+    return [RunError(plugin=None, stage="guest", outcome="failed", reason=reason) for reason in reasons]
+
+
+async def ended(pump: asyncio.Task[None]) -> None:
+    """Nothing is taken in any more. What the pump raised was seen, or comes after the end."""
+    pump.cancel()
+    with contextlib.suppress(asyncio.CancelledError, GuestLied, GuestRefused, OSError):
+        await pump
