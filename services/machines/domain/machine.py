@@ -188,7 +188,7 @@ class Machine(Record, Aggregate):
 
     def complete_cleaning(self, at: datetime) -> None:
         """Nothing of the past is left; verify, or rebuild where that is due."""
-        if not self.needs_rebuild:
+        if not self.needs_rebuild or self.state != "cleaning":
             self._happen(self.Cleaned, at)
             return
         self._fulfil_wish(at)

@@ -1,52 +1,23 @@
 """The machine aggregate: who owns it, and whether it is clean."""
 
 import json
-from datetime import UTC, datetime, timedelta
+from datetime import timedelta
 from typing import Any
 from uuid import uuid4
 
 import pytest
 from eventsourcing.persistence import StoredEvent
-from hypothesis import settings
-from hypothesis.stateful import RuleBasedStateMachine, invariant, rule
 
-from contracts.machines import GuestEndpoint
 from contracts.scheduler import LeaseMachine, ReleaseMachine
 from services.chassis.store import make_mapper
 from services.chassis.unit import Unit
 from services.machines import app
 from services.machines.announcements import announce
-from services.machines.domain.lifecycle import KNOWN, LEASED, NEW_EPOCH, TRANSITIONS
+from services.machines.domain.lifecycle import KNOWN, NEW_EPOCH, TRANSITIONS
 from services.machines.domain.machine import Machine, NotPossible
 from services.machines.domain.record import QuarantineCause
-from services.machines.domain.spec import MachineSpec
 from services.machines.policy import STATE_MAX_S
-
-TASK = "tsk_" + "1" * 32
-NOW = datetime(2026, 1, 2, 3, 4, 5, tzinfo=UTC)
-SPEC = MachineSpec(machine_id="linux-1", host="local", profile="linux", platform="linux", image="linux")
-ENDPOINT = GuestEndpoint(scheme="tcp", host="127.0.0.1", port=7, server_identity="x", ca_pem="pem")
-
-
-def built() -> Machine:
-    """A machine whose snapshot stands."""
-    machine = Machine.register(SPEC, NOW)
-    machine.start_provisioning("new", NOW)
-    machine.complete_provisioning(acceleration="tcg", image_identity="i", evidence={}, at=NOW)
-    return machine
-
-
-def ready() -> Machine:
-    """A machine that is verified clean."""
-    machine = built()
-    machine.verify_clean({"boot_id": "b"}, NOW)
-    return machine
-
-
-def lease(machine: Machine, operation: str = "ope_1") -> Machine:
-    """The machine, leased."""
-    machine.lease_to(TASK, operation_id=operation, hold_s=60, at=NOW)
-    return machine
+from tests.unit.machines.fleet import ENDPOINT, NOW, SPEC, TASK, built, lease, ready
 
 
 @pytest.mark.promise("P8")
@@ -393,116 +364,3 @@ def test_events_of_the_first_version_are_still_read() -> None:
     old = StoredEvent(stored.originator_id, stored.originator_version, stored.topic, json.dumps(state).encode())
     event: Any = mapper.to_domain_event(old)
     assert event.image_identity == ""
-
-
-class MachineCells(RuleBasedStateMachine):
-    """Any call in any state: refused or along the table; epochs never fall; replay gives the same machine."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.machine = Machine.register(SPEC, NOW)
-        self.recorded: list[Any] = []
-        self.epoch = 0
-        self.operations = 0
-
-    def attempt(self, call: Any) -> None:
-        """Possible or not, nothing breaks."""
-        version = self.machine.version
-        try:
-            call()
-        except NotPossible:
-            assert self.machine.version == version
-
-    @rule()
-    def provision(self) -> None:
-        """Build."""
-        self.attempt(lambda: self.machine.start_provisioning("x", NOW))
-
-    @rule()
-    def provisioned(self) -> None:
-        """Built."""
-        self.attempt(
-            lambda: self.machine.complete_provisioning(acceleration="tcg", image_identity="i", evidence={}, at=NOW)
-        )
-
-    @rule()
-    def provisioning_failed(self) -> None:
-        """Not built."""
-        self.attempt(lambda: self.machine.fail_provisioning("x", NOW))
-
-    @rule()
-    def verified(self) -> None:
-        """Clean."""
-        self.attempt(lambda: self.machine.verify_clean({}, NOW))
-
-    @rule()
-    def not_verified(self) -> None:
-        """Not clean."""
-        self.attempt(lambda: self.machine.fail_verification("x", NOW))
-
-    @rule()
-    def leased(self) -> None:
-        """Leased."""
-        self.operations += 1
-        self.attempt(lambda: lease(self.machine, f"ope_{self.operations}"))
-
-    @rule()
-    def attested(self) -> None:
-        """Proven."""
-        self.attempt(lambda: self.machine.attest(ENDPOINT, NOW))
-
-    @rule()
-    def released(self) -> None:
-        """Given back."""
-        self.attempt(lambda: self.machine.release(self.machine.lease_id or "", NOW))
-
-    @rule()
-    def expired(self) -> None:
-        """Lost."""
-        self.attempt(lambda: self.machine.expire_lease(self.machine.lease_id or "", "guest_lost", "x", NOW))
-
-    @rule()
-    def drifted(self) -> None:
-        """Changed from outside."""
-        self.attempt(lambda: self.machine.drift("gone", "x", NOW))
-
-    @rule()
-    def cleaned(self) -> None:
-        """Cleaned."""
-        self.attempt(lambda: self.machine.complete_cleaning(NOW))
-
-    @rule()
-    def not_cleaned(self) -> None:
-        """Not cleaned."""
-        self.attempt(lambda: self.machine.fail_cleaning("x", NOW))
-
-    @rule()
-    def respecified(self) -> None:
-        """Wanted otherwise."""
-        spec = SPEC.model_copy(update={"memory_mib": 2048 + self.machine.version})
-        self.attempt(lambda: self.machine.want(spec, "i", NOW))
-
-    @invariant()
-    def epochs_never_fall(self) -> None:
-        """Every change of owner is a new epoch."""
-        for event in self.machine.collect_events():
-            self.recorded.append(event)
-        assert self.machine.epoch >= self.epoch
-        self.epoch = self.machine.epoch
-
-    @invariant()
-    def only_a_leased_machine_has_an_owner(self) -> None:
-        """Owner and state agree."""
-        assert (self.machine.lease_id is not None) == (self.machine.state in LEASED)
-
-    @invariant()
-    def replay_gives_the_same_machine(self) -> None:
-        """What is in memory is what the events say."""
-        copy: Any = None
-        for event in self.recorded:
-            copy = event.mutate(copy)
-        assert vars(copy) == {**vars(self.machine), "_pending_events": []}
-
-
-MachineCells.TestCase.settings = settings(max_examples=150, stateful_step_count=40, deadline=None)
-TestEveryCell = pytest.mark.promise("P4", "P7", "P16")(MachineCells.TestCase)

@@ -4,29 +4,13 @@ from datetime import timedelta
 
 import pytest
 
-from services.machines.domain.machine import Machine
 from services.machines.policy import EVIDENCE_MAX_AGE_S, divergence
 from services.machines.ports import DomainSeen
-from tests.unit.machines.test_machine import ENDPOINT, NOW, lease, ready
+from tests.unit.machines.fleet import NOW, active, lease, quarantined, ready
 
 PAUSED = DomainSeen("malbox-linux-1", "linux-1", 3, "paused")
 RUNNING = DomainSeen("malbox-linux-1", "linux-1", 3, "running")
 LATER = NOW + timedelta(hours=1)
-
-
-def active() -> Machine:
-    """A machine whose sample may run, leased for a minute."""
-    machine = lease(ready())
-    machine.attest(ENDPOINT, NOW)
-    return machine
-
-
-def quarantined() -> Machine:
-    """A machine out of the pool."""
-    machine = ready()
-    machine.drift("gone", "x", NOW)
-    machine.quarantine("x", NOW)
-    return machine
 
 
 def test_a_machine_that_is_as_recorded_is_left_alone() -> None:
