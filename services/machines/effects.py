@@ -10,15 +10,17 @@ from services.chassis.unit import Unit
 from services.chassis.work import Runner, WorkContext, WorkItem
 from services.machines import app
 from services.machines.adapters.authorities import Authorities
+from services.machines.adapters.incarnations import refuse_known, remember
 from services.machines.domain.machine import Machine
 from services.machines.domain.record import QuarantineCause
-from services.machines.errors import DigestMismatch, GuestRefused
+from services.machines.errors import DigestMismatch, GuestRefused, HypervisorUnavailable
 from services.machines.policy import EVIDENCE_MAX_AGE_S, LEASE_MAX_S, work_for
-from services.machines.ports import Authority, GuestAddress, GuestEnroller, Hypervisor, Incarnation
+from services.machines.ports import Authority, Enrolment, GuestAddress, GuestEnroller, Hypervisor, Incarnation
 
 AGENT_BOOT_TIMEOUT_S = 180.0
 AGENT_RESTORE_TIMEOUT_S = 20.0
 ENROL_TIMEOUT_S = 15.0
+AWAY_RETRY_S = 5.0
 CERTIFICATE_LIFETIME_S = EVIDENCE_MAX_AGE_S + LEASE_MAX_S
 
 log = structlog.get_logger()
@@ -91,9 +93,16 @@ class Effects:
         incarnation = await self._hypervisor.restore(machine.spec, epoch=machine.epoch)
         authority = await self._authorities.load(machine.machine_id)
         evidence = await self._evidence(machine, incarnation, authority)
-        endpoint = await self._enrol(machine, incarnation.address, authority)
+        enrolment = await self._enrol(machine, incarnation.address, authority)
+        await refuse_known(context.store, enrolment.instance_id)
+        endpoint = await self._endpoint(machine, enrolment, authority)
         await self._hypervisor.pause(machine.machine_id, epoch=machine.epoch)
-        await self._record(item, context, lambda fresh, unit: fresh.verify_clean(evidence, unit.at, endpoint))
+
+        def happen(fresh: Machine, unit: Unit) -> None:
+            remember(unit, enrolment.instance_id, fresh)
+            fresh.verify_clean({**evidence, "instance_id": enrolment.instance_id}, unit.at, endpoint)
+
+        await self._record(item, context, happen)
 
     async def prepare(self, item: WorkItem, context: WorkContext) -> None:
         """The machine runs, and its agent serves only this lease."""
@@ -107,10 +116,10 @@ class Effects:
         await self._record(item, context, lambda fresh, unit: fresh.attest(endpoint, unit.at))
 
     async def stop(self, item: WorkItem, context: WorkContext) -> None:
-        """A quarantined machine does not run."""
+        """Nothing of a machine that is quarantined or an operator's runs; its files stay as they are."""
         machine = await self._current(item, context)
         if machine is not None:
-            await self._hypervisor.destroy(machine.machine_id, epoch=machine.epoch)
+            await self._hypervisor.halt(machine.machine_id, epoch=machine.epoch)
 
     async def expire(self, item: WorkItem, context: WorkContext) -> None:
         """A lease that reached its hard deadline is over."""
@@ -141,7 +150,7 @@ class Effects:
 
     async def give_up_cleaning(self, item: WorkItem, context: WorkContext, error: Exception) -> None:
         """Cleaning failed."""
-        await self._record(item, context, lambda fresh, unit: fresh.fail_cleaning(str(error), unit.at))
+        await self._fail(item, context, error, lambda fresh, unit: fresh.fail_cleaning(str(error), unit.at))
 
     async def give_up_verifying(self, item: WorkItem, context: WorkContext, error: Exception) -> None:
         """There is no evidence."""
@@ -162,8 +171,8 @@ class Effects:
             raise GuestRefused("the restored agent was enrolled before: this is not a fresh incarnation")
         return {**incarnation.evidence, "agent_version": attested.agent_version, "boot_id": attested.boot_id}
 
-    async def _enrol(self, machine: Machine, address: GuestAddress, authority: Authority) -> GuestEndpoint:
-        identity = await self._enroller.enrol(
+    async def _enrol(self, machine: Machine, address: GuestAddress, authority: Authority) -> Enrolment:
+        return await self._enroller.enrol(
             address,
             authority,
             machine.machine_id,
@@ -172,12 +181,15 @@ class Effects:
             lifetime_s=CERTIFICATE_LIFETIME_S,
             timeout_s=ENROL_TIMEOUT_S,
         )
+
+    async def _endpoint(self, machine: Machine, enrolment: Enrolment, authority: Authority) -> GuestEndpoint:
+        """Where the agent is, asked of the hypervisor itself, and what proves it."""
         proven = await self._hypervisor.address(machine.machine_id)
         return GuestEndpoint(
             scheme="tcp",
             host=proven.host,
             port=proven.port,
-            server_identity=identity,
+            server_identity=enrolment.server_identity,
             ca_pem=authority.ca_cert_pem,
         )
 
@@ -194,12 +206,24 @@ class Effects:
     async def _fail(
         self, item: WorkItem, context: WorkContext, error: Exception, happen: Callable[[Machine, Unit], None]
     ) -> None:
-        """The failure is recorded; a file that is not the one that was digested is no matter for another attempt."""
+        """The failure is recorded, unless nobody can be asked: then it is nobody's failure, and tried again later.
+
+        A file that is not the one that was digested is no matter for another attempt.
+        """
         cause: QuarantineCause = "digest_mismatch"
-        if isinstance(error, DigestMismatch):
+        if isinstance(error, TransientError) and await self._is_away():
+            await context.reschedule(AWAY_RETRY_S)
+        elif isinstance(error, DigestMismatch):
             await self._record(item, context, lambda fresh, unit: fresh.quarantine(str(error), unit.at, cause))
         else:
             await self._record(item, context, happen)
+
+    async def _is_away(self) -> bool:
+        try:
+            await self._hypervisor.observe()
+        except HypervisorUnavailable:
+            return True
+        return False
 
     async def _decide(self, item: WorkItem, context: WorkContext, decide: Callable[[Machine, Unit], None]) -> None:
         """The work is over with what is decided about the machine as it is now."""

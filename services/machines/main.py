@@ -1,5 +1,7 @@
 """What is plugged into what in the machines service."""
 
+from functools import partial
+
 from services.chassis.crash_points import Point, guarded
 from services.chassis.run import Runtime, Service
 from services.machines.adapters.authorities import Authorities
@@ -11,11 +13,11 @@ from services.machines.effects import Effects
 from services.machines.errors import HypervisorRefused
 from services.machines.handlers import HANDLERS
 from services.machines.ports import GuestEnroller, Hypervisor
-from services.machines.projections import FLEET, MIGRATION
-from services.machines.reconcile import Reconciler
+from services.machines.projections import EXPIRIES, FLEET, MIGRATIONS
+from services.machines.reconcile import LeaseWatch, Reconciler, Wishes
 from services.machines.settings import MachinesSettings, load_machines
 
-MIGRATIONS = (MIGRATION,)
+__all__ = ["MIGRATIONS", "compose"]
 
 
 async def compose(runtime: Runtime) -> Service:
@@ -25,14 +27,16 @@ async def compose(runtime: Runtime) -> Service:
     hypervisor = guarded(hypervisor, Point.HYPERVISOR_BEFORE, Point.HYPERVISOR_AFTER)
     enroller = guarded(enroller, Point.AGENT_BEFORE, Point.AGENT_AFTER)
     effects = Effects(hypervisor, enroller, Authorities(runtime.store))
-    specs = load_machines(settings.machines_file, settings.host)
-    reconciler = Reconciler(runtime, hypervisor, specs, settings.observe_interval_s)
+    wishes = Wishes(settings.machines_file, partial(load_machines, host=settings.host))
+    reconciler = Reconciler(runtime, hypervisor, wishes, settings.observe_interval_s)
+    watch = LeaseWatch(runtime, hypervisor)
     return Service(
         handlers=HANDLERS,
         projections=(FLEET,),
         runners=effects.runners(),
         routers=(router(runtime),),
-        background=(reconciler.run,),
+        background=(reconciler.run, watch.run),
+        expiries=EXPIRIES,
         on_start=reconciler.introduce,
         on_stop=hypervisor.close,
         has_host_commands=True,

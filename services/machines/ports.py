@@ -1,6 +1,6 @@
 """What the machines service asks of the outside world: a hypervisor, and the agent inside a guest."""
 
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal, Protocol
@@ -40,12 +40,14 @@ class DomainSeen:
     """One domain that the hypervisor has, whoever made it.
 
     `machine_id` is what our prefix on its name leaves, and None without it; `epoch` is None unless it says whose it is.
+    `address` is where its own definition lets its agent be reached; None when it has no such place.
     """
 
     name: str
     machine_id: str | None
     epoch: int | None
     state: Literal["running", "paused", "off", "other"]
+    address: GuestAddress | None = None
 
 
 @dataclass(frozen=True)
@@ -101,8 +103,17 @@ class Hypervisor(Protocol):
     async def destroy(self, machine_id: str, *, epoch: int) -> None:
         """No process of the machine exists, and no overlay, socket or definition of any epoch below `epoch`."""
 
+    async def halt(self, machine_id: str, *, epoch: int) -> None:
+        """No process of the machine exists; its files are left as they are, to be looked at."""
+
     async def observe(self) -> list[DomainSeen]:
         """Every domain there is. Raises HypervisorUnavailable rather than answer with half a list."""
+
+    async def fences(self) -> Mapping[str, int]:
+        """The highest epoch that this host acted for, of each machine that it ever acted for."""
+
+    async def changed(self) -> None:
+        """Some domain began, ended or changed since this was last awaited; it may also have been nothing."""
 
     async def discard(self, name: str) -> None:
         """There is no domain of that name, which bears our prefix and is no machine's. No file is touched."""
@@ -131,6 +142,18 @@ class Attestation:
     settings: dict[str, str]
 
 
+@dataclass(frozen=True)
+class Enrolment:
+    """An agent that serves one lease: the DNS name in its certificate, and the name it drew for itself since then.
+
+    The instance id comes from the guest's random generator after the host re-seeded it: every incarnation is restored
+    from the same memory, so one that is seen twice is a copy, and its keys are too. The guest's words, bounded.
+    """
+
+    server_identity: str
+    instance_id: str
+
+
 class GuestEnroller(Protocol):
     """Speaks to the agent of a machine that is not leased yet. Raises GuestUnreachable, GuestRefused."""
 
@@ -152,8 +175,8 @@ class GuestEnroller(Protocol):
         epoch: int,
         lifetime_s: int,
         timeout_s: float,
-    ) -> str:
-        """The agent now serves only this lease, under a certificate of its own; its DNS identity is returned.
+    ) -> Enrolment:
+        """The agent now serves only this lease, under a certificate of its own.
 
         Sets the guest's clock and re-seeds its random generator on the way.
         """

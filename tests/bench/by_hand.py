@@ -139,7 +139,7 @@ class ByHand:
         address = GuestAddress(HOST, port)
         lease = LeaseRef(lease_id=new("lea", uuid4()), machine_id=self._ask.machine_id, epoch=1, term=1)
         with steps.timed("enrol (key pair made in the guest)"):
-            identity = await self._enroller.enrol(
+            enrolment = await self._enroller.enrol(
                 address,
                 self._authority,
                 self._ask.machine_id,
@@ -150,7 +150,7 @@ class ByHand:
             )
         domains.suspend(self._connection, self._ask.machine_id)
         await asyncio.sleep(1.0)
-        return address, lease, identity
+        return address, lease, enrolment.server_identity
 
     async def _first_instruction(self, steps: Steps, address: GuestAddress, lease: LeaseRef, identity: str) -> None:
         sample = self._place / "sample.sh"

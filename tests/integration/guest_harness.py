@@ -95,7 +95,7 @@ class RunningAgent:
 
     async def enrol(self, *, lease_id: str = LEASE_ID, epoch: int = 7) -> str:
         """The agent serves the lease; its identity is returned."""
-        return await self.enroller.enrol(
+        enrolment = await self.enroller.enrol(
             self.address,
             self.authority,
             MACHINE_ID,
@@ -104,6 +104,7 @@ class RunningAgent:
             lifetime_s=600,
             timeout_s=20,
         )
+        return enrolment.server_identity
 
     def endpoint(self, identity: str, *, ca_pem: str | None = None) -> GuestEndpoint:
         """The endpoint as `MachineLeased` carries it."""

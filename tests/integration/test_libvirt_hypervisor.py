@@ -61,7 +61,7 @@ async def hypervisor_fixture(lab: Laboratory) -> AsyncIterator[LibvirtHypervisor
 async def run_in_guest(lab: Laboratory, incarnation: Incarnation, epoch: int, folder: Path, script: str) -> int | None:
     """The exit status of a script that ran as a sample does, in a lease of its own."""
     lease_id = f"lea_{epoch:032x}"
-    identity = await lab.enroller.enrol(
+    enrolment = await lab.enroller.enrol(
         incarnation.address,
         lab.authority,
         SPEC.machine_id,
@@ -74,7 +74,7 @@ async def run_in_guest(lab: Laboratory, incarnation: Incarnation, epoch: int, fo
         scheme="tcp",
         host=incarnation.address.host,
         port=incarnation.address.port,
-        server_identity=identity,
+        server_identity=enrolment.server_identity,
         ca_pem=lab.authority.ca_cert_pem,
     )
     lease = LeaseRef(lease_id=lease_id, machine_id=SPEC.machine_id, epoch=epoch, term=0)

@@ -16,7 +16,7 @@ from services.chassis.unit import Cause, Unit
 from services.machines.announcements import announce
 from services.machines.domain.machine import Machine
 from services.machines.domain.spec import MachineSpec
-from services.machines.projections import FLEET, MIGRATION
+from services.machines.projections import FLEET, MIGRATIONS
 
 pytestmark = pytest.mark.integration
 NOW = datetime(2026, 1, 2, 3, 4, 5, tzinfo=UTC)
@@ -26,7 +26,7 @@ NOW = datetime(2026, 1, 2, 3, 4, 5, tzinfo=UTC)
 async def store(database_url: str) -> AsyncIterator[Store]:
     """A store of the machines service, its schema made."""
     opened = await Store.open(database_url, "machines")
-    await migrate(opened, (MIGRATION,))
+    await migrate(opened, MIGRATIONS)
     yield opened
     await opened.close()
 

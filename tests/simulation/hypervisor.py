@@ -25,6 +25,7 @@ from services.machines.ports import (
     Authority,
     Departure,
     DomainSeen,
+    Enrolment,
     GuestAddress,
     Incarnation,
     Provisioned,
@@ -237,6 +238,20 @@ class SimHypervisor:
 
         await self._act(machine_id, epoch, (sweep,))
 
+    async def halt(self, machine_id: str, *, epoch: int) -> None:
+        """No process of it is left; its overlay stays."""
+        host = self.world.host(machine_id)
+        await self._act(machine_id, epoch, (lambda: self.world.end(host),))
+
+    async def fences(self) -> dict[str, int]:
+        """How high each fence stands."""
+        await self._pause()
+        return {host.machine_id: host.fence for host in self.world.hosts.values() if host.fence >= 0}
+
+    async def changed(self) -> None:
+        """Nothing tells: the interval has to do."""
+        await asyncio.Event().wait()
+
     async def observe(self) -> list[DomainSeen]:
         """Every domain there is."""
         await self._pause()
@@ -246,6 +261,7 @@ class SimHypervisor:
                 host.machine_id,
                 host.life.epoch,
                 "running" if host.life.is_running else "paused",
+                GuestAddress("127.0.0.1", host.port),
             )
             for host in self.world.hosts.values()
             if host.life is not None
@@ -386,7 +402,7 @@ class SimEnroller:
         epoch: int,
         lifetime_s: int,  # noqa: ARG002 - the port's shape
         timeout_s: float,
-    ) -> str:
+    ) -> Enrolment:
         """The agent serves only that lease."""
         life = await self._reached(address, authority, machine_id, timeout_s)
         if life.identity is not None:
@@ -394,7 +410,7 @@ class SimEnroller:
             raise GuestRefused("the agent is enrolled already")
         life.identity = f"{lease_id}.{machine_id}"
         life.lease_id, life.lease_epoch = lease_id, epoch
-        return life.identity
+        return Enrolment(life.identity, f"instance-{life.number}")
 
     async def _reached(self, address: GuestAddress, authority: Authority, machine_id: str, timeout_s: float) -> Life:
         world = self.world

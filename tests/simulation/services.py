@@ -32,6 +32,7 @@ from services.intake.settings import IntakeSettings
 from services.machines import main as machines_main
 from services.machines.announcements import announce as machines_words
 from services.machines.domain.spec import MachineSpec
+from services.machines.reconcile import Wishes
 from services.machines.settings import MachinesSettings
 from services.plugins import main as plugins_main
 from services.plugins.adapters.folders import BUILTIN_DIR, read_catalogue
@@ -232,6 +233,18 @@ class SimService:
         return composed
 
 
+class SimWishes(Wishes):
+    """A file of machines that is never written to."""
+
+    def __init__(self, specs: list[MachineSpec]) -> None:
+        super().__init__(Path("/simulated"), lambda _path: specs)
+        self._take("read")
+
+    def refresh(self) -> bool:
+        """It stays as it is."""
+        return True
+
+
 def _monotonic() -> float:
     """The clock of the process that asks, at whatever time this module was imported."""
     return time.monotonic()
@@ -243,7 +256,7 @@ def replaced(around: Surroundings) -> Iterator[None]:
     empty = lambda *_arguments, **_named: None  # noqa: E731 - no HTTP here
     replacements: tuple[tuple[Any, str, Any], ...] = (
         (machines_main, "_outside", lambda _settings: (around.hypervisor(PROCESS.get()), around.enroller())),
-        (machines_main, "load_machines", lambda _path, _host: around.specs),
+        (machines_main, "Wishes", lambda _path, _load: SimWishes(around.specs)),
         (machines_main, "router", empty),
         (plugins_main, "BubblewrapRunner", lambda: around.sandbox),
         (plugins_main, "read_catalogue", lambda _directories: catalogue()),

@@ -21,7 +21,7 @@ from contracts.guest import agent_pb2 as pb
 from contracts.guest.agent_pb2_grpc import AgentStub
 from services.machines.adapters import machine_authority
 from services.machines.errors import GuestRefused, GuestUnreachable
-from services.machines.ports import Attestation, Authority, GuestAddress
+from services.machines.ports import Attestation, Authority, Enrolment, GuestAddress
 
 if TYPE_CHECKING:
     from contracts.guest.agent_pb2_grpc import AgentAsyncStub  # exists for type checkers only
@@ -87,16 +87,16 @@ class GrpcEnroller:
         epoch: int,
         lifetime_s: int,
         timeout_s: float,
-    ) -> str:
-        """The agent now serves only this lease, under a certificate of its own; its DNS identity is returned.
+    ) -> Enrolment:
+        """The agent now serves only this lease, under a certificate of its own.
 
         Sets the guest's clock and re-seeds its random generator on the way. Repeating it for the same lease is safe.
         """
         lease = _Lease(machine_id, lease_id, epoch, lifetime_s)
         end = time.monotonic() + timeout_s
         await self._until(end, lambda: self._install_once(address, authority, lease, end))
-        await self._until(end, lambda: self._prove_lease(address, authority, lease, end))
-        return lease.identity
+        hello = await self._until(end, lambda: self._prove_lease(address, authority, lease, end))
+        return Enrolment(lease.identity, _text(hello.instance_id))
 
     async def _install_once(self, address: GuestAddress, authority: Authority, lease: _Lease, end: float) -> None:
         try:
@@ -113,10 +113,13 @@ class GrpcEnroller:
             return False
         return bool(hello.lease_id == lease.lease_id)
 
-    async def _prove_lease(self, address: GuestAddress, authority: Authority, lease: _Lease, end: float) -> None:
+    async def _prove_lease(
+        self, address: GuestAddress, authority: Authority, lease: _Lease, end: float
+    ) -> pb.HelloReply:
         hello = await self._hello(address, authority, lease.identity, end)
         if hello.lease_id != lease.lease_id:
             raise GuestRefused("the agent serves another lease")
+        return hello
 
     async def _install(self, address: GuestAddress, authority: Authority, lease: _Lease, end: float) -> None:
         async with self._agent(address, authority, machine_authority.enrolment_identity(lease.machine_id)) as agent:

@@ -68,6 +68,12 @@ class HostFence:
         reached(Point.FENCE_AFTER)
 
 
+def highest_of_all(directory: Path) -> dict[str, int]:
+    """The fence of each machine that has one below the directory, by the machine's name."""
+    fences = {path.parent.name: HostFence(path.parent).highest() for path in directory.glob(f"*/{_FENCE}")}
+    return {name: highest for name, highest in fences.items() if highest >= 0}
+
+
 def sync_directory(directory: Path) -> None:
     """Renames within the directory survive a power cut."""
     descriptor = os.open(directory, os.O_RDONLY | os.O_DIRECTORY)

@@ -6,7 +6,8 @@ around them. `hypervisor = "instant"` in the settings of the machines service ch
 
 import asyncio
 import json
-from collections.abc import Awaitable, Callable
+import secrets
+from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -17,7 +18,7 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import NameOID
 
 from services.machines.adapters import instant_guest, machine_authority
-from services.machines.adapters.host_fence import HostFence
+from services.machines.adapters.host_fence import HostFence, highest_of_all
 from services.machines.domain.spec import MachineSpec
 from services.machines.errors import HypervisorRefused, StaleEpoch
 from services.machines.ports import (
@@ -25,6 +26,7 @@ from services.machines.ports import (
     Authority,
     Departure,
     DomainSeen,
+    Enrolment,
     GuestAddress,
     Incarnation,
     Provisioned,
@@ -37,6 +39,7 @@ STOP_GRACE_S = 0.0
 @dataclass
 class _Machine:
     epoch: int = 0
+    life_epoch: int | None = None
     is_running: bool = False
     server: grpc.aio.Server | None = None
     address: GuestAddress = field(default_factory=lambda: GuestAddress(HOST, 1))
@@ -52,6 +55,7 @@ class InstantFleet:
         self._client_ca_pem = client_ca_pem
         self._fences_dir = fences_dir
         self._machines: dict[str, _Machine] = {}
+        self._change = asyncio.Event()
 
     async def image_identity(self, spec: MachineSpec) -> str:
         """There is no image, so it never changes."""
@@ -72,8 +76,8 @@ class InstantFleet:
     async def restore(self, spec: MachineSpec, *, epoch: int) -> Incarnation:
         """The machine is as if restored."""
         machine = await self._fenced(spec.machine_id, epoch)
-        await self._stop(machine)
-        machine.is_running = True
+        await self._end(machine)
+        machine.is_running, machine.life_epoch = True, epoch
         return Incarnation(machine.address, {"fake": "instant"})
 
     async def address(self, machine_id: str) -> GuestAddress:
@@ -95,25 +99,47 @@ class InstantFleet:
 
     async def destroy(self, machine_id: str, *, epoch: int) -> None:
         """The fake agent is gone."""
-        machine = await self._fenced(machine_id, epoch)
-        machine.is_running = False
-        await self._stop(machine)
+        await self._end(await self._fenced(machine_id, epoch))
+
+    async def halt(self, machine_id: str, *, epoch: int) -> None:
+        """The fake agent is gone; there are no files to be left."""
+        await self._end(await self._fenced(machine_id, epoch))
 
     async def observe(self) -> list[DomainSeen]:
-        """Every machine that was ever asked for."""
+        """Every machine that is as if restored."""
         return [
-            DomainSeen(name, name, machine.epoch, "running" if machine.is_running else "paused")
+            DomainSeen(
+                name,
+                name,
+                machine.life_epoch,
+                "running" if machine.is_running else "paused",
+                machine.address if machine.server is not None else None,
+            )
             for name, machine in self._machines.items()
+            if machine.life_epoch is not None
         ]
+
+    async def fences(self) -> Mapping[str, int]:
+        """What this process acted for; with a directory for them, what any did."""
+        if self._fences_dir is not None:
+            return await asyncio.to_thread(highest_of_all, self._fences_dir)
+        return {name: machine.epoch for name, machine in self._machines.items()}
+
+    async def changed(self) -> None:
+        """A machine is as if restored, changed or gone."""
+        await self._change.wait()
+        self._change.clear()
 
     async def discard(self, name: str) -> None:
         """The machine was never there."""
-        self._machines.pop(name, None)
+        machine = self._machines.pop(name, None)
+        if machine is not None:
+            await self._end(machine)
 
     async def close(self) -> None:
         """Every fake agent is gone."""
         for machine in self._machines.values():
-            await self._stop(machine)
+            await self._end(machine)
 
     def create_authority(self, machine_id: str) -> Authority:
         """A real authority: certificates are checked here as everywhere."""
@@ -141,7 +167,7 @@ class InstantFleet:
         epoch: int,  # noqa: ARG002
         lifetime_s: int,
         timeout_s: float,  # noqa: ARG002
-    ) -> str:
+    ) -> Enrolment:
         """A fake agent serves the lease, under a certificate of its own."""
         machine = self._known(machine_id)
         identity = machine_authority.lease_identity(machine_id, lease_id)
@@ -158,7 +184,8 @@ class InstantFleet:
             host=HOST,
         )
         machine.address = GuestAddress(HOST, port)
-        return identity
+        self._change.set()
+        return Enrolment(identity, secrets.token_hex(16))
 
     def _known(self, machine_id: str) -> _Machine:
         machine = self._machines.get(machine_id)
@@ -173,9 +200,11 @@ class InstantFleet:
         if self._fences_dir is not None:
             await asyncio.to_thread(HostFence(self._fences_dir / machine_id).advance, epoch)
         machine.epoch = epoch
+        self._change.set()
         return machine
 
-    async def _stop(self, machine: _Machine) -> None:
+    async def _end(self, machine: _Machine) -> None:
+        machine.is_running, machine.life_epoch = False, None
         if machine.server is not None:
             await machine.server.stop(STOP_GRACE_S)
             machine.server = None

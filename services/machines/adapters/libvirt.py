@@ -6,7 +6,7 @@ acts holds the machine's lock and its host fence; whatever an earlier, interrupt
 """
 
 import asyncio
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -20,7 +20,7 @@ from services.machines.adapters.acceleration import Verdict, probe
 from services.machines.adapters.built_image import BuiltImage
 from services.machines.adapters.domain_xml import NAME_PREFIX, DomainPlan, forwarded_port, identity, render, succeed
 from services.machines.adapters.hardening import confinement, faults_of_domain, faults_of_process
-from services.machines.adapters.host_fence import HostFence
+from services.machines.adapters.host_fence import HostFence, highest_of_all
 from services.machines.adapters.kept_files import Snapshot
 from services.machines.adapters.libvirt_link import LibvirtLink
 from services.machines.adapters.libvirt_settings import LibvirtSettings
@@ -30,7 +30,6 @@ from services.machines.errors import GuestUnreachable, HypervisorRefused
 from services.machines.ports import Departure, DomainSeen, GuestAddress, Incarnation, Provisioned
 
 ENROLMENT_MAX_BYTES = 16 * 1024
-_LOOPBACK = "127.0.0.1"
 _PROCESS_END_TIMEOUT_S = 20.0
 _WATCH_S = 0.5  # a guest that ends while it boots is seen this soon
 _LAST_WORDS_BYTES = 600
@@ -77,7 +76,7 @@ class LibvirtHypervisor:
         verdict = await self._link.aside(partial(self._choose, spec, image), timeout_s=self._settings.call_timeout_s)
         build = _Build(spec, epoch, image, verdict)
         port = await self._link.call(partial(self._boot, build, enrolment), timeout_s=self._settings.call_timeout_s)
-        await self._until_waiting(build, GuestAddress(_LOOPBACK, port), agent_waits)
+        await self._until_waiting(build, GuestAddress(domains.LOOPBACK, port), agent_waits)
         snapshot = await self._link.call(partial(self._freeze, build), timeout_s=self._settings.save_timeout_s)
         return Provisioned(
             acceleration=verdict.accelerator,
@@ -116,7 +115,7 @@ class LibvirtHypervisor:
         """Returns never. Raises GuestUnreachable once the domain is gone."""
         step = partial(domains.exists, machine_id=build.spec.machine_id)
         while await self._link.call(step, timeout_s=self._settings.call_timeout_s):  # noqa: ASYNC110 -- it asks libvirt
-            await asyncio.sleep(_WATCH_S)  # libvirt-python tells of events only through a loop of its own
+            await asyncio.sleep(_WATCH_S)  # what libvirt tells of itself may be lost with its connection
         raise GuestUnreachable(f"the guest ended while it booted; the console ends {await self._last_words(build)}")
 
     async def restore(self, spec: MachineSpec, *, epoch: int) -> Incarnation:
@@ -127,7 +126,7 @@ class LibvirtHypervisor:
     async def address(self, machine_id: str) -> GuestAddress:
         """Where the live domain's own definition forwards the agent's port."""
         step = partial(_port_of, machine_id)
-        return GuestAddress(_LOOPBACK, await self._link.call(step, timeout_s=self._settings.call_timeout_s))
+        return GuestAddress(domains.LOOPBACK, await self._link.call(step, timeout_s=self._settings.call_timeout_s))
 
     async def pause(self, machine_id: str, *, epoch: int) -> None:
         """The machine's processors stand still, and how everything stands then is recorded."""
@@ -144,6 +143,19 @@ class LibvirtHypervisor:
     async def destroy(self, machine_id: str, *, epoch: int) -> None:
         """No process, overlay or definition of the machine is left; the warm snapshot stays."""
         await self._act(machine_id, epoch, self._sweep)
+
+    async def halt(self, machine_id: str, *, epoch: int) -> None:
+        """No process of the machine is left; overlay, console and snapshot are as they were."""
+        await self._act(machine_id, epoch, self._halt)
+
+    async def fences(self) -> Mapping[str, int]:
+        """The fence of every machine that has files here."""
+        step = partial(highest_of_all, self._settings.machines_dir)
+        return await self._link.aside(step, timeout_s=self._settings.call_timeout_s)
+
+    async def changed(self) -> None:
+        """The daemon told of a domain, or the connection to it was lost, since this was last awaited."""
+        await self._link.changed()
 
     async def observe(self) -> list[DomainSeen]:
         """Every domain there is."""
@@ -173,14 +185,18 @@ class LibvirtHypervisor:
     def _fence(self, machine_id: str) -> HostFence:
         return HostFence(self._files(machine_id).directory)
 
-    def _sweep(self, connection: Any, machine_id: str) -> None:
-        """Nothing that any incarnation made is left. What libvirt forgot is found in the process table."""
-        files = self._files(machine_id)
+    def _halt(self, connection: Any, machine_id: str) -> None:
+        """No process is left. What libvirt forgot is found in the process table."""
+        directory = self._files(machine_id).directory
         # Killed before libvirt is asked: it would first ask the emulator politely, which takes it a second.
-        qemu_processes.end_all(files.directory, timeout_s=_PROCESS_END_TIMEOUT_S)
+        qemu_processes.end_all(directory, timeout_s=_PROCESS_END_TIMEOUT_S)
         domains.gone(connection, machine_id)
-        qemu_processes.end_all(files.directory, timeout_s=_PROCESS_END_TIMEOUT_S)
-        files.discard_lives()
+        qemu_processes.end_all(directory, timeout_s=_PROCESS_END_TIMEOUT_S)
+
+    def _sweep(self, connection: Any, machine_id: str) -> None:
+        """Nothing that any incarnation made is left."""
+        self._halt(connection, machine_id)
+        self._files(machine_id).discard_lives()
 
     def _stand(self, connection: Any, machine_id: str) -> None:
         domains.suspend(connection, machine_id)
@@ -299,7 +315,7 @@ class LibvirtHypervisor:
             port = domains.restore(connection, files.warm / MEMORY, next_of)
             evidence = self._judged(connection, machine_id, snapshot)
             overlay = f"{disk.stat().st_ino}"
-            return Incarnation(GuestAddress(_LOOPBACK, port), evidence={**evidence, "overlay_inode": overlay})
+            return Incarnation(GuestAddress(domains.LOOPBACK, port), evidence={**evidence, "overlay_inode": overlay})
 
     def _judged(self, connection: Any, machine_id: str, snapshot: Snapshot) -> dict[str, str]:
         """What shows that the incarnation is the one provisioned. Raises HypervisorRefused with each fault."""

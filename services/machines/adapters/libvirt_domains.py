@@ -11,10 +11,11 @@ from typing import Any, Literal
 
 import libvirt
 
-from services.machines.adapters.domain_xml import NAME_PREFIX, ownership
+from services.machines.adapters.domain_xml import NAME_PREFIX, forwarded_port, ownership
 from services.machines.errors import HypervisorRefused, HypervisorUnavailable
-from services.machines.ports import DomainSeen
+from services.machines.ports import DomainSeen, GuestAddress
 
+LOOPBACK = "127.0.0.1"
 PORT_TRIES_MAX = 5
 _DESTROY_TRIES_MAX = 3
 _DESTROY_PAUSE_S = 0.2
@@ -93,14 +94,16 @@ def seen(connection: Any) -> list[DomainSeen]:
 
 def _seen(domain: Any) -> DomainSeen | None:
     try:
-        name, state, owner = domain.name(), domain.state()[0], ownership(domain.XMLDesc(0))
+        name, state, xml = domain.name(), domain.state()[0], domain.XMLDesc(0)
     except libvirt.libvirtError as error:
         if error.get_error_code() == libvirt.VIR_ERR_NO_DOMAIN:
             return None  # it ended between the listing and the question, so it is not there
         raise
     machine_id = name.removeprefix(NAME_PREFIX) if name.startswith(NAME_PREFIX) else None
+    owner, port = ownership(xml), forwarded_port(xml)
     epoch = owner[1] if owner is not None and owner[0] == machine_id else None
-    return DomainSeen(name=name, machine_id=machine_id, epoch=epoch, state=_STATES.get(state, "other"))
+    address = None if port is None else GuestAddress(LOOPBACK, port)
+    return DomainSeen(name, machine_id, epoch, _STATES.get(state, "other"), address)
 
 
 def found(connection: Any, machine_id: str) -> Any:

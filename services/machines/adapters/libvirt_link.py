@@ -28,6 +28,25 @@ _LOST = frozenset(
 )
 
 
+_events_guard = threading.Lock()
+_events_run = False
+
+
+def _run_events() -> None:
+    """The loop that hears the daemon runs, one for the process; it has to before the first connection is opened."""
+    global _events_run  # noqa: PLW0603 - libvirt keeps one loop for the process
+    with _events_guard:
+        if not _events_run:
+            libvirt.virEventRegisterDefaultImpl()
+            threading.Thread(target=_turn_for_ever, name="libvirt-events", daemon=True).start()
+            _events_run = True
+
+
+def _turn_for_ever() -> None:
+    while True:
+        libvirt.virEventRunDefaultImpl()
+
+
 def _keep_quiet(_context: object, _error: object) -> None:
     """Without a handler of ours, libvirt would print every error to stderr."""
 
@@ -40,6 +59,9 @@ class LibvirtLink:
         self._guard = threading.Lock()
         self._connection: Any = None
         self._pool = ThreadPoolExecutor(THREADS_MAX, thread_name_prefix="libvirt")
+        self._change = asyncio.Event()
+        self._loop: asyncio.AbstractEventLoop | None = None
+        _run_events()
         libvirt.registerErrorHandler(_keep_quiet, None)
 
     async def call(self, step: Callable[[Any], T], *, timeout_s: float) -> T:
@@ -52,6 +74,12 @@ class LibvirtLink:
     async def aside(self, step: Callable[[], T], *, timeout_s: float) -> T:
         """What `step`, which needs no connection but blocks, returns."""
         return await self._bounded(step, timeout_s)
+
+    async def changed(self) -> None:
+        """The daemon told of a domain's life, or the connection ended, since this was last awaited."""
+        self._loop = asyncio.get_running_loop()
+        await self._change.wait()
+        self._change.clear()
 
     async def close(self) -> None:
         """The connection is closed; calls under way fail."""
@@ -81,6 +109,9 @@ class LibvirtLink:
                 self._connection = None
             if self._connection is None:
                 self._connection = libvirt.open(self._uri)
+                self._connection.domainEventRegisterAny(None, libvirt.VIR_DOMAIN_EVENT_ID_LIFECYCLE, self._tell, None)
+                self._connection.registerCloseCallback(self._tell, None)
+                self._tell()
             return self._connection
 
     def _answers(self) -> bool:
@@ -91,9 +122,17 @@ class LibvirtLink:
             return False
         return True
 
+    def _tell(self, *_what: object) -> None:
+        """Called on libvirt's thread."""
+        loop = self._loop
+        if loop is not None and not loop.is_closed():
+            loop.call_soon_threadsafe(self._change.set)
+
     def _drop(self) -> None:
         with self._guard:
             connection, self._connection = self._connection, None
         if connection is not None:
+            with contextlib.suppress(libvirt.libvirtError):
+                connection.unregisterCloseCallback()
             with contextlib.suppress(libvirt.libvirtError):
                 connection.close()

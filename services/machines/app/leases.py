@@ -1,6 +1,6 @@
 """Use cases of a lease: granted or refused, drained, given back, lost. One that is not current is never touched."""
 
-from contracts.machines import ExpiryCause, LeaseRefused
+from contracts.machines import ExpiryCause, LeaseRef, LeaseRefused
 from contracts.scheduler import LeaseMachine, ReleaseMachine
 from services.chassis.unit import Unit
 from services.machines.app import repeat
@@ -10,9 +10,14 @@ from services.machines.domain.machine import Machine, NotPossible
 from services.machines.policy import LEASE_MAX_S
 
 
-def lease(unit: Unit, machine: Machine | None, command: LeaseMachine) -> None:
-    """The machine is the task's, or the refusal says why not. An order that was carried out meets its outcome again."""
-    if machine is None:
+def lease(unit: Unit, machine: Machine | None, command: LeaseMachine, refused: str | None = None) -> None:
+    """The machine is the task's, or the refusal says why not.
+
+    An order that was carried out, or refused (`refused` is why), meets its outcome again.
+    """
+    if refused is not None:
+        _refuse(unit, machine, command, refused)
+    elif machine is None:
         _refuse(unit, machine, command, f"no machine {command.machine_id} on this host")
     elif (granted := machine.lease_of(command.operation_id)) is not None:
         repeat.outcome(unit, machine, granted)
@@ -62,14 +67,35 @@ def breach(unit: Unit, machine: Machine, reason: str) -> None:
         record(unit, machine)
 
 
-def drain(unit: Unit, machine: Machine, lease_id: str, reason: str) -> None:
-    """Watching is over, evidence is being collected; a lease that is not current, or drains already, has no effect."""
-    if machine.lease_id == lease_id and machine.can("DrainingStarted"):
-        machine.start_draining(lease_id, reason, unit.at)
+def drain(unit: Unit, machine: Machine, lease: LeaseRef, reason: str) -> None:
+    """Watching is over, evidence is being collected. A lease or driver that is not current, or late, has no effect."""
+    current = machine.current
+    is_current = current is not None and current.lease_id == lease.lease_id and current.term <= lease.term
+    if is_current and machine.can("DrainingStarted"):
+        machine.start_draining(lease.lease_id, reason, unit.at)
         record(unit, machine)
 
 
+def adopt(unit: Unit, machine: Machine, lease_id: str, term: int) -> None:
+    """The lease is driven under that term; one that was adopted too often is over."""
+    if machine.lease_id != lease_id:
+        return
+    try:
+        machine.adopt(lease_id, term, unit.at)
+    except NotPossible as refusal:
+        machine.expire_lease(lease_id, "lease_lost", str(refusal), unit.at)
+    record(unit, machine)
+
+
 def _refuse(unit: Unit, machine: Machine | None, command: LeaseMachine, reason: str) -> None:
+    unit.execute(
+        "INSERT INTO refusals (operation_id, machine_id, reason, refused_at) VALUES ($1, $2, $3, $4) "
+        "ON CONFLICT (operation_id) DO NOTHING",
+        command.operation_id,
+        command.machine_id,
+        reason,
+        unit.at,
+    )
     unit.say(
         LeaseRefused(
             machine_id=command.machine_id,

@@ -1,12 +1,12 @@
 """Use cases of keeping machines as they are wanted: built, on time, cured, known to others."""
 
-from contracts.machines import MachineRegistered
+from contracts.machines import MachineRegistered, MachineSummary
 from services.chassis.unit import Unit
-from services.machines.app.recording import record
+from services.machines.app.recording import begin_work, record
 from services.machines.domain.machine import Machine
 from services.machines.domain.record import QuarantineCause
 from services.machines.domain.spec import MachineSpec
-from services.machines.policy import STATE_MAX_S, is_late
+from services.machines.policy import STATE_MAX_S, Finding, is_late
 
 
 def settle(unit: Unit, machine: Machine | None, spec: MachineSpec, image_identity: str | None) -> None:
@@ -48,15 +48,33 @@ def cure(unit: Unit, machine: Machine) -> None:
         record(unit, machine)
 
 
+def carry_out(unit: Unit, machine: Machine, finding: Finding, fence: int) -> None:
+    """What was found about the machine is recorded, or the work that it calls for asked for again."""
+    match finding.act:
+        case "repair":
+            machine.repair_epoch(fence, unit.at)
+        case "expire":
+            machine.expire_lease(machine.lease_id or "", finding.cause, finding.reason, unit.at)
+        case "drift":
+            machine.drift(finding.kind, finding.reason, unit.at)
+        case "renew":
+            machine.expire_evidence(finding.reason, unit.at)
+        case "hurry":
+            hurry(unit, machine)
+        case "cure":
+            cure(unit, machine)
+        case "work":
+            begin_work(unit, machine)
+    record(unit, machine)
+
+
 def quarantine(unit: Unit, machine: Machine, reason: str, cause: QuarantineCause) -> None:
     """Out of the pool, for a reason that we saw. Raises NotPossible."""
     machine.quarantine(reason, unit.at, cause)
     record(unit, machine)
 
 
-def introduce(unit: Unit, machine: Machine | None) -> None:
+def introduce(unit: Unit, machine: MachineSummary, *, state: str, epoch: int, version: int) -> None:
     """A machine that was known before is said again, so that listeners who lost everything learn of it."""
-    if machine is None or machine.state == "retired":
-        return
-    of = {"machine_id": machine.machine_id, "epoch": machine.epoch}
-    unit.say(MachineRegistered(**of, machine=machine.summary(), state=machine.state), sequence=machine.version)
+    of = {"machine_id": machine.machine_id, "epoch": epoch}
+    unit.say(MachineRegistered(**of, machine=machine, state=state), sequence=version)

@@ -1,11 +1,9 @@
-"""Choices as pure functions of a machine's record: which work its state calls for, and what an observation means."""
+"""Which work a machine's state calls for, and how long anything may take."""
 
 from datetime import datetime, timedelta
 from typing import Any
 
-from services.machines.domain.lifecycle import LEASED
 from services.machines.domain.machine import Machine
-from services.machines.ports import DomainSeen
 
 EVIDENCE_MAX_AGE_S = 12 * 3600
 """A machine that stood ready for longer is verified again."""
@@ -39,6 +37,12 @@ CALLS_FOR_NO_WORK: frozenset[type[Any]] = frozenset(
 """Events that leave what is being done as it is."""
 
 
+WORK_MISSING_S = 60.0
+"""Work that a state calls for and that nobody has for so long was lost: it is asked for again."""
+BEATS_MISSING_S = 45.0
+"""A lease whose driver was not heard for so long, by the observer's own clock, is over."""
+
+
 def work_for(machine: Machine) -> str | None:
     """The kind of work that the machine's state calls for, if any."""
     return WORK_OF_STATE.get(machine.state)
@@ -58,30 +62,3 @@ def is_late(machine: Machine, now: datetime) -> bool:
 def self_cure_delay_s(machine: Machine) -> float:
     """How long the quarantine lasts before the machine is built again by itself, seconds."""
     return SELF_CURE_DELAYS_S[min(machine.self_cures, len(SELF_CURE_DELAYS_S) - 1)]
-
-
-def divergence(machine: Machine, domain: DomainSeen | None, now: datetime) -> str | None:
-    """Why what the hypervisor shows is not what the record says, or None when it is. Work in progress is not judged."""
-    if machine.state == "ready":
-        return _unready(machine, domain, now)
-    is_running = domain is not None and domain.state != "off"
-    if machine.state in ("active", "draining") and not is_running:
-        return "its virtual machine ended"
-    if machine.state == "quarantined" and is_running:
-        return "it is quarantined and runs"
-    return "the lease reached its hard deadline" if is_overdue(machine, now) else None
-
-
-def _unready(machine: Machine, domain: DomainSeen | None, now: datetime) -> str | None:
-    if domain is None:
-        return "its domain is gone"
-    if domain.state != "paused":
-        return f"its domain is {domain.state}, not paused"
-    if machine.verified_at is None or now - machine.verified_at > timedelta(seconds=EVIDENCE_MAX_AGE_S):
-        return "its evidence of clean is too old"
-    return None
-
-
-def is_overdue(machine: Machine, now: datetime) -> bool:
-    """Whether the machine's lease is past its hard deadline."""
-    return machine.state in LEASED and machine.hard_deadline_at is not None and now > machine.hard_deadline_at

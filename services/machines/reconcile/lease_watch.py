@@ -1,0 +1,131 @@
+"""Watches the leases of this host: their drivers' beats, their terms, and their hard deadlines even without a store."""
+
+import asyncio
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+
+import structlog
+
+from services.chassis.errors import MalboxError
+from services.chassis.run import Runtime
+from services.chassis.store import Conflict, Duplicate, StoreUnavailable
+from services.chassis.unit import Unit
+from services.machines import app
+from services.machines.domain.machine import Machine
+from services.machines.policy import Observer, Verdict
+from services.machines.policy.beats import LOOK_INTERVAL_S, REPEAT_INTERVAL_S
+from services.machines.ports import Hypervisor
+
+OVERDUE_GRACE_S = 5.0
+"""A deadline that the store's own timer did not keep for so long is kept by the host alone."""
+
+log = structlog.get_logger()
+
+
+@dataclass(frozen=True)
+class _Held:
+    """One lease in force."""
+
+    machine_id: str
+    epoch: int
+    term: int
+    hard_deadline_at: datetime
+
+
+class LeaseWatch:
+    """One observer. Any number may watch: what they decide is appended to the version that they decided on."""
+
+    def __init__(self, runtime: Runtime, hypervisor: Hypervisor) -> None:
+        self._runtime = runtime
+        self._hypervisor = hypervisor
+        self._observer = Observer()
+        self._held: dict[str, _Held] = {}
+        self._answered: dict[str, float] = {}
+
+    async def run(self) -> None:
+        """Looks at every interval until cancelled."""
+        while True:
+            try:
+                await self.look()
+            except StoreUnavailable as error:
+                log.warning("leases_were_not_seen", reason=str(error))
+                await self.keep_deadlines()
+            except MalboxError as error:
+                log.warning("lease_watch_was_interrupted", reason=str(error))
+            await asyncio.sleep(LOOK_INTERVAL_S)
+
+    async def look(self) -> None:
+        """Silent drivers lose their leases, new ones are recorded, unheard grants said again."""
+        store, host = self._runtime.store, self._runtime.settings.host
+        rows = await store.fetch(
+            "SELECT machine_id, lease_id, epoch, term, hard_deadline_at FROM fleet WHERE host = $1 AND state = ANY($2)",
+            host,
+            ["active", "draining"],
+        )
+        self._held = {
+            row["lease_id"]: _Held(row["machine_id"], row["epoch"], row["term"], row["hard_deadline_at"])
+            for row in rows
+        }
+        heard = await store.fetch(
+            "SELECT lease_id, machine_id, term, beat FROM lease_beat WHERE heard_at > $1 OR lease_id = ANY($2::text[])",
+            self._runtime.clock.now() - timedelta(seconds=2 * LOOK_INTERVAL_S),
+            list(self._held),
+        )
+        beats = {row["lease_id"]: (row["term"], row["beat"]) for row in heard}
+        terms = {lease_id: held.term for lease_id, held in self._held.items()}
+        for verdict in self._observer.look(terms, beats, time.monotonic()):
+            await self._carry_out(verdict)
+        strangers = {row["lease_id"]: row["machine_id"] for row in heard if row["lease_id"] not in self._held}
+        await self._answer(strangers)
+
+    async def keep_deadlines(self) -> None:
+        """The guest of a lease past its hard deadline does not run, though nothing can be recorded now."""
+        late = self._runtime.clock.now() - timedelta(seconds=OVERDUE_GRACE_S)
+        for lease_id, held in list(self._held.items()):
+            if held.hard_deadline_at < late:
+                log.warning("lease_ended_by_the_host_alone", machine=held.machine_id, lease=lease_id)
+                try:
+                    await self._hypervisor.halt(held.machine_id, epoch=held.epoch)
+                except MalboxError as error:
+                    log.warning("overdue_guest_runs_on", machine=held.machine_id, reason=str(error))
+                else:
+                    del self._held[lease_id]
+
+    async def _carry_out(self, verdict: Verdict) -> None:
+        def decide(unit: Unit, machine: Machine) -> None:
+            if verdict.act == "adopt":
+                app.adopt(unit, machine, verdict.lease_id, verdict.term)
+            elif verdict.act == "expire":
+                app.expire(unit, machine, verdict.lease_id, "lease_lost", "nobody drove the lease any more")
+            elif machine.lease_id == verdict.lease_id:
+                app.repeat.grant(unit, machine)
+
+        await self._decide(self._held[verdict.lease_id].machine_id, decide)
+
+    async def _answer(self, strangers: dict[str, str]) -> None:
+        """A driver of a lease that is over hears, now and then, how it ended."""
+        now_s = time.monotonic()
+        self._answered = {lease: at for lease, at in self._answered.items() if now_s - at < REPEAT_INTERVAL_S}
+        for lease_id in sorted(strangers.keys() - self._answered.keys()):
+            self._answered[lease_id] = now_s
+
+            def decide(unit: Unit, machine: Machine, lease_id: str = lease_id) -> None:
+                ended = machine.ended(lease_id)
+                if ended is not None:
+                    app.repeat.outcome(unit, machine, ended)
+
+            await self._decide(strangers[lease_id], decide)
+
+    async def _decide(self, machine_id: str, decide: Callable[[Unit, Machine], None]) -> None:
+        machine = await self._runtime.store.load(Machine, Machine.stream(machine_id))
+        if machine is None:
+            return
+        unit = self._runtime.unit()
+        decide(unit, machine)
+        if unit.events or unit.outbox:
+            try:
+                await self._runtime.store.commit(unit)
+            except (Conflict, Duplicate):
+                log.info("lease_watch_was_overtaken", machine=machine_id)
