@@ -75,7 +75,11 @@ class Runtime:
 
 @dataclass
 class Service:
-    """A composed service. `background` run as long as it does; `on_start` before anything is consumed."""
+    """A composed service. `background` run as long as it does; `on_start` before anything is consumed.
+
+    `condition` is what its health shows besides: faults that an operator is to know of and that do not keep it from
+    serving.
+    """
 
     handlers: Mapping[type[Message], Handler] = field(default_factory=dict)
     projections: Sequence[Projection] = ()
@@ -86,6 +90,7 @@ class Service:
     on_stop: Callable[[], Awaitable[None]] | None = None
     has_host_commands: bool = False
     expiries: Sequence[housekeeping.Expiry] = ()
+    condition: Callable[[], Mapping[str, Any]] | None = None
 
 
 def no_announcements(_event: Any, _aggregate: Any) -> Sequence[Message]:
@@ -167,6 +172,7 @@ async def _serve(name: str, settings: ServiceSettings, runtime: Runtime, service
             "is_consuming": is_consuming,
             "outbox_lag_s": round(lag_s, 3),
             "messages_parked": await parked.waiting(),
+            **(service.condition() if service.condition is not None else {}),
         }
 
     app = build_app(

@@ -37,6 +37,7 @@ async def compose(runtime: Runtime) -> Service:
         routers=(router(runtime),),
         background=(reconciler.run, watch.run),
         expiries=EXPIRIES,
+        condition=reconciler.condition,
         on_start=reconciler.introduce,
         on_stop=hypervisor.close,
         has_host_commands=True,

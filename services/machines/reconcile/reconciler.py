@@ -8,8 +8,9 @@ import asyncio
 import contextlib
 import time
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from datetime import datetime
+from typing import Any
 
 import structlog
 
@@ -79,6 +80,10 @@ class Reconciler:
                 limit_s = EMPTY_CONFIRM_S if self._sight.is_in_doubt else self._interval_s
                 with contextlib.suppress(TimeoutError):
                     await asyncio.wait_for(self._wake.wait(), limit_s)
+
+    def condition(self) -> dict[str, Any]:
+        """What the service's health shows of it."""
+        return {"reconciliation": asdict(self.last) | {"at": self.last.at.isoformat() if self.last.at else None}}
 
     async def introduce(self, *, only_ready: bool = False) -> None:
         """Every machine of this host (that stands ready) is said again: whoever lost an earlier word learns of it."""

@@ -1,0 +1,368 @@
+"""Reconciliation on a real store, rule by rule: whatever differs is repaired or quarantined while everything runs."""
+
+import asyncio
+from collections.abc import AsyncIterator, Awaitable, Callable
+from datetime import timedelta
+from pathlib import Path
+
+import pytest
+
+from services.chassis.projections import Projector
+from services.machines import app
+from services.machines.domain.machine import Machine
+from services.machines.errors import HypervisorUnavailable
+from services.machines.policy import BEATS_MISSING_S, EVIDENCE_MAX_AGE_S, WORK_MISSING_S
+from services.machines.policy.beats import LOOK_INTERVAL_S
+from services.machines.ports import Departure, DomainSeen, GuestAddress
+from services.machines.projections import FLEET
+from services.machines.reconcile import Reconciler
+from services.machines.reconcile.sight import EMPTY_CONFIRM_S
+from tests.integration.machines_bench import Bench, bench, lease_order, spec
+
+pytestmark = pytest.mark.integration
+M1, M2 = "m1", "m2"
+
+
+@pytest.fixture
+async def made(database_url: str, tmp_path: Path) -> AsyncIterator[Bench]:
+    """Two ready machines."""
+    async with bench(database_url, tmp_path, spec(M1), spec(M2)) as one:
+        await one.reconcile()
+        await one.is_in(M1, "ready")
+        await one.is_in(M2, "ready")
+        assert await one.reconcile() == {}
+        yield one
+
+
+Drift = Callable[[Bench], Awaitable[None]]
+
+
+async def domain_gone(made: Bench) -> None:
+    """Somebody destroyed it."""
+    made.host._machines[M1].life_epoch = None
+
+
+async def domain_running(made: Bench) -> None:
+    """Somebody let it run."""
+    made.host._machines[M1].is_running = True
+
+
+async def domain_of_another_epoch(made: Bench) -> None:
+    """Somebody restored it behind our back."""
+    made.host._machines[M1].life_epoch = 99
+
+
+async def agent_elsewhere(made: Bench) -> None:
+    """Another agent than the proven one would be reached."""
+    made.host._machines[M1].address = GuestAddress("127.0.0.1", 1)
+
+
+def departed(kind: str) -> Drift:
+    """What a close look sees."""
+
+    async def drift(made: Bench) -> None:
+        honest, is_new = made.host.departures, [True]
+
+        async def departures(machine_id: str, *, epoch: int) -> list[Departure]:
+            if machine_id == M1 and is_new.pop() if is_new else False:
+                return [Departure(kind, "changed")]  # type: ignore[arg-type]
+            return await honest(machine_id, epoch=epoch)
+
+        made.host.departures = departures  # type: ignore[method-assign]
+
+    return drift
+
+
+async def fence_ahead(made: Bench) -> None:
+    """The store was restored from a backup."""
+    made.host._machines[M1].epoch = 77
+    (made.host._fences_dir / M1 / "fence").write_text("77")  # type: ignore[operator]
+
+
+async def old_evidence(made: Bench) -> None:
+    """Nobody leased it for half a day."""
+    made.clock.shift += timedelta(seconds=EVIDENCE_MAX_AGE_S + 1)
+
+
+async def other_specification(made: Bench) -> None:
+    """The operator wants more memory."""
+    made.wishes.put(spec(M1, memory_mib=2048), spec(M2))
+
+
+async def other_image(made: Bench) -> None:
+    """The image was rebuilt."""
+
+    async def image_identity(_spec: object) -> str:
+        return "instant:another"
+
+    made.host.image_identity = image_identity  # type: ignore[assignment]
+
+
+READY = {
+    "its domain is gone": domain_gone,
+    "its domain runs": domain_running,
+    "its domain is of another epoch": domain_of_another_epoch,
+    "its agent is elsewhere": agent_elsewhere,
+    **{
+        f"its {kind} changed": departed(kind)
+        for kind in ("domain", "process", "processors", "port", "files", "snapshot")
+    },
+    "its fence stands above the record": fence_ahead,
+    "its evidence is too old": old_evidence,
+    "its specification changed": other_specification,
+    "its image changed": other_image,
+}
+
+
+@pytest.mark.promise("P6", "P7", "B3", "C2")
+@pytest.mark.parametrize("what", READY)
+async def test_a_ready_machine_that_differs_is_verified_again_before_anybody_gets_it(made: Bench, what: str) -> None:
+    """Live, with no restart; the other machine stays as it is."""
+    before, other = await made.load(M1), await made.load(M2)
+    await READY[what](made)
+    await made.reconcile()
+    assert (await made.load(M1)).epoch > before.epoch
+    after = await made.until(M1, lambda machine: machine.state == "ready" and machine.epoch > before.epoch)
+    assert after.verified_version > before.verified_version
+    if what not in ("its evidence is too old", "its image changed"):
+        assert (await made.load(M2)).version == other.version
+
+
+ACTIVE = {
+    name: READY[name] for name in ("its domain is gone", "its domain is of another epoch", "its agent is elsewhere")
+}
+
+
+@pytest.mark.promise("P6", "B1a", "G4")
+@pytest.mark.parametrize("what", ACTIVE)
+async def test_a_lease_whose_guest_is_not_the_recorded_one_is_over_and_the_machine_cleaned(
+    made: Bench, what: str
+) -> None:
+    """Its task hears of it."""
+    leased = await made.leased(M1)
+    await ACTIVE[what](made)
+    assert M1 in await made.reconcile()
+    cleaned = await made.is_in(M1, "ready")
+    ended = cleaned.ended(leased.lease_id or "")
+    assert ended is not None
+    assert ended.ending == "guest_lost"
+    assert "machines.machine.lease-expired.v1" in await made.said()
+
+
+@pytest.mark.promise("P11")
+async def test_a_deadline_whose_timer_was_lost_is_kept_by_the_pass(made: Bench) -> None:
+    """The hard one of a lease."""
+    leased = await made.leased(M1)
+    await made.store.fetch("DELETE FROM work WHERE kind = 'expire'")
+    made.clock.shift = timedelta(seconds=601)
+    assert (await made.reconcile())[M1] == "overdue"
+    ended = (await made.is_in(M1, "ready")).ended(leased.lease_id or "")
+    assert ended is not None
+    assert ended.ending == "deadline"
+
+
+@pytest.mark.promise("P3", "B3")
+async def test_work_that_was_lost_is_asked_for_again(made: Bench) -> None:
+    """A machine is never stuck because a row is gone."""
+    made.worker._runners = {}
+    await made.hear(lease_order(M1))
+    await made.store.fetch("DELETE FROM work")
+    machine = await made.is_in(M1, "preparing")
+    unit = made.runtime.unit()
+    machine.expire_lease(machine.lease_id or "", "not_prepared", "x", unit.at)
+    unit.save(machine)
+    await made.store.commit(unit)
+    assert await made.reconcile() == {}
+    made.clock.shift = timedelta(seconds=WORK_MISSING_S + 1)
+    assert await made.reconcile() == {M1: "work_lost"}
+    assert [row["kind"] for row in await made.store.fetch("SELECT kind FROM work")] == ["clean"]
+    assert await made.reconcile() == {}
+
+
+@pytest.mark.promise("P7")
+async def test_a_host_that_cannot_be_seen_changes_nothing(made: Bench) -> None:
+    """Unable to observe is not off."""
+
+    async def observe() -> list[DomainSeen]:
+        raise HypervisorUnavailable
+
+    leased, honest = await made.leased(M1), made.host.observe
+    made.host.observe = observe  # type: ignore[method-assign]
+    assert await made.reconcile() == {}
+    assert made.reconciler.last.fault == ""
+    made.host.observe = honest  # type: ignore[method-assign]
+    assert (await made.load(M1)).lease_id == leased.lease_id
+
+
+@pytest.mark.promise("P7")
+async def test_a_listing_that_is_suddenly_empty_is_believed_when_a_second_one_agrees(
+    made: Bench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A daemon that has just started may not have found its domains yet."""
+    for machine in made.host._machines.values():
+        machine.life_epoch = None
+    assert await made.reconcile() == {}
+    monkeypatch.setattr("services.machines.reconcile.sight.EMPTY_CONFIRM_S", 0.0)
+    assert await made.reconcile() == {M1: "domain_gone", M2: "domain_gone"}
+    assert EMPTY_CONFIRM_S > 0
+
+
+@pytest.mark.promise("P5", "P6")
+async def test_only_domains_that_bear_our_prefix_and_no_record_knows_are_destroyed(made: Bench) -> None:
+    """Any other domain is never touched."""
+    discarded: list[str] = []
+    honest = made.host.observe
+
+    async def observe() -> list[DomainSeen]:
+        strangers = [DomainSeen("ours-stray", "stray", 3, "running"), DomainSeen("theirs", None, None, "running")]
+        return [*await honest(), *strangers]
+
+    async def discard(name: str) -> None:
+        discarded.append(name)
+
+    made.host.observe, made.host.discard = observe, discard  # type: ignore[method-assign]
+    await made.reconcile()
+    assert discarded == ["ours-stray"]
+
+
+@pytest.mark.promise("P6")
+async def test_the_same_divergence_three_times_is_quarantine_and_not_a_hot_loop(made: Bench) -> None:
+    """Its files stay to be looked at, and it does not run."""
+    for _ in range(3):
+        await domain_running(made)
+        await made.reconcile()
+        await made.until(M1, lambda machine: machine.state in ("ready", "quarantined"))
+    machine = await made.load(M1)
+    assert (machine.state, machine.quarantine_cause) == ("quarantined", "divergence")
+    async with asyncio.timeout(10):
+        while made.host._machines[M1].life_epoch is not None:
+            await made.host.changed()
+
+
+@pytest.mark.promise("P4")
+async def test_after_a_restore_from_backup_no_epoch_and_no_lease_comes_twice(made: Bench) -> None:
+    """What happened since the backup is forgotten by the store and not by the host."""
+    backup = await made.store.fetch("SELECT max(version) AS version FROM events WHERE stream = $1", Machine.stream(M1))
+    forgotten = await made.leased(M1)
+    await made.store.fetch(
+        "DELETE FROM events WHERE stream = $1 AND version > $2", Machine.stream(M1), backup[0]["version"]
+    )
+    await made.store.fetch("DELETE FROM work")
+    await Projector(made.store, FLEET).rebuild()
+    assert (await made.reconcile())[M1] == "fence_ahead"
+    repaired = await made.is_in(M1, "ready")
+    assert repaired.epoch > forgotten.epoch
+    again = await made.leased(M1, operation_id="ope_2")
+    assert again.epoch > forgotten.epoch
+    assert again.lease_id != forgotten.lease_id
+
+
+@pytest.mark.promise("P1", "P6")
+async def test_any_number_of_reconcilers_may_judge_at_once(made: Bench) -> None:
+    """Each divergence is recorded once, whoever is first."""
+    others = [Reconciler(made.runtime, made.host, made.wishes, 5.0) for _ in range(4)]
+    await domain_running(made)
+    await made.caught_up()
+    version = (await made.load(M1)).version
+    await asyncio.gather(*(one.pass_once() for one in (made.reconciler, *others)))
+    machine = await made.is_in(M1, "ready")
+    names = [
+        row["topic"]
+        for row in await made.store.fetch(
+            "SELECT topic FROM events WHERE stream = $1 AND version > $2 ORDER BY version", machine.id, version
+        )
+    ]
+    assert names == ["machine:drift-seen", "machine:cleaned", "machine:clean-verified"]
+
+
+@pytest.mark.promise("G9")
+async def test_a_file_that_names_fewer_machines_takes_none_away(made: Bench) -> None:
+    """An empty one neither."""
+    made.wishes.put()
+    assert await made.reconcile() == {}
+    assert [(await made.load(name)).state for name in (M1, M2)] == ["ready", "ready"]
+    await made.leased(M1)
+
+
+@pytest.mark.promise("B3")
+async def test_a_new_specification_of_a_leased_machine_is_applied_when_it_is_next_clean(made: Bench) -> None:
+    """Remembered in the record, not in a file."""
+    leased = await made.leased(M1)
+    made.wishes.put(spec(M1, memory_mib=2048), spec(M2))
+    await made.reconcile()
+    made.wishes.put()
+    machine = await made.load(M1)
+    assert (machine.state, machine.spec.memory_mib) == ("active", 1024)
+    unit = made.runtime.unit()
+    machine.release(leased.lease_id or "", unit.at)
+    app.record(unit, machine)
+    await made.store.commit(unit)
+    rebuilt = await made.until(M1, lambda one: one.state == "ready" and one.spec.memory_mib == 2048)
+    assert rebuilt.rebuilds == 0
+
+
+@pytest.mark.promise("P3", "B1a")
+async def test_a_lease_whose_driver_fell_silent_is_over(made: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Judged by the observer's own clock; a beat in time keeps it."""
+    now = 0.0
+    monkeypatch.setattr("time.monotonic", lambda: now)
+    leased = await made.leased(M1)
+    await made.caught_up()
+    for number in range(1, 20):
+        await made.beat(leased, number)
+        await made.watch.look()
+        now += LOOK_INTERVAL_S
+    assert (await made.load(M1)).lease_id == leased.lease_id
+    for _ in range(int(BEATS_MISSING_S / LOOK_INTERVAL_S) + 1):
+        await made.watch.look()
+        now += LOOK_INTERVAL_S
+    ended = (await made.until(M1, lambda one: one.lease_id is None)).ended(leased.lease_id or "")
+    assert ended is not None
+    assert ended.ending == "lease_lost"
+
+
+@pytest.mark.promise("P2", "P3")
+async def test_another_driver_takes_the_lease_on_and_a_late_beat_of_the_first_changes_nothing(made: Bench) -> None:
+    """The guest runs on under the same epoch; the term only grows; the fifth driver has no lease to drive."""
+    leased = await made.leased(M1)
+    for term, beat in ((1, 7), (2, 1), (1, 8)):
+        await made.beat(leased, beat, term)
+        await made.caught_up()
+        await made.watch.look()
+    machine = await made.load(M1)
+    assert machine.lease is not None
+    assert (machine.lease.term, machine.epoch, machine.state) == (2, leased.epoch, "active")
+    for term in (3, 4, 5):
+        await made.beat(leased, 1, term)
+        await made.caught_up()
+        await made.watch.look()
+    ended = (await made.load(M1)).ended(leased.lease_id or "")
+    assert ended is not None
+    assert ended.ending == "lease_lost"
+
+
+@pytest.mark.promise("P11")
+async def test_past_its_hard_deadline_a_guest_does_not_run_even_without_a_store(made: Bench) -> None:
+    """The host keeps the deadline alone, and records it when it can again."""
+    await made.leased(M1)
+    await made.caught_up()
+    await made.watch.look()
+    await made.watch.keep_deadlines()
+    assert made.host._machines[M1].is_running
+    made.clock.shift = timedelta(seconds=660)
+    await made.watch.keep_deadlines()
+    assert made.host._machines[M1].life_epoch is None
+
+
+@pytest.mark.promise("P15")
+async def test_a_refused_order_is_refused_again_whatever_the_machine_is_now(made: Bench) -> None:
+    """The task that it was for waits for another order of its own."""
+    leased = await made.leased(M1)
+    await made.hear(lease_order(M1, operation_id="ope_late"))
+    unit = made.runtime.unit()
+    app.expire(unit, leased, leased.lease_id or "", "guest_lost", "x")
+    await made.store.commit(unit)
+    ready = await made.is_in(M1, "ready")
+    await made.hear(lease_order(M1, operation_id="ope_late"))
+    assert (await made.load(M1)).version == ready.version
+    assert (await made.said()).count("machines.machine.lease-refused.v1") == 2
