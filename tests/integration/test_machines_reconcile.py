@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from services.chassis.projections import Projector
+from services.chassis.rebuild import rebuild
 from services.machines import app
 from services.machines.domain.machine import Machine
 from services.machines.errors import HypervisorUnavailable
@@ -248,7 +248,7 @@ async def test_after_a_restore_from_backup_no_epoch_and_no_lease_comes_twice(mad
         "DELETE FROM events WHERE stream = $1 AND version > $2", Machine.stream(M1), backup[0]["version"]
     )
     await made.store.fetch("DELETE FROM work")
-    await Projector(made.store, FLEET).rebuild()
+    await rebuild(made.store, FLEET)
     assert (await made.reconcile())[M1] == "fence_ahead"
     repaired = await made.is_in(M1, "ready")
     assert repaired.epoch > forgotten.epoch

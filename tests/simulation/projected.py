@@ -5,6 +5,7 @@ import sqlite3
 from collections.abc import Iterator
 from datetime import datetime
 from functools import partial
+from importlib.resources import files
 from typing import Any
 from uuid import UUID
 
@@ -17,6 +18,7 @@ from services.scheduler import main as scheduler
 from services.scheduler.tables import TASKS
 from tests.simulation.database import Database, Handwritten, Row, bound, template
 
+FIRST = (files("services.chassis") / "schema.sql").read_text(encoding="utf-8")
 _PROJECTED = ((FLEET, "machines", machines.MIGRATIONS), (TASKS, "scheduler", scheduler.MIGRATIONS))
 
 
@@ -24,7 +26,7 @@ def statements() -> Iterator[tuple[str, Handwritten]]:
     """Every statement of every projection, and what answers it."""
     for projection, schema, migrations in _PROJECTED:
         empty = sqlite3.connect(":memory:")
-        empty.deserialize(template(schema, migrations))
+        empty.deserialize(template(schema, (FIRST, *migrations)))
         for table, key in projection.keys.items():
             types = {row[1]: row[2] for row in empty.execute(f"PRAGMA table_info({table})")}
             yield read_statement(table), partial(_read, table=table, types=types)

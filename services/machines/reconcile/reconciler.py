@@ -15,6 +15,7 @@ from typing import Any
 import structlog
 
 from services.chassis.errors import MalboxError
+from services.chassis.patience import until_woken
 from services.chassis.run import Runtime
 from services.chassis.store import Conflict, Duplicate
 from services.chassis.unit import Unit
@@ -78,8 +79,7 @@ class Reconciler:
                         await self.introduce(only_ready=True)
                 await asyncio.sleep(PASS_GAP_S)
                 limit_s = EMPTY_CONFIRM_S if self._sight.is_in_doubt else self._interval_s
-                with contextlib.suppress(TimeoutError):
-                    await asyncio.wait_for(self._wake.wait(), limit_s)
+                await until_woken(self._wake, limit_s)
 
     def condition(self) -> dict[str, Any]:
         """What the service's health shows of it."""
