@@ -7,7 +7,7 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from contracts.envelope import Message
 from contracts.ids import LeaseId, MachineId, TaskId
-from contracts.submission import Platform, Route
+from contracts.submission import Platform, Route, offer
 
 Acceleration = Literal["kvm", "tcg", "none"]
 
@@ -66,6 +66,15 @@ class MachineSummary(BaseModel):
     routes: tuple[Route, ...] = ("none",)
     has_guest_access: bool = True
     acceleration: Acceleration = "none"
+    accepts_untrusted: bool = Field(
+        default=False, description="samples marked untrusted may run here: on KVM, or because the operator says so"
+    )
+
+    @property
+    def offers(self) -> tuple[str, ...]:
+        """Every `AnalysisRequest.terms` that the machine can meet."""
+        kinds = (False, True) if self.accepts_untrusted else (False,)
+        return tuple(offer(route, untrusted=kind) for kind in kinds for route in self.routes)
 
 
 class MachineFact(Message):

@@ -129,6 +129,7 @@ class LeaseMachine(Command):
     host: str
     route: Route
     hold_s: int = Field(gt=0, description="the lease's hard limit, seconds from the grant")
+    untrusted: bool = Field(default=False, description="the sample was marked untrusted")
 
     def subject(self) -> str:
         """The machine."""

@@ -17,6 +17,11 @@ Label = Annotated[str, StringConstraints(pattern=r"^[\w.:/+-]{1,64}$")]
 Argument = Annotated[str, StringConstraints(max_length=limits.ARGUMENT_MAX_CHARS)]
 
 
+def offer(route: str, *, untrusted: bool) -> str:
+    """One thing that a machine may offer: that route, for samples that are marked untrusted or for others."""
+    return f"{route}, untrusted" if untrusted else route
+
+
 class SampleRef(BaseModel):
     """The bytes to analyse and the name they came under (already made safe for display, never used as a path)."""
 
@@ -58,3 +63,11 @@ class AnalysisRequest(BaseModel):
     custom: str = Field(default="", max_length=limits.CUSTOM_MAX_CHARS)
     tags: tuple[Label, ...] = Field(default=(), max_length=limits.TAGS_MAX)
     tlp: Tlp = "amber"
+    untrusted: bool = Field(
+        default=False, description="run it only where hardware virtualisation, or the operator's word, bounds the guest"
+    )
+
+    @property
+    def terms(self) -> str:
+        """What a machine has to offer to run this: one of `MachineSummary.offers`."""
+        return offer(self.route, untrusted=self.untrusted)

@@ -10,6 +10,7 @@ from uuid import uuid4
 
 import asyncpg
 import pytest
+from hypothesis import settings
 
 from deploy.local.state import SERVICES
 from tests.servers import Broker, Database, broker_server, database_server
@@ -17,6 +18,10 @@ from tests.tiers import TierCount
 
 MakeDatabase = Callable[[], str]
 MakeVhost = Callable[[], str]
+
+
+settings.register_profile("malbox", deadline=None)  # how fast a machine is decides no test
+settings.load_profile("malbox")
 
 
 def pytest_configure(config: pytest.Config) -> None:

@@ -50,6 +50,9 @@ def submit(  # noqa: PLR0917 - a command's options are its parameters
     tlp: Annotated[
         str | None, typer.Option(metavar="LEVEL", help="Traffic light: clear, green, amber, amber+strict, red.")
     ] = None,
+    untrusted: Annotated[
+        bool, typer.Option("--untrusted", help="Run it only where the guest is bounded by hardware virtualisation.")
+    ] = False,
     wait: Annotated[bool, typer.Option("--wait", help="Stay until the report is there, and print it.")] = False,
     as_json: AsJson = False,
 ) -> None:
@@ -70,6 +73,7 @@ def submit(  # noqa: PLR0917 - a command's options are its parameters
         "custom": custom,
         "tag": tag,
         "tlp": tlp,
+        "untrusted": "true" if untrusted else None,
     }
     given = {name: _as_text(value) for name, value in fields.items() if value is not None}
     with api() as client:

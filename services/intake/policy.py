@@ -153,6 +153,7 @@ def _check_has_effect(asked: Asked, plugins: Sequence[PluginManifest]) -> None:
         ("enforce_timeout", asked.enforce_timeout),
         ("route", asked.route),
         ("argument", asked.arguments or None),
+        ("untrusted", asked.untrusted or None),
     ):
         if value is not None:
             raise Refusal(
@@ -205,6 +206,13 @@ def _check_is_servable(asked: Asked, profile: str, plugins: Sequence[Wanted], ca
         raise Refusal(
             "unserviceable", f"{_who(asked, profile)} offers the route {route}.", pointer="/route", allowed=offered
         )
+    if asked.untrusted and not any(machine.accepts_untrusted for machine in machines):
+        raise Refusal(
+            "unserviceable",
+            f"{_who(asked, profile)} accepts untrusted samples: it runs without hardware virtualisation, and QEMU "
+            "promises no isolation then. An operator may say otherwise: accepts_untrusted = true in fleet.toml.",
+            pointer="/untrusted",
+        )
     platforms = PACKAGE_PLATFORMS.get(asked.package or "auto")
     if platforms and not any(machine.platform in platforms for machine in machines):
         raise Refusal("unserviceable", f"{_who(asked, profile)} runs package {asked.package}.", pointer="/package")
@@ -254,6 +262,7 @@ def _request(asked: Asked, profile: str) -> AnalysisRequest:
         "custom": asked.custom,
         "tags": asked.tags,
         "tlp": asked.tlp,
+        "untrusted": asked.untrusted,
     }
     try:
         request = AnalysisRequest.model_validate({name: value for name, value in wanted.items() if value is not None})

@@ -39,6 +39,7 @@ def _lease(task: Task, machine_id: str, host: str, operation_id: str) -> Message
         machine_id=machine_id,
         host=host,
         route=task.request.route,
+        untrusted=task.request.untrusted,
         hold_s=task.hold_s,
     )
 

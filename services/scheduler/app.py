@@ -90,8 +90,12 @@ def start(
 def misfit(request: AnalysisRequest, pool: Sequence[MachineSummary]) -> str:
     """Why no machine that is known could ever run it, and what there is."""
     offers = "; ".join(
-        f"{machine.machine_id}: profile {machine.profile}, routes {', '.join(machine.routes)}" for machine in pool
+        f"{machine.machine_id}: profile {machine.profile}, routes {', '.join(machine.routes)}"
+        f"{'' if machine.accepts_untrusted else ', no untrusted samples'}"
+        for machine in pool
     )
     machine = f"machine {request.machine}, " if request.machine else ""
     there_are = offers or "none, every machine was retired"
-    return f"no machine fits {machine}profile {request.profile}, route {request.route}; there are: {there_are}"
+    untrusted = ", untrusted samples" if request.untrusted else ""
+    terms = f"{machine}profile {request.profile}, route {request.route}{untrusted}"
+    return f"no machine fits {terms}; there are: {there_are}"

@@ -90,7 +90,7 @@ def keep_machine(unit: Unit, machine: MachineSummary, *, epoch: int, condition: 
         machine.host,
         machine.profile,
         machine.platform,
-        list(machine.routes),
+        list(machine.offers),
         machine.model_dump_json(),
         condition == "ready",
         epoch,

@@ -72,7 +72,7 @@ def enter(unit: Unit, task: Task) -> None:
         task.request.priority,
         task.request.profile,
         task.request.machine or ANY,
-        task.request.route,
+        task.request.terms,
         task.created_on,
         cost_s(task.request),
     )
@@ -107,7 +107,7 @@ async def obstacle(store: Store, task: Task) -> str:
         "WHERE NOT is_retired AND profile = $1 AND $2 = ANY(routes) AND $3 IN ('', machine_id) ORDER BY machine_id "
         "LIMIT $4",
         request.profile,
-        request.route,
+        request.terms,
         request.machine or ANY,
         MACHINES_COUNTED_MAX,
     )

@@ -172,6 +172,15 @@ GROWN: dict[str, Message] = {
     "malbox.machine.leased.v1.host": machines.MachineLeased.model_validate(
         {**_FIELDS[machines.MachineLeased], "host": "local"}
     ),
+    "malbox.task.submitted.v1.untrusted": intake.TaskSubmitted.model_validate(
+        {**_FIELDS[intake.TaskSubmitted], "request": {**REQUEST.model_dump(), "untrusted": True}}
+    ),
+    "malbox.machine.lease.v1.untrusted": scheduler.LeaseMachine.model_validate(
+        {**_FIELDS[scheduler.LeaseMachine], "untrusted": True}
+    ),
+    "malbox.machine.reverted.v1.accepts-untrusted": machines.MachineReverted.model_validate(
+        {**_FIELDS[machines.MachineReverted], "machine": {**MACHINE.model_dump(), "accepts_untrusted": True}}
+    ),
     "malbox.stage.run.v1.budgets": scheduler.RunStage.model_validate(
         {**_FIELDS[scheduler.RunStage], "budgets": Budgets()}
     ),

@@ -51,7 +51,7 @@ def test_a_field_that_came_later_has_an_example_of_its_own(name: str) -> None:
     """The first golden file stays as it is; another shows the message with what was added."""
     golden = json.loads((GOLDEN / f"{name}.json").read_text(encoding="utf-8"))
     assert unwrap(Envelope.from_json(json.dumps(golden).encode())) == GROWN[name]
-    assert json.loads(envelope(GROWN[name]).to_json()) == golden
+    assert as_far_as(golden, json.loads(envelope(GROWN[name]).to_json())) == golden
 
 
 def test_there_is_an_example_of_every_message() -> None:

@@ -54,6 +54,7 @@ def fleet() -> list[MachineSummary]:
                 "platform": "linux",
                 "arch": "x86_64",
                 "routes": ROUTES[: 1 + n % 3],
+                "accepts_untrusted": n % 2 == 0,
             }
         )
         for n in range(6)
@@ -80,7 +81,7 @@ class Both:
                 "VALUES ($1, 'local', $2, 'linux', $3, '{}', false, 1)",
                 machine.machine_id,
                 machine.profile,
-                list(machine.routes),
+                list(machine.offers),
             )
 
     async def arrive(self) -> None:
@@ -92,7 +93,7 @@ class Both:
             priority=self.dice.choice((4, 5)),
             profile=machine.profile,
             machine_id=self.dice.choice((ANY, ANY, machine.machine_id)),
-            route=self.dice.choice(machine.routes),
+            terms=self.dice.choice(machine.offers),
             queued_at=NOON + timedelta(seconds=self.dice.randint(0, 20)),
             cost_s=self.dice.randint(1, 300),
         )
@@ -104,7 +105,7 @@ class Both:
         self.turns.enter(task)
         await self.store.fetch(
             "SELECT enter_queue($1, $2, $3, $4, $5, $6, $7, $8)",
-            *(task.task_id, task.owner, task.priority, task.profile, task.machine_id, task.route),
+            *(task.task_id, task.owner, task.priority, task.profile, task.machine_id, task.terms),
             *(task.queued_at, task.cost_s),
         )
 

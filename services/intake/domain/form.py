@@ -32,6 +32,7 @@ SINGLE = (
     "priority",
     "custom",
     "tlp",
+    "untrusted",
 )
 OPTIONS = tuple(sorted((*SINGLE, *REPEATABLE)))
 FIELDS = tuple(sorted((FILE_FIELD, *OPTIONS)))
@@ -58,6 +59,7 @@ class Asked:
     custom: str | None = None
     tags: tuple[str, ...] = ()
     tlp: str | None = None
+    untrusted: bool | None = None
 
 
 def read_form(fields: Sequence[tuple[str, str]]) -> Asked:
@@ -85,6 +87,7 @@ def read_form(fields: Sequence[tuple[str, str]]) -> Asked:
         custom=_optional(one("custom"), lambda value: _bounded("/custom", value, limits.CUSTOM_MAX_CHARS)),
         tags=_distinct("tag", values.get("tag", [])),
         tlp=_choice("tlp", one("tlp"), get_args(Tlp)),
+        untrusted=_boolean("untrusted", one("untrusted")),
     )
 
 

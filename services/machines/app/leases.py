@@ -23,6 +23,8 @@ def lease(unit: Unit, machine: Machine | None, command: LeaseMachine, refused: s
         repeat.outcome(unit, machine, granted)
     elif command.route not in machine.spec.routes:
         _refuse(unit, machine, command, f"machine {command.machine_id} does not offer the route {command.route}")
+    elif command.untrusted and not machine.summary().accepts_untrusted:
+        _refuse(unit, machine, command, f"machine {command.machine_id} accepts no samples that are marked untrusted")
     else:
         _grant(unit, machine, command)
 

@@ -29,6 +29,10 @@ class MachineSpec(BaseModel):
     routes: tuple[Route, ...] = ("none",)
     tags: tuple[str, ...] = ()
     has_guest_access: bool = True
+    accepts_untrusted: bool = Field(
+        default=False,
+        description="run samples that are marked untrusted even without KVM; QEMU itself promises no isolation then",
+    )
 
     def summary(self, acceleration: Acceleration) -> MachineSummary:
         """What other services may know of it."""
@@ -42,4 +46,5 @@ class MachineSpec(BaseModel):
             routes=self.routes,
             has_guest_access=self.has_guest_access,
             acceleration=acceleration,
+            accepts_untrusted=self.accepts_untrusted or acceleration == "kvm",
         )

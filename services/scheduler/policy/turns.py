@@ -21,14 +21,14 @@ OVERHEAD_S = 30
 
 @dataclass(frozen=True)
 class Waiting:
-    """One task that waits. `machine_id` is ANY, or the only machine that will do."""
+    """One task that waits. `machine_id` is ANY, or the only machine that will do; `terms` are what it has to offer."""
 
     task_id: str
     owner: str
     priority: int
     profile: str
     machine_id: str
-    route: str
+    terms: str
     queued_at: datetime
     cost_s: int
 
@@ -91,7 +91,7 @@ class Turns:
             task.machine_id == machine.machine_id and serves(machine, task) and self._may_have_more(task.owner)
             for task in self.waiting.values()
         )
-        return (is_wanted, len(machine.routes), machine.machine_id)
+        return (is_wanted, len(machine.offers), machine.machine_id)
 
     def _may_have_more(self, owner: str) -> bool:
         return sum(task.owner == owner for task, _ in self.holding.values()) < self.running_per_owner_max
@@ -102,7 +102,7 @@ def serves(machine: MachineSummary, task: Waiting) -> bool:
     return (
         machine.profile == task.profile
         and task.machine_id in (ANY, machine.machine_id)
-        and task.route in machine.routes
+        and task.terms in machine.offers
     )
 
 
@@ -111,7 +111,7 @@ def could_serve(machine: MachineSummary, request: AnalysisRequest) -> bool:
     return (
         machine.profile == request.profile
         and request.machine in (None, machine.machine_id)
-        and request.route in machine.routes
+        and request.terms in machine.offers
     )
 
 
@@ -123,7 +123,8 @@ def cost_s(request: AnalysisRequest) -> int:
 def wanted(request: AnalysisRequest) -> str:
     """Which machines would do, in words."""
     which = f"machine {request.machine}" if request.machine else f"a machine of profile {request.profile}"
-    return which if request.route == "none" else f"{which} with the route {request.route}"
+    route = "" if request.route == "none" else f" with the route {request.route}"
+    return f"{which}{route}{' for untrusted samples' if request.untrusted else ''}"
 
 
 def occupation(conditions: Mapping[str, str]) -> str:

@@ -74,8 +74,10 @@ def test_every_option_reaches_the_request() -> None:
         custom="c",
         tags=("t",),
         tlp="green",
+        untrusted=True,
     )
-    (request,) = made(asked)
+    accepting = machine("linux-1", routes=("none", "simulated"), accepts_untrusted=True)
+    (request,) = made(asked, replace(KNOWN, machines={"linux-1": accepting}))
     assert request.model_dump() == {
         "package": "elf",
         "archive_entry": None,
@@ -91,6 +93,7 @@ def test_every_option_reaches_the_request() -> None:
         "custom": "c",
         "tags": ("t",),
         "tlp": "green",
+        "untrusted": True,
     }
 
 
@@ -158,6 +161,18 @@ def test_what_a_required_plugin_needs_is_judged_too() -> None:
 def test_the_machine_that_offers_the_route_is_enough() -> None:
     """One of several machines of the profile can serve it, so it is accepted."""
     assert made(Asked(route="simulated"))[0].route == "simulated"
+
+
+@pytest.mark.promise("P27")
+def test_an_untrusted_sample_is_refused_where_nothing_bounds_the_guest() -> None:
+    """Emulation is no boundary; the refusal names the operator's way out, and one machine that accepts it is enough."""
+    refusal = refused(untrusted=True)
+    assert (refusal.code, refusal.pointer) == ("unserviceable", "/untrusted")
+    assert "accepts_untrusted = true" in refusal.detail
+    accepting = machine("linux-3", accepts_untrusted=True)
+    known = replace(KNOWN, machines={**KNOWN.machines, accepting.machine_id: accepting})
+    (request,) = made(Asked(untrusted=True), known)
+    assert request.terms == "none, untrusted"
 
 
 @pytest.mark.parametrize("missing", ["plugins", "machines"])

@@ -8,6 +8,7 @@ from uuid import uuid4
 import pytest
 from eventsourcing.persistence import StoredEvent
 
+from contracts.machines import Acceleration
 from contracts.scheduler import LeaseMachine, ReleaseMachine
 from services.chassis.store import make_mapper
 from services.chassis.unit import Unit
@@ -32,6 +33,35 @@ def test_every_state_can_be_left_but_retired_and_every_word_is_explained() -> No
     """The table is complete."""
     assert {state for state, _ in TRANSITIONS} == KNOWN.keys() - {"retired"}
     assert {event for _, event in TRANSITIONS} >= NEW_EPOCH
+
+
+@pytest.mark.promise("P27")
+@pytest.mark.parametrize(
+    ("acceleration", "allowed", "accepted"), [("tcg", False, False), ("tcg", True, True), ("kvm", False, True)]
+)
+def test_only_virtualisation_or_the_operators_word_lets_untrusted_samples_in(
+    acceleration: Acceleration, *, allowed: bool, accepted: bool
+) -> None:
+    """What the machine says of itself, and what it grants: a lease for an untrusted sample is refused elsewhere."""
+    machine = Machine.register(SPEC.model_copy(update={"accepts_untrusted": allowed}), NOW)
+    machine.start_provisioning("new", NOW)
+    machine.complete_provisioning(acceleration=acceleration, image_identity="i", evidence={}, at=NOW)
+    machine.verify_clean({"boot_id": "b"}, NOW)
+    assert machine.summary().accepts_untrusted is accepted
+    unit = Unit(service="machines", at=NOW, uuid=uuid4, announce=announce)
+    order = LeaseMachine(
+        operation_id="ope_1",
+        task_id=TASK,
+        machine_id="linux-1",
+        host="local",
+        route="none",
+        hold_s=60,
+        untrusted=True,
+    )
+    app.lease(unit, machine, order)
+    assert (machine.lease_id is not None) is accepted
+    said = [json.loads(row.body)["type"] for row in unit.outbox]
+    assert ("malbox.machine.lease-refused.v1" in said) is not accepted
 
 
 @pytest.mark.promise("P1")

@@ -12,7 +12,13 @@ from services.scheduler.policy.turns import ANY, Turns, Waiting
 NOON = datetime(2026, 1, 2, 12, tzinfo=UTC)
 
 
-def machine(name: str = "linux-1", *, routes: tuple[str, ...] = ("none",), profile: str = "linux") -> MachineSummary:
+def machine(
+    name: str = "linux-1",
+    *,
+    routes: tuple[str, ...] = ("none",),
+    profile: str = "linux",
+    accepts_untrusted: bool = False,
+) -> MachineSummary:
     """A machine that is ready."""
     return MachineSummary.model_validate(
         {
@@ -22,6 +28,7 @@ def machine(name: str = "linux-1", *, routes: tuple[str, ...] = ("none",), profi
             "platform": "linux",
             "arch": "x86_64",
             "routes": routes,
+            "accepts_untrusted": accepts_untrusted,
         }
     )
 
@@ -33,11 +40,11 @@ def waits(
     priority: int = 5,
     age_s: int = 0,
     machine_id: str = ANY,
-    route: str = "none",
+    terms: str = "none",
     cost_s: int = 60,
 ) -> Waiting:
     """A task that waits since so long before noon."""
-    return Waiting(task_id, owner, priority, "linux", machine_id, route, NOON - timedelta(seconds=age_s), cost_s)
+    return Waiting(task_id, owner, priority, "linux", machine_id, terms, NOON - timedelta(seconds=age_s), cost_s)
 
 
 def order(turns: Turns, ready: MachineSummary) -> list[str]:
@@ -62,6 +69,14 @@ def test_priority_comes_before_everything() -> None:
     """However old, and however little its owner had."""
     turns = queue(waits("old", age_s=900), waits("urgent", priority=9), waits("rare", "bob", age_s=500))
     assert order(turns, machine())[0] == "urgent"
+
+
+@pytest.mark.promise("P27")
+def test_an_untrusted_sample_waits_for_a_machine_that_accepts_it_and_lets_others_pass() -> None:
+    """The emulated machine goes to the next in line; the one behind virtualisation serves both kinds."""
+    turns = queue(waits("untrusted", age_s=9, terms="none, untrusted"), waits("plain", age_s=1))
+    assert turns.next([machine()]) == ("plain", "linux-1")
+    assert turns.next([machine(accepts_untrusted=True)]) == ("untrusted", "linux-1")
 
 
 def test_of_one_owner_the_oldest_comes_first() -> None:
@@ -107,7 +122,7 @@ def test_a_task_that_cannot_run_now_blocks_none_that_can() -> None:
     """Its machine is busy, or no machine has its route: the next task runs."""
     turns = queue(
         waits("pinned", priority=9, age_s=9, machine_id="linux-2"),
-        waits("routed", priority=9, age_s=9, route="internet"),
+        waits("routed", priority=9, age_s=9, terms="internet"),
         waits("plain", priority=0),
     )
     assert turns.next([machine()]) == ("plain", "linux-1")
