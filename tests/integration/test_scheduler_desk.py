@@ -93,7 +93,7 @@ async def test_a_task_all_of_whose_messages_were_lost_comes_to_its_end(desk: Des
     task_id = await desk.submit()
     lost = await desk.said()
     said = await desk.pass_time(61)
-    assert {type(message) for message in said} == {RunStage, LeaseMachine}
+    assert {message.type_name() for message in said} == {RunStage.type_name(), LeaseMachine.type_name()}
     assert only(LeaseMachine, said) == only(LeaseMachine, lost)
     await desk.hear(desk.leased(only(LeaseMachine, said)))
     await desk.said()
