@@ -32,7 +32,7 @@ from tests.simulation.hypervisor import Life, SimWorld
 
 HEARTBEAT_S = 1.0
 SILENCE_S = 10.0
-PLUGIN_VERSION = "1.0.0"
+PLUGIN_VERSION = "1.1.0"
 
 
 class SimGuest:
