@@ -9,14 +9,15 @@ import asyncio
 import contextlib
 import time
 from collections.abc import Callable
+from datetime import timedelta
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
 import structlog
 
-from contracts.planning import Budgets, EndedBy, PlannedRun
+from contracts.planning import EndedBy, PlannedRun
 from contracts.plugins import GuestConnected, GuestLost, SampleExited, SampleStarted
-from contracts.scheduler import GuestAssignment, RunStage
+from contracts.scheduler import GuestAssignment
 from services.chassis.blobs import BlobStore
 from services.chassis.store import Fenced
 from services.plugins import rows
@@ -26,7 +27,7 @@ from services.plugins.errors import GuestStageFailed
 from services.plugins.guest_record import GuestRecord
 from services.plugins.host_runs import SPOOL_PREFIX
 from services.plugins.lease_beats import say_beats
-from services.plugins.policy.observation import Observation, ended_by, hard_at, next_look_at
+from services.plugins.policy.observation import COLLECTION_MARGIN_S, Observation, ended_by, next_look_at
 from services.plugins.policy.packages import command_line, guest_name
 from services.plugins.ports_guest import (
     GuestConnector,
@@ -124,9 +125,7 @@ class GuestStage:
             prepared=prepared,
             assignment=assignment,
             session=session,
-            evidence=GuestRecord(
-                directory=spool, heartbeat_at=self._now(), may_keep_alive=self._may_keep_alive(record.command)
-            ),
+            evidence=GuestRecord(directory=spool, heartbeat_at=self._now()),
             directory=spool,
             agent_version=hello.agent_version,
             changed=asyncio.Event(),
@@ -245,31 +244,16 @@ class GuestStage:
         wall, now = sitting.record.work.clock.now(), self._now()
         launched_at = sitting.launched_at or wall
         request = sitting.record.command.request
-        budgets = sitting.record.command.budgets or Budgets(observation_s=request.timeout_s)
-        started_at = now - (wall - launched_at).total_seconds()
+        hard_at = sitting.assignment.hard_deadline_at - timedelta(seconds=COLLECTION_MARGIN_S)
         return Observation(
-            started_at=started_at,
+            started_at=now - (wall - launched_at).total_seconds(),
             window_s=request.timeout_s,
-            hard_at=hard_at(
-                started_at=started_at,
-                window_s=request.timeout_s,
-                grace_s=budgets.grace_s,
-                lease_ends_at=now + (sitting.assignment.hard_deadline_at - wall).total_seconds(),
-                collection_s=budgets.collection_s,
-            ),
+            hard_at=now + (hard_at - wall).total_seconds(),
             heartbeat_at=sitting.evidence.heartbeat_at,
             tree_empty_at=sitting.evidence.tree_empty_at,
             is_enforced=request.enforce_timeout,
-            is_kept_alive=bool(sitting.evidence.holders),
-            released_at=sitting.evidence.released_at,
             is_cancelled=sitting.is_cancelled,
         )
-
-    def _may_keep_alive(self, command: RunStage) -> frozenset[str]:
-        """The guest plugins of the plan whose manifest says that they may keep the observation going."""
-        planned = [run for group in command.stage.groups for run in group]
-        found = [self._catalogue.find(run.plugin, run.version) for run in planned]
-        return frozenset(plugin.name for plugin in found if plugin is not None and plugin.manifest.runtime.keepalive)
 
     async def _say_exit(self, sitting: Sitting) -> None:
         first = sitting.evidence.first_exit

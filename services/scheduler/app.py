@@ -45,7 +45,8 @@ def record(unit: Unit, task: Task) -> None:
 
 def look_again(unit: Unit, task: Task) -> None:
     """The task is looked at when something that it waits for is overdue, and not before."""
-    unit.execute("SELECT look_again($1, $2)", task.task_id, next_look_at(task, unit.at))
+    due_at = next_look_at(task, unit.at)
+    unit.execute("SELECT look_again($1, $2)", task.task_id, None if due_at is None else due_at - unit.at)
 
 
 def lease_seems_lost(unit: Unit, task_id: str, *, machine_id: str, epoch: int) -> None:

@@ -266,10 +266,14 @@ class SimConsumer(Consumer):
     async def start(self) -> None:
         """Queues exist, are bound, and are being consumed."""
         await self._sim.trip(self.process)
-        self._sim.declare(self._topology)
-        self._sim.subscribe(self, self._topology)
-        self.is_connected = True
-        self.process.on_death.append(lambda: self._sim.unsubscribe(self))
+        self._connect()
+        self.process.on_death.append(self.disconnect)
+
+    def _connect(self) -> None:
+        if not self.is_connected:
+            self.is_connected = True
+            self._sim.declare(self._topology)
+            self._sim.subscribe(self, self._topology)
 
     async def receive(self, queue: SimQueue, message: Any) -> None:
         """One delivery; what its connection's end does to it is that it comes again."""
@@ -304,10 +308,7 @@ class SimConsumer(Consumer):
                 await self._sim.trip(self.process)
             except ConnectionError:
                 continue
-            if not self.is_connected:
-                self._sim.declare(self._topology)
-                self._sim.subscribe(self, self._topology)
-                self.is_connected = True
+            self._connect()
             return
 
 

@@ -135,15 +135,56 @@ async def pause(chaos: Chaos) -> None:
         chaos.at_an_await(stop)
 
 
-async def chaos_pause(chaos: Chaos, service: "SimService") -> None:
+@fault(0.3)
+async def stale_actor(chaos: Chaos) -> None:
+    """Who is about to act on a machine stands still until the machine is long somebody else's, and acts then."""
+    sim = chaos.sim
+
+    def stall(process: Process, machine_id: str) -> None:
+        service = chaos.service_of(process)
+        if chaos.is_over or service is None or process.is_paused or chaos.rng.random() > 0.06:
+            return
+        chaos.count(f"stale_actor {service.name}")
+        sim.loop.world.spawn(chaos_stall(chaos, service, machine_id))
+
+    sim.world.on_act = stall
+
+
+async def chaos_stall(chaos: Chaos, service: "SimService", machine_id: str) -> None:
+    """The process stands still now, its machine is lost if it was a driver, and another process goes on meanwhile."""
+    sim = chaos.sim
+    if service.process.is_dead:
+        return
+    service.process.pause()
+    if service.name == "plugins" and chaos.rng.random() < 0.7:
+        sim.world.gone(sim.world.host(machine_id))
+    await chaos_pause(chaos, service, pause_s=20 + chaos.rng.random() * 30, replica_share=0.9)
+
+
+@fault(0.2)
+async def absence(chaos: Chaos) -> None:
+    """A service is away for longer than a lease lasts."""
+    if await chaos.after(20):
+        service = chaos.anyone()
+        chaos.count(f"absence {service.name}")
+        sim = chaos.sim
+        sim.absent.add(service.name)
+        sim.crash(service)
+        await asyncio.sleep(30 + chaos.rng.random() * 60)
+        sim.absent.discard(service.name)
+        if service.name not in sim.live:
+            sim.start_service(service.name)
+
+
+async def chaos_pause(chaos: Chaos, service: "SimService", *, pause_s: float = 0.0, replica_share: float = 0.5) -> None:
     """The rest of a pause: the others notice, and it ends."""
     sim = chaos.sim
     if service.holds_a_transaction:
         chaos.count("transaction_cut")
         service.pool.cut()
-    pause_s = chaos.rng.choice((1.0, 10.0, 60.0)) * (0.2 + chaos.rng.random())
+    pause_s = pause_s or chaos.rng.choice((1.0, 10.0, 60.0)) * (0.2 + chaos.rng.random())
     await asyncio.sleep(min(pause_s, 5.0))
-    if service.process.is_paused and sim.live.get(service.name) is service and chaos.rng.random() < 0.5:
+    if service.process.is_paused and sim.live.get(service.name) is service and chaos.rng.random() < replica_share:
         chaos.count("replica")
         sim.start_service(service.name)
         chaos.zombies.append(service)
@@ -219,7 +260,7 @@ async def broker_cut(chaos: Chaos) -> None:
                 service.consumer.reconnect()
 
 
-@fault(0.0)
+@fault(0.15)
 async def broker_wiped(chaos: Chaos) -> None:
     """The broker loses everything that it held, once."""
     if await chaos.after(30):
@@ -292,6 +333,7 @@ async def drift(chaos: Chaos) -> None:
             chaos.sim.world.gone(host)
         else:
             host.life.is_running = what == "resumed"
+            host.is_disturbed = True
             if host.life.guest is not None:
                 host.life.guest.changed()
 

@@ -29,10 +29,11 @@ from services.plugins.ports_guest import (
     TreeEmpty,
 )
 from tests.simulation.hypervisor import Life, SimWorld
+from tests.simulation.loop import PROCESS
 
 HEARTBEAT_S = 1.0
 SILENCE_S = 10.0
-PLUGIN_VERSION = "1.1.0"
+PLUGIN_VERSION = "1.0.0"
 
 
 class SimGuest:
@@ -48,6 +49,7 @@ class SimGuest:
         self.is_sealed = False
         self.is_hanging = False
         self.is_lying = False
+        self.highest_term = 0
 
     def changed(self) -> None:
         """Whoever watches looks again."""
@@ -65,9 +67,16 @@ class SimGuest:
         self.journal.append(kind(position=len(self.journal) + 1, **details))
         self.changed()
 
-    def launch(self, task_id: str, lease_id: str) -> Launched:
+    def act(self, term: int) -> None:
+        """A driver does something here: none may that was replaced by a later one."""
+        if term < self.highest_term:
+            self.world.on_wrong(f"term {term} acted on {self.life.machine_id} after term {self.highest_term}")
+        self.highest_term = max(self.highest_term, term)
+
+    def launch(self, task_id: str, lease_id: str, term: int) -> Launched:
         """The sample runs; this is the moment that taints the incarnation."""
         life, world = self.life, self.world
+        self.act(term)
         life.samples.append((task_id, lease_id))
         world.on_launch(life, task_id, lease_id)
         if self.launched is None:
@@ -105,6 +114,7 @@ class SimConnector:
 
     async def connect(self, endpoint: GuestEndpoint, lease: LeaseRef, *, timeout_s: float) -> "SimSession":
         """A session with the agent that proved the endpoint's identity. Raises GuestUnreachable, GuestRefused."""
+        self.world.on_act(PROCESS.get(), lease.machine_id)
         await asyncio.sleep(self.world.rng.random() * 0.1)
         life = self.world.at_port(endpoint.port)
         if life is None or life.is_mute:
@@ -171,7 +181,7 @@ class SimSession:
         """The sample runs."""
         guest = await self._call()
         name = next(word.rpartition("/")[2] for word in argv if word.startswith("/sample/"))
-        launched = guest.launch(name, self.lease.lease_id)
+        launched = guest.launch(name, self.lease.lease_id, self.lease.term)
         await self._back()
         return launched
 
@@ -206,6 +216,7 @@ class SimSession:
     async def flush(self) -> Flushed:
         """The record is complete."""
         guest = await self._call()
+        guest.act(self.lease.term)
         guest.seal()
         await self._back()
         content = mark(self.life, guest)
@@ -232,6 +243,7 @@ class SimSession:
 
     async def _call(self) -> SimGuest:
         """The request reached the agent, which serves this lease. Raises GuestUnreachable, GuestRefused."""
+        self.world.on_act(PROCESS.get(), self.life.machine_id)
         await asyncio.sleep(self.world.rng.random() * 0.02)
         self._check_alive()
         guest: SimGuest = self.life.guest
@@ -250,10 +262,14 @@ class SimSession:
         if self.life.is_gone or not self.life.is_running:
             raise GuestUnreachable("the guest is gone")
 
+    def refuse(self) -> None:
+        """The agent says no. Raises GuestRefused."""
+        self.world.counts["agent_refused_lease"] += 1
+        raise GuestRefused("that lease is not served here, or by a later driver")
+
     def check_lease(self) -> None:
         """The agent serves the lease, and no later driver of it. Raises GuestRefused."""
         life = self.life
         if self.lease.lease_id != life.lease_id or self.lease.term < life.term:
-            self.world.counts["agent_refused_lease"] += 1
-            raise GuestRefused("that lease is not served here, or by a later driver")
+            self.refuse()
         life.term = max(life.term, self.lease.term)

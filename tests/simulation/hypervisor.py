@@ -68,6 +68,10 @@ class Host:
     machine_id: str
     port: int
     fence: int = -1
+    highest: int = -1
+    """The highest epoch that anybody ever asked for: what the fence should know."""
+    is_disturbed: bool = False
+    """Whether something that no service did happened to its present incarnation."""
     warm_epoch: int | None = None
     warm_authority: bytes = b""
     life: Life | None = None
@@ -91,6 +95,9 @@ class SimWorld:
         self.late_rate = 0.5
         self.unkillable_rate = 0.0
         self.mute_rate = 0.0
+        self.on_act: Callable[[Process, str], None] = lambda _process, _machine_id: None
+        """Called when a process is about to act on a machine: a moment at which it may be made to stand still."""
+        self.on_wrong: Callable[[str], None] = lambda _words: None
         self.on_launch: Callable[[Life, str, str], None] = lambda _life, _sample, _lease_id: None
         self._lives = 0
         self._authorities = 0
@@ -116,6 +123,7 @@ class SimWorld:
         life.is_mute = self.mute_rate > 0 and self.rng.random() < self.mute_rate
         host.overlays.add(epoch)
         host.life = life
+        host.is_disturbed = False
         host.lives.append(life)
         return life
 
@@ -132,6 +140,7 @@ class SimWorld:
     def gone(self, host: Host) -> None:
         """The incarnation is no more, by whatever hand."""
         life, host.life = host.life, None
+        host.is_disturbed = True
         if life is not None:
             life.is_gone = True
             life.is_running = False
@@ -169,6 +178,7 @@ class SimHypervisor:
         host = self.world.host(spec.machine_id)
 
         def boot() -> None:
+            self.check_fence(host, epoch)
             self.world.end(host)
             host.overlays.clear()
             host.warm_epoch = None
@@ -192,17 +202,13 @@ class SimHypervisor:
         """A fresh process on a fresh overlay runs."""
         host = self.world.host(spec.machine_id)
 
-        def sweep() -> None:
-            self.world.end(host)
-            host.overlays.clear()
-
         def start() -> None:
             if host.warm_epoch is None:
                 raise HypervisorRefused(f"{spec.machine_id} has no warm snapshot")
             self._start_hook(host, epoch)
             self.world.born(host, epoch)
 
-        await self._act(spec.machine_id, epoch, (sweep, start))
+        await self._act(spec.machine_id, epoch, (lambda: self._sweep(host), start))
         return Incarnation(GuestAddress("127.0.0.1", host.port), {"overlay": str(epoch)})
 
     async def address(self, machine_id: str) -> GuestAddress:
@@ -277,6 +283,11 @@ class SimHypervisor:
     async def close(self) -> None:
         """Nothing to close."""
 
+    def _sweep(self, host: Host) -> None:
+        """Nothing of an older incarnation is left."""
+        self.world.end(host)
+        host.overlays.clear()
+
     def _start_hook(self, host: Host, epoch: int) -> None:
         """A second domain of one UUID is refused, and one of an epoch that is over."""
         if host.life is not None:
@@ -315,13 +326,18 @@ class SimHypervisor:
     async def _act(self, machine_id: str, epoch: int, steps: tuple[Callable[[], None], ...]) -> None:
         """The steps are done under the machine's lock, behind its fence. Raises StaleEpoch."""
         host = self.world.host(machine_id)
+        self.world.on_act(self.process, machine_id)
+        await asyncio.sleep(0)
         self.check_fence(host, epoch)
         host.fence = max(host.fence, epoch)
+        host.highest = max(host.highest, epoch)
         await self._locked(host)
         token = host.lock
         try:
             async with asyncio.timeout(CALL_TIMEOUT_S):
                 self.check_fence(host, epoch)
+                if epoch < host.highest:
+                    self.world.on_wrong(f"{machine_id} was acted on for epoch {epoch} after {host.highest}")
                 for step in steps:
                     await self._request(host, token, step)
         except TimeoutError as error:
@@ -351,6 +367,7 @@ class SimHypervisor:
                 if self.world.rng.random() > self.world.late_rate:
                     return
                 self.world.counts["call_finished_late"] += 1
+                host.is_disturbed = True
             try:
                 step()
             except Exception as error:  # noqa: BLE001 - it is the caller's

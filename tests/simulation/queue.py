@@ -165,6 +165,28 @@ def open_all_lanes(database: Database, _arguments: Values) -> list[Row]:
     return []
 
 
+@words("SELECT look_again($1, $2)")
+def look_again(database: Database, arguments: Values) -> list[Row]:
+    """The task is looked at again after so long, if ever."""
+    task, delay = arguments
+    _say(database, "DELETE FROM work WHERE kind = 'wait' AND key = $1", task)
+    if delay is not None:
+        _say(
+            database,
+            "INSERT INTO work (kind, key, payload, due_at) VALUES ('wait', $1, json_object('task_id', $1), now() + $2)",
+            task,
+            delay,
+        )
+    return []
+
+
+@words("SELECT running_per_owner_max AS most, may_have_more($1) AS may_have_more FROM rules")
+def rules(database: Database, arguments: Values) -> list[Row]:
+    """How many machines an owner may hold, and whether this one may have more."""
+    most = _say(database, "SELECT running_per_owner_max AS most FROM rules")
+    return [Row(row, may_have_more=may_have_more(database, arguments[0])) for row in most]
+
+
 @words(waiting.PICK)
 def pick(database: Database, _arguments: Values) -> list[Row]:
     """The next match of a waiting task and a ready machine."""

@@ -46,6 +46,8 @@ LIMIT_S = 1200.0
 RATES = (0.8, 1.2)
 REST_SEEN_STEPS = 256
 DRAIN_S = 5.0
+SAID_ONCE = frozenset({"malbox.plugin.started.v1", "malbox.plugin.finished.v1", "malbox.sample.started.v1"})
+"""Facts whose ids are derived from what they say: they come twice only if an inbox forgets."""
 DEFECTS = frozenset(
     {"handler_failed", "work_outcome_could_not_be_recorded", "report_could_not_be_assembled", "message_parked"}
 )
@@ -120,6 +122,7 @@ class Simulation:
         self.store_cut: set[int] = set()
         self.store_is_down = False
         self.ambiguous_rate = 0.0
+        self.empty = {name: empty_database(name) for name in SERVICES}
         self.databases = {name: Database(name, empty_database(name), self._db_now) for name in SERVICES}
         self.locks = {name: Lock(self.loop.create_future) for name in SERVICES}
         specs = [
@@ -139,13 +142,16 @@ class Simulation:
         )
         self.live: dict[str, SimService] = {}
         self.all: list[SimService] = []
+        self.absent: set[str] = set()
         self.clients: list[Client] = []
         self.rest_s = -1.0
+        self.is_hasty = False
         self.mapper = make_mapper()
         self.listener: Callable[[str], None] | None = None
         self._processes = 0
         self.truth = Truth(self.world, self.counts, self._decode)
         self.world.on_launch = self.truth.launched
+        self.world.on_wrong = self.truth.wrong
         self.databases["machines"].on_events = lambda _name, rows: self.truth.machines_events(rows)
         self.databases["scheduler"].on_events = lambda _name, rows: self.truth.scheduler_events(rows)
         self.chaos = Chaos(self)
@@ -203,6 +209,8 @@ class Simulation:
         service.process.die()
         if self.live.get(service.name) is service:
             del self.live[service.name]
+            if service.name in self.absent:
+                return
             self.loop.world.context.copy().run(
                 self.loop.call_at, self.loop.now + 0.5 + self.rng.random() * 3, self.start_service, service.name
             )
@@ -272,8 +280,9 @@ class Simulation:
         await asyncio.sleep(FAULTS_S)
         self.chaos.end()
 
-    def run(self) -> Outcome:
-        """Everything, from the start until it has come to rest."""
+    def run(self, *, is_over_at_first_violation: bool = False) -> Outcome:
+        """Everything, from the start until it has come to rest, or until something is wrong if that is enough."""
+        self.is_hasty = is_over_at_first_violation
         gc.disable()
         try:
             with replaced(self.around), virtual_time(self.loop), self._quiet(), self._bus():
@@ -287,11 +296,7 @@ class Simulation:
                     self.loop.world.spawn(self.client(client))
                 self.chaos.start()
                 self.loop.world.spawn(self._end_of_faults())
-                self.loop.run_while(
-                    lambda: self.loop.steps % REST_SEEN_STEPS != 0 or not self.is_at_rest(),
-                    until=LIMIT_S,
-                    steps_max=STEPS_MAX,
-                )
+                self.loop.run_while(self._goes_on, until=LIMIT_S, steps_max=STEPS_MAX)
                 if self.is_at_rest():
                     self.rest_s = max(0.0, self.loop.now - FAULTS_S)
                     self.loop.run_while(lambda: True, until=self.loop.now + DRAIN_S, steps_max=STEPS_MAX)
@@ -309,6 +314,13 @@ class Simulation:
             self.counts,
             self.violations + self.truth.violations + self.loop.failures,
         )
+
+    def _goes_on(self) -> bool:
+        if self.loop.steps % REST_SEEN_STEPS:
+            return True
+        if self.is_hasty and (self.violations or self.truth.violations or self.loop.failures):
+            return False
+        return not self.is_at_rest()
 
     def is_at_rest(self) -> bool:
         """Machines are ready or out of the pool; tasks have ended, or wait for a machine where there is none."""
@@ -344,6 +356,7 @@ class Simulation:
             if self.task_state(client.task_id) in TERMINAL_STATES and self.truth.ends[client.task_id] != 1:
                 wrong(f"{client.name} has {self.truth.ends[client.task_id]} ends")
             self._judge_results(client)
+            self._judge_facts(client)
         self._judge_projections()
 
     def _judge_results(self, client: Client) -> None:
@@ -354,6 +367,19 @@ class Simulation:
             if content.startswith(b"evidence of ") and not content.startswith(f"evidence of {client.name} ".encode()):
                 self.truth.wrong(f"{client.name} has the result {row['name']}: {content!r}")
             self.counts["results judged"] += 1
+
+    def _judge_facts(self, client: Client) -> None:
+        """What a stage said once is shown once, and no result was lost on the way to the report."""
+        shown = self.databases["scheduler"].run(
+            "SELECT type, details, count(*) AS n FROM task_facts WHERE task_id = $1 GROUP BY type, details",
+            (client.task_id,),
+        )
+        for row in shown:
+            if row["n"] > 1 and row["type"] in SAID_ONCE:
+                self.truth.wrong(f"{client.name}: {row['type']} is shown {row['n']} times")
+        reports = self.databases["results"].run("SELECT missing FROM reports WHERE task_id = $1", (client.task_id,))
+        if any(row["missing"] for row in reports):
+            self.truth.wrong(f"the report of {client.name} misses {reports[0]['missing']}")
 
     def _judge_projections(self) -> None:
         """Rows are what a replay of the events makes of them."""

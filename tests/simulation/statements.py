@@ -3,6 +3,7 @@
 import json
 import sqlite3
 from collections.abc import Callable
+from functools import cache
 from typing import Any
 
 from tests.simulation import projected
@@ -21,6 +22,7 @@ def words(text: str) -> Callable[[Handwritten], Handwritten]:
     return kept
 
 
+@cache
 def handwritten() -> dict[str, Handwritten]:
     """Every statement that is answered by hand."""
     return dict(_WORDS) | {" ".join(text.split()): answer for text, answer in projected.statements()}
@@ -55,14 +57,9 @@ def _committed(sqlite: sqlite3.Connection, arguments: tuple[Any, ...]) -> str:
         held = sqlite.execute("SELECT 1 FROM work WHERE id = ? AND attempts = ?", holds)
         if held.fetchone() is None:
             return "fenced"
-    if inbox_id is not None:
-        new = sqlite.execute("INSERT INTO inbox (message_id) VALUES (?) ON CONFLICT DO NOTHING", (inbox_id,))
-        if not new.rowcount:
-            return "duplicate"
-    sqlite.executemany(
-        "INSERT INTO events (stream, version, topic, state) VALUES (?, ?, ?, ?)",
-        [(stream.hex, *rest) for stream, *rest in zip(streams, versions, topics, states, strict=True)],
-    )
+    if inbox_id is not None and not is_new(sqlite, inbox_id):
+        return "duplicate"
+    append(sqlite, [(stream.hex, *rest) for stream, *rest in zip(streams, versions, topics, states, strict=True)])
     sqlite.executemany(
         "INSERT INTO outbox (message_id, exchange, routing_key, body) VALUES (?, ?, ?, ?) "
         "ON CONFLICT (message_id) DO NOTHING",
@@ -75,6 +72,17 @@ def _committed(sqlite: sqlite3.Connection, arguments: tuple[Any, ...]) -> str:
         [(*named, payload, bound(delay)) for named, (payload, delay) in sorted(items.items())],
     )
     return "committed"
+
+
+def is_new(sqlite: sqlite3.Connection, message_id: str) -> bool:
+    """Whether the message was never handled before."""
+    new = sqlite.execute("INSERT INTO inbox (message_id) VALUES (?) ON CONFLICT DO NOTHING", (message_id,))
+    return bool(new.rowcount)
+
+
+def append(sqlite: sqlite3.Connection, rows: list[tuple[Any, ...]]) -> None:
+    """The events stand. Raises IntegrityError when one of their versions stands already."""
+    sqlite.executemany("INSERT INTO events (stream, version, topic, state) VALUES (?, ?, ?, ?)", rows)
 
 
 _CLAIMED = (

@@ -42,6 +42,10 @@ class Truth:
         self._tasks.clear()
         self.ends.clear()
 
+    def forget_machines(self) -> None:
+        """The record of machines is gone."""
+        self._machines.clear()
+
     def machines_events(self, rows: list[tuple[UUID, int, str, bytes]]) -> None:
         """Events of machines were committed."""
         for row in rows:
@@ -50,18 +54,39 @@ class Truth:
             state, epoch = (before.state, before.epoch) if before is not None else ("", 0)
             name = type(event).__name__
             self.counts[f"cell machine {state or '-'} {name}"] += 1
-            machine: Machine = event.mutate(before)
+            machine = self._moved(event, before)
+            if machine is None:
+                continue
             self._machines[row[0]] = machine
             if machine.epoch < epoch:
                 self.wrong(f"{machine.machine_id}: epoch {epoch} was followed by {machine.epoch}")
             if name == "CleanVerified":
                 self._ready(machine)
+            elif name == "Cleaned":
+                self._cleaned(machine)
             elif name == "Leased":
                 self._leased(machine)
 
-    def _ready(self, machine: Machine) -> None:
-        """Ready implies really clean."""
+    def _moved(self, event: Any, before: Any) -> Any:
+        """What the event makes of it; an event that cannot have happened is a violation."""
+        try:
+            return event.mutate(before)
+        except Exception as error:  # noqa: BLE001 - whatever it says, it does not follow
+            self.wrong(f"{type(event).__name__} does not follow from what was recorded before: {error!r}")
+            return None
+
+    def _cleaned(self, machine: Machine) -> None:
+        """Nothing of an earlier epoch is left."""
         host = self.world.host(machine.machine_id)
+        if any(not life.is_gone and life.epoch < machine.epoch for life in host.lives):
+            self.wrong(f"{machine.machine_id} was called cleaned at epoch {machine.epoch} and still runs")
+
+    def _ready(self, machine: Machine) -> None:
+        """Ready implies really clean, and an incarnation that serves the next lease."""
+        host = self.world.host(machine.machine_id)
+        serves = host.life.lease_id if host.life is not None else None
+        if serves != derived("lea", machine.machine_id, machine.epoch + 1) and not host.is_disturbed:
+            self.wrong(f"{machine.machine_id} was called ready at epoch {machine.epoch} and serves {serves}")
         lives = [life for life in host.lives if not life.is_gone]
         if any(life.is_tainted for life in lives):
             self.wrong(f"{machine.machine_id} was called clean at epoch {machine.epoch} and a sample ran on it")
@@ -86,7 +111,9 @@ class Truth:
             before = self._tasks.get(row[0])
             name = type(event).__name__
             self.counts[f"cell task {before.state if before is not None else '-'} {name}"] += 1
-            task: Task = event.mutate(before)
+            task = self._moved(event, before)
+            if task is None:
+                continue
             self._tasks[row[0]] = task
             if name in ("Completed", "Failed", "TimedOut", "Cancelled", "Refused"):
                 self._ended(task)

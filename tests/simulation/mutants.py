@@ -1,0 +1,168 @@
+"""Malbox with one or two of its defences taken away. A simulation that does not notice is worth nothing.
+
+Each is made by replacing something for as long as a block lasts; there is no switch for any of it in the product.
+"""
+
+import sqlite3
+from collections.abc import Callable
+from contextlib import ExitStack
+from typing import Any
+from unittest.mock import patch
+
+from services.chassis.relay import Relay
+from services.machines import app
+from services.machines.domain.machine import Machine
+from services.machines.errors import HypervisorUnavailable
+from services.machines.reconcile.reconciler import Reconciler
+from services.scheduler.domain.task import Task, events
+from tests.simulation import statements
+from tests.simulation.guest import SimConnector, SimSession
+from tests.simulation.hypervisor import Host, SimHypervisor
+from tests.simulation.run import Outcome, Simulation
+
+Mutation = Callable[[Simulation, ExitStack], None]
+"""Takes a defence away from the simulation, until the stack unwinds."""
+
+
+def run_mutant(mutations: tuple[Mutation, ...], seed: int) -> Outcome:
+    """The seed without those defences, until something is wrong."""
+    sim = Simulation(seed)
+    with ExitStack() as stack:
+        for mutation in mutations:
+            mutation(sim, stack)
+        return sim.run(is_over_at_first_violation=True)
+
+
+def seeds_until_caught(mutations: tuple[Mutation, ...], *, start: int, seeds_max: int) -> tuple[int, str] | None:
+    """How many seeds it took to see that the defences are gone, and what was seen; None if it was never seen."""
+    for count in range(1, seeds_max + 1):
+        outcome = run_mutant(mutations, start + count - 1)
+        if outcome.violations:
+            return count, outcome.violations[0]
+    return None
+
+
+def amnesia_at_restart(sim: Simulation, stack: ExitStack) -> None:
+    """Machines forgets everything when it is started again."""
+    start = sim.start_service
+
+    def forgetful(name: str) -> Any:
+        if name == "machines" and sim.loop.now > 0:
+            sim.databases["machines"].restore(sim.empty["machines"])
+            sim.truth.forget_machines()
+        return start(name)
+
+    stack.enter_context(patch.object(sim, "start_service", forgetful))
+
+
+def released_though_the_stop_failed(_sim: Simulation, stack: ExitStack) -> None:
+    """Cleaning is called done, whether the process ended or not."""
+    destroy = SimHypervisor.destroy
+
+    async def careless(self: SimHypervisor, machine_id: str, *, epoch: int) -> None:
+        try:
+            await destroy(self, machine_id, epoch=epoch)
+        except HypervisorUnavailable:
+            return
+
+    stack.enter_context(patch.object(SimHypervisor, "destroy", careless))
+
+
+def restore_leaves_the_old_process(_sim: Simulation, stack: ExitStack) -> None:
+    """A restore does not look whether an older incarnation still runs, and libvirt does not either."""
+
+    def unasked(self: SimHypervisor, host: Host, epoch: int) -> None:
+        self.check_fence(host, epoch)
+
+    stack.enter_context(patch.object(SimHypervisor, "_start_hook", unasked))
+    stack.enter_context(patch.object(SimHypervisor, "_sweep", lambda _self, host: host.overlays.clear()))
+
+
+def completed_at_the_release(_sim: Simulation, stack: ExitStack) -> None:
+    """A machine that was given back counts as clean."""
+
+    def keep(event: Any, aggregate: Task) -> None:
+        aggregate.guest = None
+        aggregate.machine = "clean"
+        aggregate.left[event.machine_id] = (event.epoch, "clean")
+
+    stack.enter_context(patch.object(events.MachineReturned, "keep", keep))
+
+
+def append_without_a_version_check(_sim: Simulation, stack: ExitStack) -> None:
+    """Whoever comes second is written behind whoever came first."""
+
+    def append(sqlite: sqlite3.Connection, rows: list[tuple[str, int, str, bytes]]) -> None:
+        for stream, _, topic, state in rows:
+            last = sqlite.execute("SELECT coalesce(max(version), 0) FROM events WHERE stream = ?", (stream,))
+            sqlite.execute(
+                "INSERT INTO events (stream, version, topic, state) VALUES (?, ?, ?, ?)",
+                (stream, last.fetchone()[0] + 1, topic, state),
+            )
+
+    stack.enter_context(patch.object(statements, "append", append))
+
+
+def whoever_answers_is_the_guest(_sim: Simulation, stack: ExitStack) -> None:
+    """What comes from the machine's address is taken for the lease's, and given under it."""
+    stack.enter_context(patch.object(SimConnector, "prove", lambda _self, _life, _endpoint: None))
+    stack.enter_context(patch.object(SimSession, "check_lease", lambda _self: None))
+
+
+def no_fence_at_the_host(_sim: Simulation, stack: ExitStack) -> None:
+    """The host acts for whoever asks."""
+    stack.enter_context(patch.object(SimHypervisor, "check_fence", lambda _self, _host, _epoch: None))
+
+
+def inbox_without_dedupe(_sim: Simulation, stack: ExitStack) -> None:
+    """A message that comes twice is handled twice."""
+    stack.enter_context(patch.object(statements, "is_new", lambda _sqlite, _message_id: True))
+
+
+def outbox_deleted_before_the_confirm(_sim: Simulation, stack: ExitStack) -> None:
+    """Rows of the outbox are deleted, then published."""
+
+    async def publish_batch(self: Relay, channel: Any) -> int:
+        async with self._store.transaction() as connection:
+            rows = await connection.fetch(
+                "SELECT id, message_id, exchange, routing_key, body, replays FROM outbox ORDER BY id LIMIT $1", 200
+            )
+            await connection.execute("DELETE FROM outbox WHERE id = ANY($1::bigint[])", [row["id"] for row in rows])
+        for row in rows:
+            await self._publish(channel, row)
+        return len(rows)
+
+    stack.enter_context(patch.object(Relay, "_publish_batch", publish_batch))
+
+
+def ready_from_memory(_sim: Simulation, stack: ExitStack) -> None:
+    """When machines is started again, what was being verified counts as verified."""
+    introduce = Reconciler.introduce
+
+    async def remember(self: Reconciler, *, only_ready: bool = False) -> None:
+        store = self._runtime.store
+        for row in [] if only_ready else await store.fetch("SELECT machine_id FROM fleet ORDER BY machine_id"):
+            machine = await store.load(Machine, Machine.stream(row["machine_id"]))
+            if machine is not None and machine.state == "verifying":
+                unit = self._runtime.unit()
+                machine.verify_clean({}, unit.at)
+                app.record(unit, machine)
+                await store.commit(unit)
+        await introduce(self, only_ready=only_ready)
+
+    stack.enter_context(patch.object(Reconciler, "introduce", remember))
+
+
+def a_lease_never_expires(_sim: Simulation, stack: ExitStack) -> None:
+    """Only its owner ends a lease."""
+    stack.enter_context(patch.object(Machine, "expire_lease", lambda *_arguments, **_named: None))
+
+
+def the_term_is_not_checked(_sim: Simulation, stack: ExitStack) -> None:
+    """A driver that was replaced is obeyed like the one that replaced it."""
+
+    def check_lease(self: SimSession) -> None:
+        if self.lease.lease_id != self.life.lease_id:
+            SimSession.refuse(self)
+
+    stack.enter_context(patch.object(SimSession, "check_lease", check_lease))
