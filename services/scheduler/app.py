@@ -23,6 +23,8 @@ STRAND = "strand"
 HEARSAY_S = 5.0
 """How long a lease may seem lost before that is looked into: the word of how it ended may be on its way."""
 PATIENCE_S = 60.0
+LOOK_AGAIN_MIN = timedelta(seconds=1)
+"""The database's clock says when to look, ours what is overdue; they may differ a little."""
 
 
 def dispatch_wanted(unit: Unit) -> None:
@@ -46,7 +48,8 @@ def record(unit: Unit, task: Task) -> None:
 def look_again(unit: Unit, task: Task) -> None:
     """The task is looked at when something that it waits for is overdue, and not before."""
     due_at = next_look_at(task, unit.at)
-    unit.execute("SELECT look_again($1, $2)", task.task_id, None if due_at is None else due_at - unit.at)
+    delay = None if due_at is None else max(due_at - unit.at, LOOK_AGAIN_MIN)
+    unit.execute("SELECT look_again($1, $2)", task.task_id, delay)
 
 
 def lease_seems_lost(unit: Unit, task_id: str, *, machine_id: str, epoch: int) -> None:

@@ -231,9 +231,11 @@ async def test_a_waiting_task_says_what_it_waits_for_and_costs_nothing(desk: Des
         "waiting for a machine of profile linux (ana has 1 tasks on machines, which is the limit of one owner)"
     )
     assert await why(third) == "waiting for a machine of profile linux (1 is leased)"
-    due = await desk.store.fetchrow("SELECT due_at FROM work WHERE kind = 'wait' AND key = $1", third)
+    due = await desk.store.fetchrow(
+        "SELECT due_at - now() > interval '23 hours' AS is_far FROM work WHERE kind = 'wait' AND key = $1", third
+    )
     assert due is not None
-    assert (due["due_at"] - desk.clock.now()).total_seconds() > 80_000
+    assert due["is_far"]
 
 
 @pytest.mark.promise("A4", "G3")
