@@ -1,6 +1,8 @@
 """Why a command did not do what it was asked, what to do about it, and the exit code that says so."""
 
 DONE, FAILED, USAGE, UNREACHABLE, REFUSED, INTERRUPTED = 0, 1, 2, 3, 4, 130
+TIMED_OUT, GUEST_LOST, CANCELLED, UNSERVICEABLE = 5, 6, 7, 8
+"""How a task that was waited for ended, where it neither completed nor simply failed."""
 
 
 class CliError(Exception):

@@ -168,6 +168,10 @@ def _picture(progress: Progress, spinner: Spinner) -> Group:
     rows: list[Any] = [spinner]
     if task.get("why"):
         rows.append(Text.assemble("  ", safe(task["why"])))
+    if lost := task.get("lost_attempts"):
+        rows.append(Text.assemble("  ", safe(f"attempt {lost[-1].get('attempt')} was lost: {lost[-1].get('reason')}")))
+    if spent := _spent(task):
+        rows.append(Text.assemble("  ", safe(spent, style="dim")))
     rows += [
         Text.assemble("  ", safe(f"{stage.get('name')}: {stage.get('state')}", style="dim"))
         for stage in task.get("stages") or []
@@ -184,6 +188,12 @@ def _where(task: Task) -> list[str]:
     if int(task.get("attempts") or 0) > 1:
         words.append(f"attempt {task['attempts']} of {task.get('attempts_max', '?')}")
     return words
+
+
+def _spent(task: Task) -> str:
+    """What each phase took of its budget when the task changed last: `queue 3 of 86400 s · boot 2 of 300 s`."""
+    phases = [each for each in task.get("phases") or [] if each.get("spent_s")]
+    return " · ".join(f"{each.get('phase')} {each['spent_s']:.0f} of {each.get('budget_s')} s" for each in phases)
 
 
 def _elapsed(task: Task) -> str:

@@ -55,7 +55,7 @@ class Budgets(BaseModel):
     boot_s: int = Field(default=300, gt=0)
     observation_s: int = Field(default=30, gt=0)
     grace_s: int = Field(default=120, ge=0)
-    collection_s: int = Field(default=120, gt=0)
+    collection_s: int = Field(default=240, gt=0)
     host_plugins_s: int = Field(default=1_800, gt=0)
     cleanup_s: int = Field(default=600, gt=0)
 

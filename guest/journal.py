@@ -86,6 +86,10 @@ class Journal:
                 return
         self.add(pb.Event(log=pb.Log(event=event, detail=detail[: limits.LOG_DETAIL_MAX_CHARS])))
 
+    def keep_alive(self, plugin: str, *, is_held: bool) -> None:
+        """The plugin asks that the observation go on, or lets go; a full record has room for that, too."""
+        self.add(pb.Event(keep_alive=pb.KeepAlive(plugin=plugin, is_held=is_held)), is_vital=True)
+
     def evidence(self, name: str, content: bytes) -> None:
         """The bytes follow those that the source gave before; beyond its limit they are dropped and that is marked."""
         for start in range(0, len(content), limits.FRAME_BYTES):

@@ -1,5 +1,6 @@
 """malbox report: what is known of a task, for people or as JSON."""
 
+from collections.abc import Iterable
 from typing import Any
 
 import typer
@@ -7,8 +8,10 @@ import typer
 from cli import output
 from cli.client import API_PREFIX, Client
 from cli.commands.shared import AsJson, TaskArgument, api
-from cli.errors import FAILED, Refused
+from cli.errors import CANCELLED, DONE, FAILED, GUEST_LOST, TIMED_OUT, UNSERVICEABLE, Refused
 from cli.render import render_report
+
+ENDS = {"completed": DONE, "timed_out": TIMED_OUT, "cancelled": CANCELLED, "unserviceable": UNSERVICEABLE}
 
 
 def report(task: TaskArgument, as_json: AsJson = False) -> None:
@@ -60,11 +63,20 @@ def _error(error: dict[str, Any]) -> str:
     return f"{error.get('plugin') or 'stage'} {error.get('outcome')}: {error.get('reason')}"
 
 
-def exit_code(state: str) -> int:
-    """0 for a completed task, 1 for one that ended otherwise."""
-    return 0 if state == "completed" else FAILED
+def exit_code(task: dict[str, Any]) -> int:
+    """How the task ended, for scripts: 0 when it completed."""
+    state = str(task.get("state"))
+    if state == "failed" and task.get("ended_by") == "guest_lost":
+        return GUEST_LOST
+    return ENDS.get(state, FAILED)
 
 
-def stop_with(state: str) -> None:
+def exit_code_of_all(tasks: Iterable[dict[str, Any]]) -> int:
+    """0 when all completed; how the others ended, if they all ended alike; else 1."""
+    codes = {exit_code(task) for task in tasks} - {DONE}
+    return FAILED if len(codes) > 1 else codes.pop() if codes else DONE
+
+
+def stop_with(task: dict[str, Any]) -> None:
     """Ends the command as the task ended. Raises typer.Exit."""
-    raise typer.Exit(exit_code(state))
+    raise typer.Exit(exit_code(task))

@@ -10,7 +10,6 @@ from cli import output, sample, watch
 from cli.client import Client
 from cli.commands import report
 from cli.commands.shared import AsJson, api
-from cli.errors import FAILED
 
 
 def submit(  # noqa: PLR0917 - a command's options are its parameters
@@ -111,7 +110,7 @@ def _wait(client: Client, submission: dict[str, Any], *, as_json: bool) -> int:
     else:
         for task, content in zip(tasks, reports, strict=True):
             report.show(client, task["task_id"], content, task)
-    return 0 if all(task.get("state") == "completed" for task in tasks) else FAILED
+    return report.exit_code_of_all(tasks)
 
 
 def _tell_accepted(submission: dict[str, Any]) -> None:

@@ -59,7 +59,7 @@ def show_task(task: TaskArgument, as_json: AsJson = False) -> None:
 
 @app.command("watch")
 def watch_task(task: TaskArgument, as_json: AsJson = False) -> None:
-    """Follow a task to its end, then print its report. Exits 1 unless the task completes."""
+    """Follow a task to its end, then print its report. The exit status says how it ended; 0 when it completed."""
     with api() as client:
         ended = watch.follow(client, task)
         content = report.fetch_if_ready(client, ended)
@@ -67,7 +67,7 @@ def watch_task(task: TaskArgument, as_json: AsJson = False) -> None:
             output.print_json({"task": ended, "report": content})
         else:
             report.show(client, task, content, ended)
-    report.stop_with(str(ended.get("state")))
+    report.stop_with(ended)
 
 
 @app.command("cancel")
@@ -107,11 +107,35 @@ def _show(task: dict[str, Any]) -> None:
         ((entry.get("state"), entry.get("at"), entry.get("why")) for entry in task.get("history") or []),
         empty="No history.",
     )
+    _show_attempts(task.get("lost_attempts") or [])
+    _show_phases(task.get("phases") or [])
     errors = task.get("errors") or []
     if errors:
         output.out.print()
         output.print_table(
             ("stage", "plugin", "outcome", "reason"),
             ((each.get("stage"), each.get("plugin"), each.get("outcome"), each.get("reason")) for each in errors),
+            empty="",
+        )
+
+
+def _show_attempts(lost: list[dict[str, Any]]) -> None:
+    if lost:
+        output.out.print()
+        output.print_table(
+            ("lost attempt", "machine", "at", "reason"),
+            ((each.get("attempt"), each.get("machine_id"), each.get("at"), each.get("reason")) for each in lost),
+            empty="",
+        )
+
+
+def _show_phases(phases: list[dict[str, Any]]) -> None:
+    """What each phase took of its budget; those that took nothing are left out."""
+    spent = [each for each in phases if each.get("spent_s")]
+    if spent:
+        output.out.print()
+        output.print_table(
+            ("phase", "took s", "of s"),
+            ((each.get("phase"), each.get("spent_s"), each.get("budget_s")) for each in spent),
             empty="",
         )

@@ -22,7 +22,7 @@ ENDINGS = {
     "sample_exit": "the sample and all its children ended",
     "window": "the time asked for was over",
     "timeout": "the hard limit was reached",
-    "plugin": "a plugin ended it",
+    "plugin": "a plugin kept it going beyond the time asked for, and let go",
     "cancelled": "somebody cancelled it",
     "guest_lost": "the guest no longer answered",
 }
@@ -131,10 +131,24 @@ def _run(report: dict[str, Any]) -> RenderableType:
                 ("ended by", f"{ended_by}: {ENDINGS.get(str(ended_by), '')}" if ended_by else ""),
                 ("submitted", timings.get("submitted_at")),
                 ("took", f"{total:.1f} s" if isinstance(total, int | float) else ""),
+                ("of which", _phases(timings)),
+                ("attempts", _attempts(object_of(report, "task"))),
                 ("isolation", statement),
             ]
         ),
     )
+
+
+def _phases(timings: dict[str, Any]) -> str:
+    """What each phase took that took anything."""
+    spent = [(phase.get("phase"), phase.get("spent_s")) for phase in items_of(timings, "phases")]
+    return " · ".join(f"{name} {took:.1f} s" for name, took in spent if isinstance(took, int | float) and took)
+
+
+def _attempts(task: dict[str, Any]) -> str:
+    """Why there was more than one, if there was."""
+    reasons = texts_of(task, "attempt_reasons")
+    return f"{number_of(task, 'attempts')}; lost: {'; '.join(reasons)}" if reasons else ""
 
 
 def _matches(report: dict[str, Any]) -> RenderableType | None:

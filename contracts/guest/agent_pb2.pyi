@@ -572,6 +572,7 @@ class Event(_message.Message):
     EVIDENCE_FIELD_NUMBER: _builtins.int
     LOG_FIELD_NUMBER: _builtins.int
     SEALED_FIELD_NUMBER: _builtins.int
+    KEEP_ALIVE_FIELD_NUMBER: _builtins.int
     lease_id: _builtins.str
     epoch: _builtins.int
     position: _builtins.int
@@ -590,6 +591,8 @@ class Event(_message.Message):
     def log(self) -> Global___Log: ...
     @_builtins.property
     def sealed(self) -> Global___Sealed: ...
+    @_builtins.property
+    def keep_alive(self) -> Global___KeepAlive: ...
     def __init__(
         self,
         *,
@@ -603,12 +606,13 @@ class Event(_message.Message):
         evidence: Global___Evidence | None = ...,
         log: Global___Log | None = ...,
         sealed: Global___Sealed | None = ...,
+        keep_alive: Global___KeepAlive | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["evidence", b"evidence", "heartbeat", b"heartbeat", "log", b"log", "process_exited", b"process_exited", "process_started", b"process_started", "sealed", b"sealed", "tree_empty", b"tree_empty", "what", b"what"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["evidence", b"evidence", "heartbeat", b"heartbeat", "keep_alive", b"keep_alive", "log", b"log", "process_exited", b"process_exited", "process_started", b"process_started", "sealed", b"sealed", "tree_empty", b"tree_empty", "what", b"what"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["epoch", b"epoch", "evidence", b"evidence", "heartbeat", b"heartbeat", "lease_id", b"lease_id", "log", b"log", "position", b"position", "process_exited", b"process_exited", "process_started", b"process_started", "sealed", b"sealed", "tree_empty", b"tree_empty", "what", b"what"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["epoch", b"epoch", "evidence", b"evidence", "heartbeat", b"heartbeat", "keep_alive", b"keep_alive", "lease_id", b"lease_id", "log", b"log", "position", b"position", "process_exited", b"process_exited", "process_started", b"process_started", "sealed", b"sealed", "tree_empty", b"tree_empty", "what", b"what"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-    _WhichOneofReturnType_what: _TypeAlias = _typing.Literal["heartbeat", "process_started", "process_exited", "tree_empty", "evidence", "log", "sealed"]  # noqa: Y015
+    _WhichOneofReturnType_what: _TypeAlias = _typing.Literal["heartbeat", "process_started", "process_exited", "tree_empty", "evidence", "log", "sealed", "keep_alive"]  # noqa: Y015
     _WhichOneofArgType_what: _TypeAlias = _typing.Literal["what", b"what"]  # noqa: Y015
     def WhichOneof(self, oneof_group: _WhichOneofArgType_what) -> _WhichOneofReturnType_what | None: ...
 
@@ -741,6 +745,32 @@ class Evidence(_message.Message):
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___Evidence: _TypeAlias = Evidence  # noqa: Y015
+
+@_typing.final
+class KeepAlive(_message.Message):
+    """A guest plugin asks that the observation go on, or lets go. The host heeds it up to the hard timeout, and only for a
+    plugin whose manifest says that it may.
+    """
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    PLUGIN_FIELD_NUMBER: _builtins.int
+    IS_HELD_FIELD_NUMBER: _builtins.int
+    plugin: _builtins.str
+    is_held: _builtins.bool
+    def __init__(
+        self,
+        *,
+        plugin: _builtins.str = ...,
+        is_held: _builtins.bool = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["is_held", b"is_held", "plugin", b"plugin"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___KeepAlive: _TypeAlias = KeepAlive  # noqa: Y015
 
 @_typing.final
 class Log(_message.Message):

@@ -52,6 +52,9 @@ class Runtime(Section):
     scratch_mib: int = Field(default=64, ge=1, le=4096)
     cpu: int = Field(default=1, ge=1, le=16, description="processors used at once")
     network: Literal[False] = False
+    keepalive: bool = Field(
+        default=False, description="a guest plugin may keep the observation going, up to the hard timeout"
+    )
 
 
 class Order(Section):
@@ -145,6 +148,8 @@ def load_manifest(folder: Path) -> Manifest:
 
 
 def _check_code(path: Path, folder: Path, manifest: Manifest) -> None:
+    if manifest.runtime.keepalive and manifest.plugin.kind != "guest":
+        raise ManifestError(f"{path}: runtime.keepalive: only a guest plugin is there while the sample is observed")
     if manifest.plugin.kind == "guest":
         if manifest.applies.stages != ("guest",):
             raise ManifestError(f'{path}: applies.stages: a guest plugin has stages = ["guest"]')

@@ -5,10 +5,10 @@ from typing import Annotated, Any
 from uuid import UUID
 
 from fastapi import APIRouter, Query
-from pydantic import BaseModel, ConfigDict, Field
 
-from contracts.limits import REASON_MAX_CHARS
-from services.chassis.http import Caller, Identity, Problem
+from services.chassis.http import Caller, Problem
+from services.chassis.operators import Administrator, Decision
+from services.chassis.parked import Word
 from services.chassis.run import Runtime
 from services.chassis.store import Conflict, Store
 from services.machines import app
@@ -29,15 +29,10 @@ REMEDIES = {
     "maintenance": "Return it to the pool, or retire it.",
     "retired": "It is gone for good; give a new machine another id in fleet.toml.",
 }
-_SELECT = "SELECT machine_id, state, since, epoch, spec::text AS spec, acceleration, task_id, why, stream FROM fleet"
-
-
-class Word(BaseModel):
-    """Why an operator decides as they do; it is kept in the machine's history."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
-
-    reason: str = Field(min_length=1, max_length=REASON_MAX_CHARS)
+_SELECT = (
+    "SELECT machine_id, state, since, epoch, spec::text AS spec, acceleration, task_id, why, stream, lease_id, term, "
+    "hard_deadline_at, verified_at, cause, is_drain_requested, wanted <> spec AS is_to_change FROM fleet"
+)
 
 
 def router(runtime: Runtime) -> APIRouter:
@@ -71,29 +66,29 @@ def router(runtime: Runtime) -> APIRouter:
         return {"items": entries, "next": entries[-1]["version"] if len(entries) == limit else None}
 
     @routes.post("/{machine_id}/drain", status_code=202)
-    async def drain_machine(machine_id: str, word: Word, caller: Caller) -> dict[str, Any]:
+    async def drain_machine(machine_id: str, decision: Decision, caller: Administrator) -> dict[str, Any]:
         """The machine goes to maintenance: at once when it is ready, else as soon as it is clean and nobody's."""
-        return await _decide(runtime, machine_id, caller, word, app.operators.drain)
+        return await _decide(runtime, machine_id, decision.by(caller), app.operators.drain)
 
     @routes.post("/{machine_id}/return", status_code=202)
-    async def return_machine(machine_id: str, word: Word, caller: Caller) -> dict[str, Any]:
+    async def return_machine(machine_id: str, decision: Decision, caller: Administrator) -> dict[str, Any]:
         """A machine in maintenance or quarantine is cleaned and verified; one that was only to be drained stays."""
-        return await _decide(runtime, machine_id, caller, word, app.operators.give_back)
+        return await _decide(runtime, machine_id, decision.by(caller), app.operators.give_back)
 
     @routes.post("/{machine_id}/quarantine", status_code=202)
-    async def quarantine_machine(machine_id: str, word: Word, caller: Caller) -> dict[str, Any]:
+    async def quarantine_machine(machine_id: str, decision: Decision, caller: Administrator) -> dict[str, Any]:
         """The machine stops and stays as it is until an operator decides. A lease ends; its task may be tried again."""
-        return await _decide(runtime, machine_id, caller, word, app.operators.quarantine)
+        return await _decide(runtime, machine_id, decision.by(caller), app.operators.quarantine)
 
     @routes.post("/{machine_id}/rebuild", status_code=202)
-    async def rebuild_machine(machine_id: str, word: Word, caller: Caller) -> dict[str, Any]:
+    async def rebuild_machine(machine_id: str, decision: Decision, caller: Administrator) -> dict[str, Any]:
         """A quarantined machine is built again, from nothing. 409 in any other state."""
-        return await _decide(runtime, machine_id, caller, word, app.operators.rebuild)
+        return await _decide(runtime, machine_id, decision.by(caller), app.operators.rebuild)
 
     @routes.post("/{machine_id}/retire", status_code=202)
-    async def retire_machine(machine_id: str, word: Word, caller: Caller) -> dict[str, Any]:
+    async def retire_machine(machine_id: str, decision: Decision, caller: Administrator) -> dict[str, Any]:
         """A machine that is out of the pool, or was never built, is gone for good. 409 in any other state."""
-        return await _decide(runtime, machine_id, caller, word, app.operators.retire)
+        return await _decide(runtime, machine_id, decision.by(caller), app.operators.retire)
 
     return routes
 
@@ -117,19 +112,15 @@ async def _history(store: Store, stream: UUID, *, before: int | None, limit: int
     return [{**dict(entry), "details": json.loads(entry["details"])} for entry in rows]
 
 
-async def _decide(
-    runtime: Runtime, machine_id: str, caller: Identity, word: Word, order: app.operators.Order
-) -> dict[str, Any]:
+async def _decide(runtime: Runtime, machine_id: str, word: Word, order: app.operators.Order) -> dict[str, Any]:
     """An operator's word about one machine is recorded, with who said it and why."""
-    if not caller.is_admin:
-        raise Problem(403, "forbidden", "Only an administrator may decide about a machine.")
     for _ in range(DECISION_TRIES):
         machine = await runtime.store.load(Machine, Machine.stream(machine_id))
         if machine is None:
             raise Problem(404, "unknown_machine", f"There is no machine {machine_id!r}.")
         unit = runtime.unit()
         try:
-            order(unit, machine, caller.subject, word.reason)
+            order(unit, machine, word.who, word.why)
             await runtime.store.commit(unit)
         except NotPossible as refusal:
             remedy = REMEDIES.get(machine.state, "Look at its history for what it is doing.")
@@ -149,6 +140,13 @@ def _shown(row: Any) -> dict[str, Any]:
         "why": row["why"],
         "epoch": row["epoch"],
         "task_id": row["task_id"],
+        "lease_id": row["lease_id"],
+        "term": row["term"],
+        "hard_deadline_at": row["hard_deadline_at"],
+        "verified_at": row["verified_at"],
+        "quarantine_cause": row["cause"],
+        "is_drain_requested": row["is_drain_requested"],
+        "is_to_change": row["is_to_change"],
         "profile": spec["profile"],
         "platform": spec["platform"],
         "host": spec["host"],

@@ -212,11 +212,21 @@ class Effects:
         """
         cause: QuarantineCause = "digest_mismatch"
         if isinstance(error, TransientError) and await self._is_away():
-            await context.reschedule(AWAY_RETRY_S)
+            await self._begin_again(item, context)
         elif isinstance(error, DigestMismatch):
             await self._record(item, context, lambda fresh, unit: fresh.quarantine(str(error), unit.at, cause))
         else:
             await self._record(item, context, happen)
+
+    async def _begin_again(self, item: WorkItem, context: WorkContext) -> None:
+        """The same work is to be done a little later, as if it had not been tried."""
+
+        async def decide(unit: Unit) -> None:
+            machine = await self._current(item, context)
+            if machine is not None:
+                app.begin_work(unit, machine, after_s=AWAY_RETRY_S)
+
+        await context.commit(decide, finish=True)
 
     async def _is_away(self) -> bool:
         try:

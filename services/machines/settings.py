@@ -1,6 +1,7 @@
 """Settings of the machines service, and the operator's file of machines."""
 
 import tomllib
+from collections import Counter
 from pathlib import Path
 from typing import Any, Literal
 
@@ -48,6 +49,9 @@ def load_machines(path: Path, host: str) -> list[MachineSpec]:
     """The machines that the operator wants on this host. Raises SettingsRefused naming file, machine and key."""
     try:
         content = MachinesFile.model_validate(tomllib.loads(path.read_text(encoding="utf-8")))
+        counts = Counter(entry.id for entry in content.machine)
+        if twice := sorted(name for name, count in counts.items() if count > 1):
+            raise SettingsRefused(f"{path}: named twice: {', '.join(twice)}")
         return [_spec(content, entry, host) for entry in content.machine]
     except (OSError, tomllib.TOMLDecodeError, ValidationError) as error:
         raise SettingsRefused(f"{path}: {error}") from error

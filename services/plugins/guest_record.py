@@ -12,6 +12,7 @@ from services.plugins.ports_guest import (
     GuestLied,
     GuestLog,
     Heartbeat,
+    KeepAlive,
     ProcessExited,
     ProcessStarted,
     RecordSealed,
@@ -50,17 +51,21 @@ class GuestRecord:
     sources: dict[str, Source] = field(default_factory=dict)
     processes: list[dict[str, Any]] = field(default_factory=list)
     log: list[dict[str, str]] = field(default_factory=list)
+    may_keep_alive: frozenset[str] = frozenset()
+    holders: set[str] = field(default_factory=set)
+    released_at: float | None = None
     gaps: int = 0
     are_processes_truncated: bool = False
 
     def take(self, event: GuestEvent, now: float) -> None:
         """The event is part of the record. Raises GuestLied, OSError."""
         self.heartbeat_at = now
-        if isinstance(event, Heartbeat):
-            return
-        if event.position <= self.position:
+        if isinstance(event, Heartbeat) or event.position <= self.position:
             return
         self.position = event.position
+        if isinstance(event, KeepAlive):
+            self._keep_alive(event, now)
+            return
         match event:
             case ProcessStarted():
                 self.tree_empty_at = None
@@ -115,6 +120,16 @@ class GuestRecord:
             self.processes.append({"event": what, **fields})
         else:
             self.are_processes_truncated = True
+
+    def _keep_alive(self, event: KeepAlive, now: float) -> None:
+        """Only plugins whose manifest says so are heeded; the guest may claim what it likes of others."""
+        if event.plugin not in self.may_keep_alive:
+            return
+        if event.is_held:
+            self.holders.add(event.plugin)
+        elif event.plugin in self.holders:
+            self.holders.discard(event.plugin)
+            self.released_at = now
 
     def _write(self, frame: EvidenceFrame) -> None:
         source = self.sources.get(frame.source) or self._open(frame.source)

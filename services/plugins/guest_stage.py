@@ -9,15 +9,14 @@ import asyncio
 import contextlib
 import time
 from collections.abc import Callable
-from datetime import timedelta
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
 import structlog
 
-from contracts.planning import EndedBy, PlannedRun
+from contracts.planning import Budgets, EndedBy, PlannedRun
 from contracts.plugins import GuestConnected, GuestLost, SampleExited, SampleStarted
-from contracts.scheduler import GuestAssignment
+from contracts.scheduler import GuestAssignment, RunStage
 from services.chassis.blobs import BlobStore
 from services.chassis.store import Fenced
 from services.plugins import rows
@@ -27,7 +26,7 @@ from services.plugins.errors import GuestStageFailed
 from services.plugins.guest_record import GuestRecord
 from services.plugins.host_runs import SPOOL_PREFIX
 from services.plugins.lease_beats import say_beats
-from services.plugins.policy.observation import COLLECTION_MARGIN_S, Observation, ended_by, next_look_at
+from services.plugins.policy.observation import Observation, ended_by, hard_at, next_look_at
 from services.plugins.policy.packages import command_line, guest_name
 from services.plugins.ports_guest import (
     GuestConnector,
@@ -125,7 +124,9 @@ class GuestStage:
             prepared=prepared,
             assignment=assignment,
             session=session,
-            evidence=GuestRecord(directory=spool, heartbeat_at=self._now()),
+            evidence=GuestRecord(
+                directory=spool, heartbeat_at=self._now(), may_keep_alive=self._may_keep_alive(record.command)
+            ),
             directory=spool,
             agent_version=hello.agent_version,
             changed=asyncio.Event(),
@@ -244,16 +245,31 @@ class GuestStage:
         wall, now = sitting.record.work.clock.now(), self._now()
         launched_at = sitting.launched_at or wall
         request = sitting.record.command.request
-        hard_at = sitting.assignment.hard_deadline_at - timedelta(seconds=COLLECTION_MARGIN_S)
+        budgets = sitting.record.command.budgets or Budgets(observation_s=request.timeout_s)
+        started_at = now - (wall - launched_at).total_seconds()
         return Observation(
-            started_at=now - (wall - launched_at).total_seconds(),
+            started_at=started_at,
             window_s=request.timeout_s,
-            hard_at=now + (hard_at - wall).total_seconds(),
+            hard_at=hard_at(
+                started_at=started_at,
+                window_s=request.timeout_s,
+                grace_s=budgets.grace_s,
+                lease_ends_at=now + (sitting.assignment.hard_deadline_at - wall).total_seconds(),
+                collection_s=budgets.collection_s,
+            ),
             heartbeat_at=sitting.evidence.heartbeat_at,
             tree_empty_at=sitting.evidence.tree_empty_at,
             is_enforced=request.enforce_timeout,
+            is_kept_alive=bool(sitting.evidence.holders),
+            released_at=sitting.evidence.released_at,
             is_cancelled=sitting.is_cancelled,
         )
+
+    def _may_keep_alive(self, command: RunStage) -> frozenset[str]:
+        """The guest plugins of the plan whose manifest says that they may keep the observation going."""
+        planned = [run for group in command.stage.groups for run in group]
+        found = [self._catalogue.find(run.plugin, run.version) for run in planned]
+        return frozenset(plugin.name for plugin in found if plugin is not None and plugin.manifest.runtime.keepalive)
 
     async def _say_exit(self, sitting: Sitting) -> None:
         first = sitting.evidence.first_exit

@@ -103,13 +103,24 @@ class GuestLog:
 
 
 @dataclass(frozen=True)
+class KeepAlive:
+    """A guest plugin asks that the observation go on, or lets go. Its manifest and the hard timeout bound the wish."""
+
+    position: int
+    plugin: str
+    is_held: bool
+
+
+@dataclass(frozen=True)
 class RecordSealed:
     """The record ends here; nothing follows."""
 
     position: int
 
 
-GuestEvent = Heartbeat | ProcessStarted | ProcessExited | TreeEmpty | EvidenceFrame | GuestLog | RecordSealed
+GuestEvent = (
+    Heartbeat | ProcessStarted | ProcessExited | TreeEmpty | EvidenceFrame | GuestLog | KeepAlive | RecordSealed
+)
 
 
 @dataclass(frozen=True)

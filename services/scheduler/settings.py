@@ -18,7 +18,7 @@ class SchedulerSettings(ServiceSettings):
     queue_budget_s: int = Field(default=DAY_S, ge=1, le=365 * DAY_S, description="longest wait for a machine")
     boot_budget_s: int = Field(default=300, ge=5, le=1_800, description="from asking for a machine to a running sample")
     grace_budget_s: int = Field(default=120, ge=0, le=600, description="how far a keep-alive extends the timeout")
-    collection_budget_s: int = Field(default=120, ge=5, le=280, description="collecting the evidence, per attempt")
+    collection_budget_s: int = Field(default=240, ge=5, le=280, description="collecting the evidence, per attempt")
     host_plugins_budget_s: int = Field(default=1_800, ge=5, le=DAY_S, description="each stage on the host, once begun")
     cleanup_budget_s: int = Field(default=600, ge=5, le=DAY_S, description="after which slow cleaning is pointed out")
 

@@ -182,7 +182,7 @@ GROWN: dict[str, Message] = {
         {**_FIELDS[machines.MachineReverted], "machine": {**MACHINE.model_dump(), "accepts_untrusted": True}}
     ),
     "malbox.stage.run.v1.budgets": scheduler.RunStage.model_validate(
-        {**_FIELDS[scheduler.RunStage], "budgets": Budgets()}
+        {**_FIELDS[scheduler.RunStage], "budgets": Budgets(collection_s=120)}
     ),
     "malbox.report.seal.v1.phases": scheduler.SealReport.model_validate(
         {

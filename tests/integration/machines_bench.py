@@ -12,8 +12,9 @@ from uuid import UUID, uuid4
 
 from cryptography import x509
 
+from contracts.machines import GuestEndpoint
 from contracts.plugins import LeaseBeat
-from contracts.scheduler import LeaseMachine
+from contracts.scheduler import LeaseMachine, ReleaseMachine
 from services.chassis.blobs import BlobStore
 from services.chassis.clock import SystemClock
 from services.chassis.migrations import migrate
@@ -31,6 +32,7 @@ from services.machines.domain.machine import Machine
 from services.machines.domain.spec import MachineSpec
 from services.machines.effects import Effects
 from services.machines.handlers import HANDLERS
+from services.machines.ports import GuestAddress
 from services.machines.projections import FLEET, MIGRATIONS
 from services.machines.reconcile import LeaseWatch, Reconciler, Wishes
 
@@ -149,10 +151,39 @@ class Bench:
         return [row["routing_key"] for row in await self.store.fetch("SELECT routing_key FROM outbox ORDER BY id")]
 
 
+async def stand_ready(made: Bench, count: int) -> None:
+    """So many machines are wanted, recorded as ready, and stand on the fake host; nothing of them was ever built."""
+    endpoint = GuestEndpoint(scheme="tcp", host="127.0.0.1", port=9, server_identity="x", ca_pem="-")
+    specs = [spec(f"m{number}") for number in range(count)]
+    made.wishes.put(*specs)
+    for start in range(0, count, 200):
+        unit = made.runtime.unit()
+        for wanted in specs[start : start + 200]:
+            machine = Machine.register(wanted, unit.at)
+            identity = await made.host.image_identity(wanted)
+            machine.start_provisioning("new", unit.at, identity)
+            machine.complete_provisioning(acceleration="none", image_identity=identity, evidence={}, at=unit.at)
+            machine.verify_clean({}, unit.at, endpoint)
+            unit.save(machine)
+            made.host.put(wanted.machine_id, machine.epoch, GuestAddress(endpoint.host, endpoint.port))
+        await made.store.commit(unit)
+
+
 def lease_order(name: str, *, operation_id: str = "ope_1", hold_s: int = 600) -> LeaseMachine:
     """An order to lease it."""
     return LeaseMachine(
         operation_id=operation_id, task_id=TASK, machine_id=name, host=HOST, route="none", hold_s=hold_s
+    )
+
+
+def release_order(machine: Machine) -> ReleaseMachine:
+    """An order to take its lease back."""
+    return ReleaseMachine(
+        task_id=TASK,
+        machine_id=machine.machine_id,
+        host=HOST,
+        lease_id=machine.lease_id or "",
+        epoch=machine.epoch,
     )
 
 

@@ -45,6 +45,7 @@ from tests.integration.results_bench import free_port
 
 ROOT = Path(__file__).parents[2]
 SECRET = "s" * 32
+VERSIONS = {"syscalls": "1.1.0"}
 HEARING_MAX_S = 30.0
 M = TypeVar("M", bound=Message)
 
@@ -117,7 +118,7 @@ class Bench:
 
 def planned(stage: str, *plugins: str) -> dict[str, Any]:
     """A stage as a plan has it."""
-    groups = [[{"plugin": plugin, "version": "1.0.0"}] for plugin in plugins]
+    groups = [[{"plugin": plugin, "version": VERSIONS.get(plugin, "1.0.0")}] for plugin in plugins]
     return {"name": stage, "groups": groups}
 
 
@@ -294,7 +295,7 @@ class ScriptedGuest(GuestConnector, GuestSession):
     async def init_plugin(self, name: str, config: dict[str, object]) -> str:
         """Ready."""
         await self._call(f"init {name} {sorted(config)}")
-        return "1.0.0"
+        return VERSIONS.get(name, "1.0.0")
 
     async def arm(self) -> None:
         """Armed."""

@@ -1,5 +1,6 @@
 """Real machines: a real image, the real agent, a private libvirt daemon, QEMU."""
 
+import asyncio
 import os
 import signal
 from collections.abc import AsyncIterator, Iterator
@@ -203,6 +204,37 @@ async def test_a_killed_emulator_is_seen_and_replaced(lab: Laboratory, hyperviso
     assert await hypervisor.observe() == []
     incarnation = await hypervisor.restore(SPEC, epoch=lab.next_epoch())
     assert incarnation.evidence["process"] != str(pid)
+
+
+@pytest.mark.promise("P6")
+async def test_the_daemon_tells_of_a_guest_that_ended(lab: Laboratory, hypervisor: LibvirtHypervisor) -> None:
+    """Nobody has to ask for it; and a listing says where the agent of a guest that runs is reached."""
+    incarnation = await hypervisor.restore(SPEC, epoch=lab.next_epoch())
+    assert [domain.address for domain in await hypervisor.observe()] == [incarnation.address]
+    telling = asyncio.create_task(hypervisor.changed())
+    await asyncio.sleep(0)
+    (pid,) = qemu_processes.of_machine(lab.directory)
+    os.kill(pid, signal.SIGKILL)
+    async with asyncio.timeout(10):
+        await telling
+    async with asyncio.timeout(10):
+        while await hypervisor.observe():
+            await hypervisor.changed()
+
+
+@pytest.mark.promise("P10")
+async def test_a_halted_machine_does_not_run_and_its_files_stay_to_be_looked_at(
+    lab: Laboratory, hypervisor: LibvirtHypervisor
+) -> None:
+    """Whatever holds its processors; the host remembers for which epoch it acted."""
+    epoch = lab.next_epoch()
+    await hypervisor.restore(SPEC, epoch=epoch)
+    halted = lab.next_epoch()
+    await hypervisor.halt(SPEC.machine_id, epoch=halted)
+    assert qemu_processes.of_machine(lab.directory) == []
+    assert await hypervisor.observe() == []
+    assert (lab.directory / f"life-{epoch}" / DISK).exists()
+    assert (await hypervisor.fences())[SPEC.machine_id] == halted
 
 
 @pytest.mark.promise("P5", "P10")

@@ -2,22 +2,24 @@
 
 import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable
+from dataclasses import replace
 from datetime import timedelta
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from services.chassis.rebuild import rebuild
 from services.machines import app
 from services.machines.domain.machine import Machine
-from services.machines.errors import HypervisorUnavailable
+from services.machines.errors import DigestMismatch, HypervisorUnavailable
 from services.machines.policy import BEATS_MISSING_S, EVIDENCE_MAX_AGE_S, WORK_MISSING_S
 from services.machines.policy.beats import LOOK_INTERVAL_S
-from services.machines.ports import Departure, DomainSeen, GuestAddress
+from services.machines.ports import Departure, DomainSeen, Enrolment, GuestAddress, Incarnation
 from services.machines.projections import FLEET
 from services.machines.reconcile import Reconciler
 from services.machines.reconcile.sight import EMPTY_CONFIRM_S
-from tests.integration.machines_bench import Bench, bench, lease_order, spec
+from tests.integration.machines_bench import Bench, bench, lease_order, release_order, spec, stand_ready
 
 pytestmark = pytest.mark.integration
 M1, M2 = "m1", "m2"
@@ -239,6 +241,66 @@ async def test_the_same_divergence_three_times_is_quarantine_and_not_a_hot_loop(
             await made.host.changed()
 
 
+@pytest.mark.promise("P7", "P8")
+async def test_a_machine_whose_files_were_tampered_with_is_quarantined_and_never_builds_itself_again(
+    made: Bench,
+) -> None:
+    """One changed byte of what it is made of is a matter for a person; nobody leases it meanwhile."""
+
+    async def restore(_spec: object, *, epoch: int) -> Incarnation:
+        raise DigestMismatch(f"disk.qcow2 is not the one that was digested, at epoch {epoch}")
+
+    made.host.restore = restore  # type: ignore[assignment]
+    leased = await made.leased(M1)
+    await made.hear(release_order(leased))
+    machine = await made.is_in(M1, "quarantined")
+    assert (machine.quarantine_cause, machine.failures) == ("digest_mismatch", 0)
+    made.clock.shift = timedelta(days=1)
+    assert M1 not in await made.reconcile()
+    await made.hear(lease_order(M1, operation_id="ope_2"))
+    assert (await made.load(M1)).state == "quarantined"
+    assert (await made.said())[-1] == "machines.machine.lease-refused.v1"
+
+
+@pytest.mark.promise("P7", "P28")
+async def test_a_guest_that_draws_a_name_that_was_drawn_before_is_not_ready(made: Bench) -> None:
+    """Its random generator was not re-seeded, so its keys are copies of another incarnation's."""
+    honest = made.host.enrol
+
+    async def enrol(*arguments: Any, **named: Any) -> Enrolment:
+        return replace(await honest(*arguments, **named), instance_id="the same again")
+
+    made.host.enrol = enrol  # type: ignore[method-assign]
+    for name, expected in ((M1, "ready"), (M2, "quarantined")):
+        await made.leased(name, operation_id=f"ope_{name}")
+        await made.hear(release_order(await made.load(name)))
+        machine = await made.is_in(name, expected)
+    assert "not re-seeded" in machine.quarantine_reason
+
+
+@pytest.mark.promise("P10", "P3")
+async def test_a_host_that_is_away_is_not_a_machine_that_cannot_be_cleaned(made: Bench) -> None:
+    """No failure is counted while nobody can be asked; the work goes on when the host is back."""
+    honest, asked = (made.host.destroy, made.host.observe), asyncio.Event()
+
+    async def destroy(_machine_id: str, *, epoch: int) -> None:
+        raise HypervisorUnavailable(f"not now, at epoch {epoch}")
+
+    async def observe() -> list[DomainSeen]:
+        asked.set()
+        raise HypervisorUnavailable
+
+    leased = await made.leased(M1)
+    made.host.destroy, made.host.observe = destroy, observe  # type: ignore[method-assign, assignment]
+    await made.hear(release_order(leased))
+    await asked.wait()  # every attempt was made, and whether anybody can be asked
+    made.host.destroy, made.host.observe = honest  # type: ignore[method-assign]
+    machine = await made.is_in(M1, "ready")
+    assert machine.cleaning_failures == 0
+    topics = await made.store.fetch("SELECT topic FROM events WHERE topic = 'machine:cleaning-failed'")
+    assert topics == []
+
+
 @pytest.mark.promise("P4")
 async def test_after_a_restore_from_backup_no_epoch_and_no_lease_comes_twice(made: Bench) -> None:
     """What happened since the backup is forgotten by the store and not by the host."""
@@ -273,6 +335,22 @@ async def test_any_number_of_reconcilers_may_judge_at_once(made: Bench) -> None:
         )
     ]
     assert names == ["machine:drift-seen", "machine:cleaned", "machine:clean-verified"]
+
+
+async def test_a_pass_over_machines_that_are_as_recorded_loads_none_of_them(
+    database_url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its cost is that of a few queries, however many machines there are."""
+    async with bench(database_url, tmp_path) as made:
+        await stand_ready(made, 500)
+
+        async def load(_kind: object, stream: object) -> None:
+            pytest.fail(f"{stream} was loaded")
+
+        monkeypatch.setattr(made.store, "load", load)
+        assert await made.reconcile() == {}
+        assert made.reconciler.last.machines == 0  # shown only of passes that `run` made
+        assert (await made.reconciler.pass_once()).machines == 500
 
 
 @pytest.mark.promise("G9")

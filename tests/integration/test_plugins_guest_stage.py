@@ -29,6 +29,7 @@ from services.plugins.ports_guest import (
     GuestEvent,
     GuestLied,
     GuestUnreachable,
+    KeepAlive,
     ProcessExited,
     ProcessStarted,
     SourceSummary,
@@ -111,7 +112,7 @@ async def test_a_sample_that_ends_is_observed_from_hello_to_shutdown(opened: Ope
         "hello",
         "set_clock",
         "put",
-        "init syscalls ['string_bytes', 'trace_max_mib']",
+        "init syscalls ['keep_alive_s', 'string_bytes', 'trace_max_mib']",
         "arm",
         "launch",
         "flush",
@@ -155,7 +156,7 @@ async def test_the_driver_of_a_lease_says_that_it_lives(opened: Open) -> None:
 
 
 @pytest.mark.promise("C5")
-@pytest.mark.parametrize(("request_", "rule"), [({"timeout_s": 1}, "window"), ({"hold_s": 32.0}, "timeout")])
+@pytest.mark.parametrize(("request_", "rule"), [({"timeout_s": 1}, "window"), ({"hold_s": 242.0}, "timeout")])
 async def test_time_ends_a_watch(request_: dict[str, Any], rule: str, opened: Open) -> None:
     """The user's window, or the lease's end less the time for collecting, whichever is first."""
     async with opened(ScriptedGuest(long_life)) as bench:
@@ -163,6 +164,55 @@ async def test_time_ends_a_watch(request_: dict[str, Any], rule: str, opened: Op
         [completed] = await bench.hear(PluginStageCompleted)
         assert completed.ended_by == rule
         assert len(completed.result_ids) == 2
+
+
+@pytest.mark.promise("C5", "A4")
+@pytest.mark.parametrize(
+    ("holder", "held_s", "rule"),
+    [
+        ("syscalls", 2.5, "plugin"),
+        ("syscalls", 0.5, "sample_exit"),
+        ("impostor", 2.5, "sample_exit"),
+    ],
+)
+async def test_a_keep_alive_holds_the_watch_open_beyond_the_window(
+    opened: Open, holder: str, held_s: float, rule: str
+) -> None:
+    """The sample is gone at once, the window is 2 s. Only a plugin whose manifest allows it is heeded."""
+
+    async def lingers(guest: ScriptedGuest) -> None:
+        guest.say(KeepAlive(1, holder, is_held=True))
+        guest.say(ProcessStarted(2, 100, is_first=True))
+        guest.say(ProcessExited(3, 100, is_first=True, exit_code=0, signal=None))
+        guest.say(TreeEmpty(4))
+        await asyncio.sleep(held_s)
+        guest.say(EvidenceFrame(5, "syscalls", 1, b"what the service did", is_truncated=False))
+        guest.say(KeepAlive(6, holder, is_held=False))
+
+    async with opened(ScriptedGuest(lingers)) as bench:
+        await order(bench, timeout_s=2)
+        [completed] = await bench.hear(PluginStageCompleted)
+        assert completed.ended_by == rule
+        came = {fact.plugin for fact in bench.said(PluginResultProduced)}
+        assert ("syscalls" in came) is (holder == "syscalls")
+
+
+@pytest.mark.promise("P12", "P15")
+async def test_a_stage_that_is_ordered_again_after_its_end_says_again_what_it_said(opened: Open) -> None:
+    """Under the same ids, so that only who missed it learns anything; nothing runs twice."""
+    guest = ScriptedGuest(short_life)
+    awaited = (PluginResultProduced, PluginStageCompleted)
+    async with opened(guest) as bench:
+        command = await bench.order(SCRIPT, "syscalls", stage="guest", guest=guest_assignment())
+        await bench.hear(PluginStageCompleted)
+        first = [pair for pair in zip(bench.ids, bench.heard, strict=True) if isinstance(pair[1], awaited)]
+        bench.ids.clear()
+        bench.heard.clear()
+        await bench.tell(command.model_copy(update={"guest": None}))
+        await bench.hear(PluginStageCompleted)
+        again = [pair for pair in zip(bench.ids, bench.heard, strict=True) if isinstance(pair[1], awaited)]
+        assert again == first
+    assert guest.calls.count("launch") == 1
 
 
 @pytest.mark.promise("D3")

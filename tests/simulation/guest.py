@@ -33,7 +33,7 @@ from tests.simulation.loop import PROCESS
 
 HEARTBEAT_S = 1.0
 SILENCE_S = 10.0
-PLUGIN_VERSION = "1.0.0"
+PLUGIN_VERSION = "1.1.0"
 
 
 class SimGuest:

@@ -8,7 +8,7 @@ import asyncio
 import json
 import secrets
 from collections.abc import Awaitable, Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 
 import grpc
@@ -33,6 +33,7 @@ from services.machines.ports import (
 )
 
 HOST = "127.0.0.1"
+NOWHERE = GuestAddress(HOST, 1)
 STOP_GRACE_S = 0.0
 
 
@@ -42,7 +43,7 @@ class _Machine:
     life_epoch: int | None = None
     is_running: bool = False
     server: grpc.aio.Server | None = None
-    address: GuestAddress = field(default_factory=lambda: GuestAddress(HOST, 1))
+    address: GuestAddress = NOWHERE
 
 
 class InstantFleet:
@@ -113,11 +114,15 @@ class InstantFleet:
                 name,
                 machine.life_epoch,
                 "running" if machine.is_running else "paused",
-                machine.address if machine.server is not None else None,
+                None if machine.address == NOWHERE else machine.address,
             )
             for name, machine in self._machines.items()
             if machine.life_epoch is not None
         ]
+
+    def put(self, machine_id: str, epoch: int, address: GuestAddress) -> None:
+        """It is as if the machine had been restored for that epoch, and stood still, its agent at that address."""
+        self._machines[machine_id] = _Machine(epoch=epoch, life_epoch=epoch, address=address)
 
     async def fences(self) -> Mapping[str, int]:
         """What this process acted for; with a directory for them, what any did."""
@@ -204,7 +209,7 @@ class InstantFleet:
         return machine
 
     async def _end(self, machine: _Machine) -> None:
-        machine.is_running, machine.life_epoch = False, None
+        machine.is_running, machine.life_epoch, machine.address = False, None, NOWHERE
         if machine.server is not None:
             await machine.server.stop(STOP_GRACE_S)
             machine.server = None

@@ -17,12 +17,13 @@ def record(unit: Unit, machine: Machine) -> None:
         set_timers(unit, machine)
 
 
-def begin_work(unit: Unit, machine: Machine) -> None:
+def begin_work(unit: Unit, machine: Machine, *, after_s: float = 0.0) -> None:
     """The work of the machine's state is to be done; asking again for the same is one request."""
     kind = work_for(machine)
     if kind is not None:
         payload = {"machine_id": machine.machine_id, "epoch": machine.epoch, "task_id": machine.task_id}
-        unit.enqueue(kind, f"{machine.machine_id}:{machine.epoch}:{machine.cleaning_failures}", payload)
+        key = f"{machine.machine_id}:{machine.epoch}:{machine.cleaning_failures}"
+        unit.enqueue(kind, key, payload, due_at=unit.at + timedelta(seconds=after_s))
 
 
 def set_timers(unit: Unit, machine: Machine) -> None:

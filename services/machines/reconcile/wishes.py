@@ -42,6 +42,7 @@ class Wishes:
                 digest = hashlib.sha256(stream.read(FILE_MAX_BYTES)).hexdigest()
             if digest != self._digest:
                 self._take(digest)
+            self.fault = ""
         except (OSError, MalboxError) as error:
             self._refuse(str(error))
         return True
@@ -49,7 +50,6 @@ class Wishes:
     def _take(self, digest: str) -> None:
         wanted = self._load(self._path)
         self._digest = digest
-        self.fault = ""
         gone = sorted(self.specs.keys() - {spec.machine_id for spec in wanted})
         if gone:
             log.warning("machines_left_the_file", machines=gone[:20], hint="they stay until an operator retires them")

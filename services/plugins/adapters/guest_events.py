@@ -16,6 +16,7 @@ from services.plugins.ports_guest import (
     GuestLog,
     GuestUnreachable,
     Heartbeat,
+    KeepAlive,
     ProcessExited,
     ProcessStarted,
     RecordSealed,
@@ -108,6 +109,8 @@ class EventReader:
                 return self._exited(position, raw.process_exited)
             case "evidence":
                 return self._evidence(position, raw.evidence)
+            case "keep_alive" if _SOURCE.match(raw.keep_alive.plugin):
+                return KeepAlive(position, raw.keep_alive.plugin, raw.keep_alive.is_held)
             case _:
                 return _plain(raw)
 

@@ -1,4 +1,8 @@
-"""When watching a sample ends, and by which rule. Pure: instants are seconds on one monotonic clock, passed in."""
+"""When watching a sample ends, and by which rule. Pure: instants are seconds on one monotonic clock, passed in.
+
+The first of: the hard timeout; the window (the user's timeout); the whole tree gone and a settle time passed, unless
+the full window is asked for. Never while a plugin holds a keep-alive, which reaches no further than the hard timeout.
+"""
 
 from dataclasses import dataclass
 
@@ -6,14 +10,13 @@ from contracts.planning import EndedBy
 
 SETTLE_S = 1.0
 HEARTBEAT_MISSING_S = 10.0
-COLLECTION_MARGIN_S = 30.0
 
 
 @dataclass(frozen=True)
 class Observation:
     """What is known of a watch that goes on.
 
-    `hard_at` is the lease's end less the time that collecting takes; a keep-alive extends the window up to there.
+    `hard_at` is the hard timeout. `released_at` is when the last plugin let go that kept the watch alive.
     """
 
     started_at: float
@@ -23,17 +26,35 @@ class Observation:
     tree_empty_at: float | None = None
     is_enforced: bool = False
     is_kept_alive: bool = False
+    released_at: float | None = None
     is_cancelled: bool = False
+
+    @property
+    def window_ends_at(self) -> float:
+        """When the user's timeout is over."""
+        return self.started_at + self.window_s
+
+    @property
+    def is_extended(self) -> bool:
+        """Whether a plugin kept the watch alive beyond the window, and let go."""
+        return self.released_at is not None and self.released_at > self.window_ends_at
+
+
+def hard_at(*, started_at: float, window_s: float, grace_s: float, lease_ends_at: float, collection_s: float) -> float:
+    """The hard timeout: window and grace, and always early enough to collect before the lease ends."""
+    return min(started_at + window_s + grace_s, lease_ends_at - collection_s)
 
 
 def ended_by(observation: Observation, now: float) -> EndedBy | None:
     """The rule that ends the watch at this instant, or None when it goes on. The first that holds wins."""
     may_end = not observation.is_kept_alive
+    is_over = may_end and now >= observation.window_ends_at
     rules: tuple[tuple[EndedBy, bool], ...] = (
         ("cancelled", observation.is_cancelled),
         ("guest_lost", now >= observation.heartbeat_at + HEARTBEAT_MISSING_S),
         ("timeout", now >= observation.hard_at),
-        ("window", may_end and now >= observation.started_at + observation.window_s),
+        ("plugin", is_over and observation.is_extended),
+        ("window", is_over),
         ("sample_exit", may_end and _has_settled(observation, now)),
     )
     return next((name for name, holds in rules if holds), None)
@@ -43,7 +64,7 @@ def next_look_at(observation: Observation) -> float:
     """The earliest instant at which the answer may change by time alone."""
     instants = [observation.heartbeat_at + HEARTBEAT_MISSING_S, observation.hard_at]
     if not observation.is_kept_alive:
-        instants.append(observation.started_at + observation.window_s)
+        instants.append(observation.window_ends_at)
         if observation.tree_empty_at is not None and not observation.is_enforced:
             instants.append(observation.tree_empty_at + SETTLE_S)
     return min(instants)

@@ -169,3 +169,20 @@ def test_an_origin_that_is_something_else_is_said_so(origin: Origin, malbox: Mal
     outcome = malbox("task", "show", TASK_ID)
     assert outcome.code == 4
     assert "Traceback" not in outcome.err
+
+
+@pytest.mark.promise("A4")
+def test_a_task_is_shown_with_what_each_phase_took_and_why_attempts_were_lost(origin: Origin, malbox: Malbox) -> None:
+    """Phases that took nothing are left out."""
+    shown = task(
+        "running",
+        phases=[
+            {"phase": "queue", "budget_s": 86400, "spent_s": 12.5},
+            {"phase": "grace", "budget_s": 120, "spent_s": 0},
+        ],
+        lost_attempts=[{"attempt": 1, "machine_id": "linux-2", "at": "then", "reason": "the guest was lost"}],
+    )
+    origin.answer("GET", f"/tasks/{TASK_ID}", as_json(shown))
+    outcome = malbox("task", "show", TASK_ID)
+    assert all(word in outcome.out for word in ("queue", "12.5", "86400", "linux-2", "the guest was lost"))
+    assert "grace" not in outcome.out

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 
+from cli.commands.report import exit_code_of_all
 from tests.unit.cli.conftest import Malbox
 from tests.unit.cli.origin import TASK_ID, Answer, Origin, Request, as_json, problem, stream_of, task
 
@@ -186,14 +187,34 @@ def test_waiting_follows_the_task_and_prints_its_report(taking: Origin, malbox: 
     assert positions == sorted(positions)
 
 
-@pytest.mark.parametrize("state", ["failed", "timed_out", "cancelled", "unserviceable"])
-def test_a_task_that_does_not_complete_exits_1_with_its_reason(
-    taking: Origin, malbox: Malbox, sample: Path, state: str
+@pytest.mark.promise("A4", "P32")
+@pytest.mark.parametrize(
+    ("state", "code"),
+    [
+        ("completed", 0),
+        ("failed", 1),
+        ("timed_out", 5),
+        ("failed guest_lost", 6),
+        ("cancelled", 7),
+        ("unserviceable", 8),
+    ],
+)
+def test_how_a_task_ended_is_the_exit_status_and_its_reason_is_shown(
+    taking: Origin, malbox: Malbox, sample: Path, state: str, code: int
 ) -> None:
     """A script sees the difference, and a person sees why."""
-    ended = task(state, outcome_reason="the guest was lost")
+    state, _, rule = state.partition(" ")
+    ended = task(state, outcome_reason="the guest was lost", ended_by=rule or None)
     taking.answer("GET", f"/tasks/{TASK_ID}/events", stream_of(("task", ended)))
     taking.answer("GET", f"/tasks/{TASK_ID}/report", problem(404, "report_not_ready", "none"))
     outcome = malbox("submit", str(sample), "--wait")
-    assert outcome.code == 1
+    assert outcome.code == code
     assert "the guest was lost" in outcome.out
+
+
+def test_tasks_that_ended_in_different_ways_are_a_failure() -> None:
+    """One status for several tasks: theirs, if they have one in common."""
+    ended, late = task("completed"), task("timed_out")
+    assert exit_code_of_all([ended, ended]) == 0
+    assert exit_code_of_all([ended, late, late]) == 5
+    assert exit_code_of_all([ended, late, task("cancelled")]) == 1

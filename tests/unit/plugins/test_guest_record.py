@@ -10,6 +10,7 @@ from services.plugins.ports_guest import (
     EvidenceFrame,
     GuestLied,
     Heartbeat,
+    KeepAlive,
     ProcessExited,
     ProcessStarted,
     RecordSealed,
@@ -44,6 +45,21 @@ def test_events_seen_twice_count_once(record: GuestRecord) -> None:
     record.close()
     assert record.sources["syscalls"].path.read_bytes() == b"abcdef"
     assert record.heartbeat_at == 2.0
+
+
+@pytest.mark.promise("C5", "P30")
+def test_only_a_plugin_that_may_keeps_the_watch_alive(tmp_path: Path) -> None:
+    """What the guest says of others is not heeded; letting go twice is letting go once."""
+    record = GuestRecord(directory=tmp_path, heartbeat_at=0.0, may_keep_alive=frozenset({"syscalls"}))
+    record.take(KeepAlive(1, "impostor", is_held=True), 1.0)
+    assert record.holders == set()
+    record.take(KeepAlive(2, "syscalls", is_held=True), 2.0)
+    record.take(KeepAlive(3, "syscalls", is_held=True), 3.0)
+    assert (record.holders, record.released_at) == ({"syscalls"}, None)
+    record.take(KeepAlive(4, "syscalls", is_held=False), 4.0)
+    record.take(KeepAlive(5, "syscalls", is_held=False), 5.0)
+    record.take(KeepAlive(6, "impostor", is_held=False), 6.0)
+    assert (record.holders, record.released_at) == (set(), 4.0)
 
 
 def test_a_process_that_starts_unmakes_an_empty_tree(record: GuestRecord) -> None:

@@ -12,8 +12,8 @@ from services.scheduler.domain.task.record import Record
 
 REPEAT_FIRST_S = 60
 REPEAT_MAX_S = 600
-LEASE_SLACK_S = 60
-"""How long after a lease's own end its loss is waited for, before the task ends it by itself."""
+LEASE_SLACK_S = 120
+"""How long after the hosts' own deadlines their word is waited for, before the task ends the lease by itself."""
 STOP_PATIENCE_S = 60
 """How long a stage that was told to stop may take to say so."""
 

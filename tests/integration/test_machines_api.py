@@ -1,0 +1,125 @@
+"""What an operator sees of the fleet and decides about a machine over HTTP."""
+
+from collections.abc import AsyncIterator
+from pathlib import Path
+
+import httpx
+import pytest
+
+from services.chassis.http import build_app
+from services.machines.api import router
+from tests.integration.machines_bench import Bench, bench, spec
+
+pytestmark = pytest.mark.integration
+SECRET = "0123456789abcdef"
+M1 = "m1"
+WHY = {"reason": "the host is to be updated"}
+
+
+@pytest.fixture
+async def made(database_url: str, tmp_path: Path) -> AsyncIterator[Bench]:
+    """One ready machine."""
+    async with bench(database_url, tmp_path, spec(M1)) as one:
+        await one.reconcile()
+        await one.is_in(M1, "ready")
+        await one.caught_up()
+        yield one
+
+
+@pytest.fixture
+async def api(made: Bench) -> AsyncIterator[httpx.AsyncClient]:
+    """The fleet's routes, as the administrator Ana reaches them."""
+
+    async def readiness() -> dict[str, bool]:
+        return {"is_ready": True}
+
+    routers = (router(made.runtime),)
+    app = build_app(service="machines", version="1", gateway_secret=SECRET, routers=routers, readiness=readiness)
+    headers = {"x-malbox-subject": "ana", "x-malbox-roles": "admin", "x-malbox-gateway": SECRET}
+    base = f"http://malbox/api/v1/machines/{M1}"
+    async with httpx.AsyncClient(transport=httpx.ASGITransport(app), base_url=base, headers=headers) as client:
+        yield client
+
+
+async def test_a_ready_machine_is_drained_and_returned_and_the_history_says_by_whom_and_why(
+    made: Bench, api: httpx.AsyncClient
+) -> None:
+    """Out of the pool at once; back only once it is verified clean."""
+    drained = await api.post("/drain", json=WHY)
+    assert (drained.status_code, drained.json()["state"]) == (202, "maintenance")
+    returned = await api.post("/return", json={"reason": "it was updated"})
+    assert (returned.status_code, returned.json()["state"]) == (202, "cleaning")
+    await made.is_in(M1, "ready")
+    await made.caught_up()
+    said = [key.removeprefix("machines.machine.") for key in await made.said()]
+    assert said[-3:] == ["withdrawn.v1", "restored.v1", "reverted.v1"]
+    history = (await api.get("/history")).json()["items"]
+    words = {entry["event"]: entry["details"] for entry in history if entry["details"].get("by")}
+    assert words["MaintenanceStarted"] == {"by": "ana", **WHY}
+    assert words["Returned"] == {"by": "ana", "reason": "it was updated"}
+
+
+async def test_a_leased_machine_is_drained_when_its_lease_is_over(made: Bench, api: httpx.AsyncClient) -> None:
+    """The request is seen, may be taken back, and does not disturb the lease."""
+    leased = await made.leased(M1)
+    assert (await api.post("/drain", json=WHY)).json() == {
+        "machine_id": M1,
+        "state": "active",
+        "is_drain_requested": True,
+    }
+    await made.caught_up()
+    shown = (await api.get(f"http://malbox/api/v1/machines/{M1}")).json()
+    assert (shown["is_drain_requested"], shown["lease_id"], shown["term"]) == (True, leased.lease_id, 1)
+    assert (await api.post("/return", json=WHY)).json()["is_drain_requested"] is False
+    assert (await made.load(M1)).lease_id == leased.lease_id
+
+
+@pytest.mark.promise("A3", "G9")
+async def test_what_is_not_possible_is_refused_with_what_to_do_instead(made: Bench, api: httpx.AsyncClient) -> None:
+    """In words that name the other order."""
+    for order, remedy in (("rebuild", "quarantine it"), ("retire", "Drain it"), ("return", "Drain it")):
+        refused = await api.post(f"/{order}", json=WHY)
+        problem = refused.json()
+        assert (refused.status_code, problem["code"], problem["state"]) == (409, "not_possible", "ready")
+        assert remedy in problem["detail"]
+    assert (await made.load(M1)).state == "ready"
+
+
+@pytest.mark.promise("P39")
+async def test_only_an_administrator_decides_and_only_with_a_reason(made: Bench, api: httpx.AsyncClient) -> None:
+    """Nothing is recorded otherwise."""
+    version = (await made.load(M1)).version
+    for order in ("drain", "return", "quarantine", "rebuild", "retire"):
+        user = await api.post(f"/{order}", json=WHY, headers={"x-malbox-roles": "user"})
+        silent = await api.post(f"/{order}", json={"reason": "  "})
+        assert (user.status_code, silent.status_code) == (403, 422)
+    assert (await made.load(M1)).version == version
+
+
+@pytest.mark.promise("P10")
+async def test_a_quarantined_machine_is_rebuilt_and_a_retired_one_is_gone(made: Bench, api: httpx.AsyncClient) -> None:
+    """Each by an operator's word only."""
+    assert (await api.post("/quarantine", json={"reason": "it smells"})).json()["state"] == "quarantined"
+    assert (await api.post("/rebuild", json=WHY)).json()["state"] == "provisioning"
+    await made.is_in(M1, "ready")
+    await api.post("/quarantine", json={"reason": "it smells again"})
+    assert (await api.post("/retire", json=WHY)).json()["state"] == "retired"
+    refused = await api.post("/rebuild", json=WHY)
+    assert refused.status_code == 409
+    assert "gone for good" in refused.json()["detail"]
+
+
+async def test_the_history_is_whole_and_comes_in_pages(api: httpx.AsyncClient) -> None:
+    """Newest first, none twice, none left out."""
+    whole = (await api.get("/history")).json()["items"]
+    assert [entry["version"] for entry in whole] == list(range(len(whole), 0, -1))
+    paged: list[dict[str, object]] = []
+    before = None
+    while True:
+        page = (await api.get("/history", params={"limit": 2, **({"before": before} if before else {})})).json()
+        paged += page["items"]
+        before = page["next"]
+        if before is None:
+            break
+    assert paged == whole
+    assert (await api.get(f"http://malbox/api/v1/machines/{M1}x/history")).status_code == 404
