@@ -9,6 +9,7 @@ from importlib.metadata import PackageNotFoundError, version
 from typing import Any, TypeVar
 
 import structlog
+import uvloop
 from fastapi import APIRouter
 
 from contracts.envelope import Message
@@ -110,7 +111,8 @@ def run(
     logs.configure(name)
     try:
         crash_points.arm(os.environ.get(crash_points.VARIABLE))
-        asyncio.run(serve(name, settings, compose, migrations=migrations, announce=announce))
+        with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
+            runner.run(serve(name, settings, compose, migrations=migrations, announce=announce))
     except* (PermanentError, TransientError) as faults:
         log.error("service_could_not_run", reasons=[str(fault) for fault in faults.exceptions])  # noqa: TRY400
         raise SystemExit(1) from None

@@ -154,6 +154,7 @@ class BubblewrapRunner:
 
     async def _spawn(self, request: SandboxRequest, pipes: _Pipes, seccomp_fd: int) -> asyncio.subprocess.Process:
         argv = [
+            *_not_root(),
             *self._processors(request),
             BWRAP,
             *NAMESPACES,
@@ -163,7 +164,6 @@ class BubblewrapRunner:
             *_interpreter(),
             f"import sys; sys.path.insert(0, '/app'); from malbox.sdk.runner import main; main({pipes.output_write})",
         ]
-        is_root = os.geteuid() == 0
         return await asyncio.create_subprocess_exec(
             *argv,
             stdin=asyncio.subprocess.PIPE,
@@ -172,9 +172,6 @@ class BubblewrapRunner:
             pass_fds=(pipes.output_write, pipes.info_write, seccomp_fd),
             env={},
             cwd="/",
-            user=NOBODY if is_root else None,
-            group=NOBODY if is_root else None,
-            extra_groups=[] if is_root else None,
         )
 
     async def _init_of(self, process: asyncio.subprocess.Process, info_fd: int) -> Init:
@@ -193,6 +190,13 @@ class BubblewrapRunner:
         count = min(request.manifest.runtime.cpu, len(processors))
         chosen = sorted(processors[(turn + index) % len(processors)] for index in range(count))
         return ("/usr/bin/taskset", "--cpu-list", ",".join(map(str, chosen)))
+
+
+def _not_root() -> tuple[str, ...]:
+    """Where root runs the service, nobody starts the sandbox. By a command: uvloop cannot change a child's user."""
+    if os.geteuid() != 0:
+        return ()
+    return ("/usr/bin/setpriv", f"--reuid={NOBODY}", f"--regid={NOBODY}", "--clear-groups", "--")
 
 
 def _limits(request: SandboxRequest) -> tuple[str, ...]:
