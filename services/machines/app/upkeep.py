@@ -17,10 +17,12 @@ def settle(unit: Unit, machine: Machine | None, spec: MachineSpec, image_identit
     at = unit.at
     if machine is None:
         machine = Machine.register(spec, at)
-    if image_identity is not None and machine.state != "retired":
+    if image_identity is not None and machine.state == "registered":
+        if machine.spec != spec:
+            machine.want(spec, image_identity, at)
+        machine.start_provisioning("new", at, image_identity)
+    elif image_identity is not None and machine.state != "retired":
         machine.want(spec, image_identity, at)
-        if machine.state == "registered":
-            machine.start_provisioning("new", at, image_identity)
     record(unit, machine)
 
 
