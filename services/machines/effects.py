@@ -13,7 +13,7 @@ from services.machines.adapters.authorities import Authorities
 from services.machines.adapters.incarnations import refuse_known, remember
 from services.machines.domain.machine import Machine
 from services.machines.domain.record import QuarantineCause
-from services.machines.errors import DigestMismatch, GuestRefused, HypervisorUnavailable
+from services.machines.errors import DigestMismatch, GuestRefused, HypervisorUnavailable, StaleEpoch
 from services.machines.policy import EVIDENCE_MAX_AGE_S, LEASE_MAX_S, work_for
 from services.machines.ports import Authority, Enrolment, GuestAddress, GuestEnroller, Hypervisor, Incarnation
 
@@ -208,11 +208,14 @@ class Effects:
     ) -> None:
         """The failure is recorded, unless nobody can be asked: then it is nobody's failure, and tried again later.
 
-        A file that is not the one that was digested is no matter for another attempt.
+        A file that is not the one that was digested is no matter for another attempt. A fence that stands higher than
+        the record is one for the reconciler.
         """
         cause: QuarantineCause = "digest_mismatch"
         if isinstance(error, TransientError) and await self._is_away():
             await self._begin_again(item, context)
+        elif isinstance(error, StaleEpoch):
+            log.warning("fence_stands_higher", machine=item.payload["machine_id"], reason=str(error))
         elif isinstance(error, DigestMismatch):
             await self._record(item, context, lambda fresh, unit: fresh.quarantine(str(error), unit.at, cause))
         else:

@@ -12,7 +12,7 @@ import pytest
 from services.chassis.rebuild import rebuild
 from services.machines import app
 from services.machines.domain.machine import Machine
-from services.machines.errors import DigestMismatch, HypervisorUnavailable
+from services.machines.errors import DigestMismatch, HypervisorRefused, HypervisorUnavailable
 from services.machines.policy import BEATS_MISSING_S, EVIDENCE_MAX_AGE_S, WORK_MISSING_S
 from services.machines.policy.beats import LOOK_INTERVAL_S
 from services.machines.ports import Departure, DomainSeen, Enrolment, GuestAddress, Incarnation
@@ -317,6 +317,35 @@ async def test_after_a_restore_from_backup_no_epoch_and_no_lease_comes_twice(mad
     again = await made.leased(M1, operation_id="ope_2")
     assert again.epoch > forgotten.epoch
     assert again.lease_id != forgotten.lease_id
+
+
+@pytest.mark.promise("P4", "P10")
+async def test_work_that_meets_a_higher_fence_fails_no_machine(made: Bench) -> None:
+    """It is not the machine that cannot be cleaned but the record that is behind: a pass repairs it."""
+    leased = await made.leased(M1)
+    await fence_ahead(made)
+    await made.hear(release_order(leased))
+    await made.until(M1, lambda machine: machine.state == "cleaning")
+    async with asyncio.timeout(10):
+        while await made.store.fetch("SELECT FROM work WHERE kind = 'clean'"):  # noqa: ASYNC110 - its end is no commit
+            await asyncio.sleep(0.05)
+    assert await made.reconcile() == {M1: "fence_ahead"}
+    machine = await made.is_in(M1, "ready")
+    assert (machine.epoch, machine.cleaning_failures) == (78, 0)
+
+
+@pytest.mark.promise("P6")
+async def test_a_machine_that_cannot_be_looked_at_is_verified_again_and_the_pass_goes_on(made: Bench) -> None:
+    """A refusal is a finding about that machine, and no end of the others' pass."""
+    honest = made.host.departures
+
+    async def departures(machine_id: str, *, epoch: int) -> list[Departure]:
+        if machine_id == M1:
+            raise HypervisorRefused("it has no files")
+        return await honest(machine_id, epoch=epoch)
+
+    made.host.departures = departures  # type: ignore[method-assign]
+    assert await made.reconcile() == {M1: "refused"}
 
 
 @pytest.mark.promise("P1", "P6")

@@ -8,11 +8,11 @@ import fcntl
 import os
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from services.chassis.crash_points import Point, reached
-from services.machines.errors import HypervisorUnavailable, StaleEpoch
+from services.machines.errors import HypervisorRefused, HypervisorUnavailable, StaleEpoch
 
 _LOCK_POLL_S = 0.02
 _FENCE = "fence"
@@ -25,11 +25,13 @@ class HostFence:
         self._directory = directory
 
     def highest(self) -> int:
-        """The highest epoch that anything on this host acted for; -1 when nothing ever did."""
+        """The highest epoch that this host acted for; -1 when it never did. Raises HypervisorRefused."""
         try:
             return int((self._directory / _FENCE).read_text(encoding="ascii"))
         except FileNotFoundError:
             return -1
+        except ValueError as error:
+            raise HypervisorRefused(f"the fence of {self._directory.name} cannot be read: {error}") from error
 
     def advance(self, epoch: int) -> None:
         """The fence stands at `epoch`, on disk. Raises StaleEpoch when it stood higher."""
@@ -70,8 +72,11 @@ class HostFence:
 
 def highest_of_all(directory: Path) -> dict[str, int]:
     """The fence of each machine that has one below the directory, by the machine's name."""
-    fences = {path.parent.name: HostFence(path.parent).highest() for path in directory.glob(f"*/{_FENCE}")}
-    return {name: highest for name, highest in fences.items() if highest >= 0}
+    fences: dict[str, int] = {}
+    for path in directory.glob(f"*/{_FENCE}"):
+        with suppress(HypervisorRefused):  # whoever acts for that machine is told
+            fences[path.parent.name] = HostFence(path.parent).highest()
+    return fences
 
 
 def sync_directory(directory: Path) -> None:

@@ -54,6 +54,8 @@ class LeaseWatch:
                 await self.keep_deadlines()
             except MalboxError as error:
                 log.warning("lease_watch_was_interrupted", reason=str(error))
+            except Exception:  # a defect of ours: the next look is due
+                log.exception("lease_watch_failed")
             await asyncio.sleep(LOOK_INTERVAL_S)
 
     async def look(self) -> None:

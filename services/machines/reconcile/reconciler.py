@@ -122,6 +122,9 @@ class Reconciler:
         except MalboxError as error:
             log.warning("reconciliation_was_interrupted", reason=str(error))
             self.last.fault = str(error)
+        except Exception as error:  # a defect of ours: machines are still leased and cleaned, and the next pass is due
+            log.exception("reconciliation_failed")
+            self.last.fault = f"{type(error).__name__}: {error}"
 
     async def _listen(self) -> None:
         """What the hypervisor tells of is a reason for a pass."""
@@ -237,6 +240,8 @@ class Reconciler:
         except (StaleEpoch, HypervisorUnavailable) as error:
             log.info("machine_was_not_looked_at", machine=name, reason=str(error))
             return None
+        except HypervisorRefused as refusal:
+            return Finding("drift", "refused", str(refusal))
         if not found:
             return None
         return Finding("drift", found[0].kind, "; ".join(one.reason for one in found))

@@ -8,8 +8,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from services.machines.adapters.host_fence import HostFence
-from services.machines.errors import HypervisorUnavailable, StaleEpoch
+from services.machines.adapters.host_fence import HostFence, highest_of_all
+from services.machines.errors import HypervisorRefused, HypervisorUnavailable, StaleEpoch
 
 
 @pytest.mark.promise("G4", "P2")
@@ -104,3 +104,14 @@ def test_a_killed_process_holds_no_machine(tmp_path: Path) -> None:
     holder.join(10)
     with HostFence(tmp_path / "linux-1").acting(2, timeout_s=5):
         assert HostFence(tmp_path / "linux-1").highest() == 2
+
+
+@pytest.mark.promise("P4", "P7")
+def test_a_fence_that_cannot_be_read_lets_nobody_act(tmp_path: Path) -> None:
+    """It may have stood anywhere; the fences of other machines are still read."""
+    HostFence(tmp_path / "good").advance(3)
+    HostFence(tmp_path / "bad").advance(4)
+    (tmp_path / "bad" / "fence").write_text("", encoding="ascii")
+    with pytest.raises(HypervisorRefused, match="bad"), HostFence(tmp_path / "bad").acting(9, timeout_s=1):
+        pytest.fail("it acted")
+    assert highest_of_all(tmp_path) == {"good": 3}
