@@ -1,5 +1,6 @@
 """What came out of a guest while it was watched: files of evidence, the processes, and signs of life. Bounded."""
 
+import hashlib
 import json
 import re
 from dataclasses import dataclass, field
@@ -36,6 +37,7 @@ class Source:
     stream: BinaryIO
     size_bytes: int = 0
     is_truncated: bool = False
+    digest: "hashlib._Hash" = field(default_factory=hashlib.sha256)
 
 
 @dataclass
@@ -55,6 +57,7 @@ class GuestRecord:
     holders: set[str] = field(default_factory=set)
     released_at: float | None = None
     gaps: int = 0
+    differing: list[str] = field(default_factory=list)
     are_processes_truncated: bool = False
 
     def take(self, event: GuestEvent, now: float) -> None:
@@ -83,11 +86,15 @@ class GuestRecord:
                 self.is_sealed = True
 
     def compare(self, summaries: tuple[SourceSummary, ...]) -> None:
-        """A source of which less came than the agent recorded is truncated."""
+        """A source of which less came than the agent recorded is truncated; one that came whole and other is named."""
         for summary in summaries:
             source = self.sources.get(summary.source)
-            if source is not None and (summary.is_truncated or source.size_bytes < summary.size_bytes):
+            if source is None:
+                continue
+            if summary.is_truncated or source.size_bytes < summary.size_bytes:
                 source.is_truncated = True
+            elif summary.sha256 != source.digest.hexdigest():
+                self.differing.append(summary.source)
 
     def cut(self) -> None:
         """The record ended before its end: whatever came is less than there was."""
@@ -139,6 +146,7 @@ class GuestRecord:
         kept = frame.content[: min(SOURCE_MAX_BYTES - source.size_bytes, RECORD_MAX_BYTES - total)]
         source.is_truncated |= len(kept) < len(frame.content)
         source.size_bytes += source.stream.write(kept)
+        source.digest.update(kept)
 
     def _open(self, name: str) -> Source:
         if not _SOURCE.match(name) or len(self.sources) >= SOURCES_MAX:

@@ -41,6 +41,7 @@ from services.plugins.rows import Prepared
 from services.plugins.sitting import Sitting, bring_home, ended, keep_what_came, seal, take_leave
 
 REWATCH_DELAY_S = 0.2
+REWATCH_DELAY_MAX_S = 2.0
 SHOWN_WORDS_MAX = 16
 SHOWN_WORD_MAX_CHARS = 256
 log = structlog.get_logger()
@@ -204,8 +205,9 @@ class GuestStage:
 
     async def _pump(self, sitting: Sitting) -> None:
         """Takes in what happens until the record is sealed; a watch that breaks is taken up where it was."""
-        evidence = sitting.evidence
+        evidence, delay_s = sitting.evidence, REWATCH_DELAY_S
         while True:
+            before = evidence.position
             try:
                 async with contextlib.aclosing(sitting.session.watch(after_position=evidence.position)) as events:
                     async for event in events:
@@ -215,7 +217,8 @@ class GuestStage:
                             return
             except GuestUnreachable as error:
                 log.warning("watch_was_interrupted", reason=str(error))
-            await asyncio.sleep(REWATCH_DELAY_S)
+            delay_s = REWATCH_DELAY_S if evidence.position > before else min(2 * delay_s, REWATCH_DELAY_MAX_S)
+            await asyncio.sleep(delay_s)
 
     async def _observe(self, sitting: Sitting, pump: asyncio.Task[None]) -> EndedBy:
         """The rule that ended the watch. Raises what the pump raised."""

@@ -110,6 +110,7 @@ def _missing(sitting: Sitting, collected: Collected) -> list[RunError]:
         reasons.append(f"collecting files was cut short: {collected.fault}")
     if collected.omitted:
         reasons.append(f"{collected.omitted} more files that the sample wrote were not collected")
+    reasons += [f"the guest hashed another {name} than came" for name in sitting.evidence.differing]
     if sitting.evidence.gaps:
         reasons.append(f"{sitting.evidence.gaps} pieces of evidence never came")
     if sitting.session.frames_refused:

@@ -51,6 +51,7 @@ class ClientIdentity:
     cert_file: Path
     key_file: Path
     ca_file: Path
+    ca_key_file: Path
 
 
 def make_client(folder: Path, name: str) -> ClientIdentity:
@@ -75,10 +76,11 @@ def make_client(folder: Path, name: str) -> ClientIdentity:
         )
 
     pem = serialization.Encoding.PEM
-    files = ClientIdentity(folder / "client.pem", folder / "client.key", folder / "ca.pem")
+    files = ClientIdentity(folder / "client.pem", folder / "client.key", folder / "ca.pem", folder / "ca.key")
     files.ca_file.write_bytes(certificate(ca_name, ca_key.public_key(), is_ca=True).public_bytes(pem))
     files.cert_file.write_bytes(certificate(subject, key.public_key(), is_ca=False).public_bytes(pem))
-    files.key_file.write_bytes(key.private_bytes(pem, serialization.PrivateFormat.PKCS8, serialization.NoEncryption()))
+    for file, private in ((files.key_file, key), (files.ca_key_file, ca_key)):
+        file.write_bytes(private.private_bytes(pem, serialization.PrivateFormat.PKCS8, serialization.NoEncryption()))
     return files
 
 
@@ -90,6 +92,7 @@ class RunningAgent:
     authority: Authority
     enroller: GrpcEnroller
     connector: GrpcGuestConnector
+    client: ClientIdentity
     sample_dir: Path
     work_dir: Path
 
@@ -160,6 +163,7 @@ def running_agent(folder: Path) -> Iterator[RunningAgent]:
             authority=authority,
             enroller=enroller,
             connector=GrpcGuestConnector(client_cert_file=client.cert_file, client_key_file=client.key_file),
+            client=client,
             sample_dir=sample_dir,
             work_dir=work_dir,
         )

@@ -134,6 +134,8 @@ class GrpcEnroller:
                 ),
                 timeout=_left(end, _ENROL_TIMEOUT_S),
             )
+            if reply is None:  # gRPC's word for bytes that are no message
+                raise GuestRefused("what the agent sent is no message")
             certificate = machine_authority.sign(
                 authority, reply.certificate_request_pem, identity=lease.identity, lifetime_s=lease.lifetime_s
             )
@@ -145,7 +147,7 @@ class GrpcEnroller:
         async with self._agent(address, authority, identity) as agent:
             request = pb.HelloRequest(protocol=PROTOCOL, nonce=nonce)
             hello = await agent.Hello(request, timeout=_left(end, _CALL_TIMEOUT_S))
-        if not hmac.compare_digest(hello.nonce, nonce):
+        if hello is None or not hmac.compare_digest(hello.nonce, nonce):
             raise GuestRefused("the agent did not repeat the nonce")
         if hello.protocol != PROTOCOL:
             raise GuestRefused(f"the agent speaks protocol {hello.protocol}, this host {PROTOCOL}: rebuild the image")

@@ -21,7 +21,7 @@ from contracts.guest.agent_pb2_grpc import AgentStub
 from contracts.machines import GuestEndpoint, LeaseRef
 from services.chassis.crash_points import Point, around
 from services.plugins.adapters.guest_collect import receive_files
-from services.plugins.adapters.guest_events import EventReader, bounded_text
+from services.plugins.adapters.guest_events import EventReader, bounded_text, legible
 from services.plugins.ports_guest import (
     Collected,
     CollectedFile,
@@ -239,10 +239,10 @@ async def guest_session(
 
 
 async def _reply(call: Awaitable[Reply]) -> Reply:
-    """The reply of a call that carries its deadline. Raises GuestUnreachable, GuestRefused."""
+    """The reply of a call that carries its deadline. Raises GuestUnreachable, GuestRefused, GuestLied."""
     try:
         with around(Point.AGENT_BEFORE, Point.AGENT_AFTER):
-            return await call
+            return legible(await call)
     except grpc.aio.AioRpcError as error:
         raise _translated(error) from error
 

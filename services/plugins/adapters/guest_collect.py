@@ -12,6 +12,7 @@ from typing import BinaryIO
 
 from contracts import limits
 from contracts.guest import agent_pb2 as pb
+from services.plugins.adapters.guest_events import legible
 from services.plugins.ports_guest import CollectedFile, GuestLied, GuestUnreachable
 
 FILES_MAX = limits.ARTIFACTS_PER_RUN_MAX
@@ -71,7 +72,7 @@ async def _in_time(stream: AsyncIterable[pb.CollectFrame]) -> AsyncGenerator[pb.
     while True:  # bounded by the reader
         try:
             async with asyncio.timeout(_SILENCE_MAX_S):
-                frame = await anext(iterator)
+                frame = legible(await anext(iterator))
         except StopAsyncIteration:
             return
         except TimeoutError as error:

@@ -7,6 +7,7 @@ many events end the stream as a lie. Silence ends it as a loss.
 import asyncio
 import re
 from collections.abc import AsyncGenerator, AsyncIterable
+from typing import TypeVar
 
 from contracts.guest import agent_pb2 as pb
 from services.plugins.ports_guest import (
@@ -29,17 +30,29 @@ SOURCE_MAX_BYTES = 256 * 1024 * 1024
 FRAME_MAX_BYTES = 256 * 1024
 REFUSED_MAX = 1000
 BEATS_PER_WATCH_MAX = 20_000
-_SOURCE = re.compile(r"^[a-z][a-z0-9_-]{0,40}$")
+BURST_MAX_BYTES = 1024 * 1024
+BURST_PAUSE_S = 0.02
+EVENT_COST_BYTES = 16 * 1024  # what an event without content costs here, as evidence
+_SOURCE = re.compile(r"[a-z][a-z0-9_-]{0,40}\Z")
 _PID_MAX = 1 << 22
 _EXIT_CODE_MAX = 255
 _SIGNAL_MAX = 64
 _TEXT_MAX_CHARS = 200
 _LOG_MAX_CHARS = 1000
 
+Message = TypeVar("Message")
+
 
 def bounded_text(value: str, max_chars: int = _TEXT_MAX_CHARS) -> str:
     """At most so many characters, none of them a control character."""
     return "".join(char for char in value[:max_chars] if char.isprintable())
+
+
+def legible(message: Message | None) -> Message:
+    """The message. gRPC hands out None for bytes that are none. Raises GuestLied."""
+    if message is None:
+        raise GuestLied("the agent breaks the protocol: what it sent is no message")
+    return message
 
 
 class EventReader:
@@ -68,15 +81,19 @@ class EventReader:
 
     async def read(self, stream: AsyncIterable[pb.Event], *, silence_max_s: float) -> AsyncGenerator[GuestEvent, None]:
         """The events that can be believed. Raises GuestUnreachable, GuestLied."""
-        iterator = aiter(stream)
+        iterator, load = aiter(stream), 0
         while True:  # bounded by the number of events and of refusals
+            if load > BURST_MAX_BYTES:  # one guest that floods must not keep this service from all the others
+                load = 0
+                await asyncio.sleep(BURST_PAUSE_S)
             try:
                 async with asyncio.timeout(silence_max_s):
-                    raw = await anext(iterator)
+                    raw = legible(await anext(iterator))
             except StopAsyncIteration:
                 return
             except TimeoutError as error:
                 raise GuestUnreachable(f"no heartbeat for {silence_max_s:.0f} s") from error
+            load += EVENT_COST_BYTES + len(raw.evidence.content)
             event = self.believe(raw)
             if event is not None:
                 yield event
