@@ -14,5 +14,6 @@ class Proof:
 
 PROOFS = (
     Proof("simulation", "P1-P4 P7 P11-P16 P19 P20", ("tests.simulation", "--seeds", "10000", "--start", "1")),
+    Proof("impostors", "P28 C1 C2", ("tests.prove.impostors", "--count", "10000")),
     Proof("crash points", "P3 P12 P13 P15 P16 P20", ("tests.crash", "--count", "200", "--seed", "0")),
 )
