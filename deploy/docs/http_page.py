@@ -23,6 +23,7 @@ from services.chassis.rebuild import Rebuilds
 from services.chassis.run import Runtime, no_announcements, release
 from services.chassis.settings import ServiceSettings
 from services.chassis.store import Store
+from services.intake.adapters.backlog import Backlog
 from services.intake.adapters.tables import Tables
 from services.intake.api import build_router as intake_router
 from services.intake.settings import IntakeSettings
@@ -72,7 +73,9 @@ async def _apps() -> dict[str, FastAPI]:
         settings = IntakeSettings(admin_token_sha256="0" * 64, **_shared(Path(directory)).model_dump())
         runtime = Runtime(settings, store, blobs, SystemClock(), no_announcements)
         routers = {
-            "intake": intake_router(settings, Tables(store, runtime.unit), blobs, runtime.clock),
+            "intake": intake_router(
+                settings, Tables(store, runtime.unit), Backlog(store, queued_max=1), blobs, runtime.clock
+            ),
             "scheduler": scheduler_router(runtime, Live(), AuditStream(settings.amqp_url)),
             "machines": machines_router(runtime),
             "plugins": plugins_router(Catalogue({}, ())),

@@ -18,6 +18,7 @@ from services.chassis.blobs import BlobStore, BlobStoreFailed
 from services.chassis.clock import Clock
 from services.chassis.http import API_PREFIX, Caller, Identity, Problem
 from services.intake import policy
+from services.intake.adapters.backlog import Backlog
 from services.intake.adapters.tables import PAGE_MAX, Tables
 from services.intake.adapters.upload import OVERHEAD_MAX_BYTES, Upload, received
 from services.intake.app import Submission, decide, fingerprint
@@ -50,7 +51,7 @@ class RefusingRoute(APIRoute):
                     error.status, error.code, error.detail, pointer=error.pointer, allowed=error.allowed
                 ) from error
             except NotYet as error:
-                raise Problem(503, error.code, error.detail, retry_after_s=error.retry_after_s) from error
+                raise Problem(error.status, error.code, error.detail, retry_after_s=error.retry_after_s) from error
             except BlobStoreFailed as error:
                 log.warning("sample_could_not_be_stored", reason=str(error))
                 detail = "The sample cannot be stored now; nothing was accepted."
@@ -60,11 +61,11 @@ class RefusingRoute(APIRoute):
 
 
 def build_router(  # noqa: C901 - a list of routes
-    settings: IntakeSettings, tables: Tables, blobs: BlobStore, clock: Clock
+    settings: IntakeSettings, tables: Tables, backlog: Backlog, blobs: BlobStore, clock: Clock
 ) -> APIRouter:
     """Intake's routes."""
     router = APIRouter(route_class=RefusingRoute, tags=["intake"])
-    desk = Desk(settings, tables, blobs, clock)
+    desk = Desk(settings, tables, backlog, blobs, clock)
 
     async def owned(submission_id: str, who: Identity) -> Submission:
         known = submission_id.isascii() and submission_id.isprintable() and len(submission_id) <= ID_MAX_CHARS
@@ -137,9 +138,12 @@ def is_admin_token(authorization: str, expected_sha256: str) -> bool:
 class Desk:
     """Takes submissions in, a bounded number at once."""
 
-    def __init__(self, settings: IntakeSettings, tables: Tables, blobs: BlobStore, clock: Clock) -> None:
+    def __init__(
+        self, settings: IntakeSettings, tables: Tables, backlog: Backlog, blobs: BlobStore, clock: Clock
+    ) -> None:
         self._settings = settings
         self._tables = tables
+        self._backlog = backlog
         self._blobs = blobs
         self._clock = clock
         self._places = asyncio.Semaphore(settings.uploads_max)
@@ -176,6 +180,7 @@ class Desk:
         asked = read_form(upload.fields)
         catalogue = await self._tables.catalogue()
         requests = policy.requests(asked, catalogue, default_profile=self._settings.default_profile)
+        await self._backlog.make_room(owner, len(requests))
         await self._blobs.put_file(upload.path, known=upload.blob)
         submission = decide(
             submission_id=new("sub", self._clock.uuid()),

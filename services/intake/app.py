@@ -23,6 +23,9 @@ INSERT = (
 )
 
 
+UNSTARTED = "INSERT INTO unstarted SELECT task_id, $2, $3 FROM unnest($1::text[]) AS task_id"
+
+
 @dataclass(frozen=True)
 class SubmittedTask:
     """One task of a submission: what is to be done."""
@@ -119,6 +122,7 @@ def record(submission: Submission, unit: Unit) -> None:
         SampleStored(sample=submission.sample, owner=submission.owner),
         message_id=derived("msg", submission.submission_id, "sample"),
     )
+    unit.execute(UNSTARTED, [task.task_id for task in submission.tasks], submission.owner, submission.submitted_at)
     for task in submission.tasks:
         say_task(submission, task, unit)
         unit.enqueue(

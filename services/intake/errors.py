@@ -28,8 +28,9 @@ class Refusal(PermanentError):
 class NotYet(TransientError):
     """the request may be accepted later"""
 
-    def __init__(self, code: str, detail: str, *, retry_after_s: int) -> None:
+    def __init__(self, code: str, detail: str, *, retry_after_s: int, status: int = 503) -> None:
         super().__init__(detail)
         self.code = code
         self.detail = detail
         self.retry_after_s = retry_after_s
+        self.status = status

@@ -5,7 +5,16 @@ from collections.abc import Mapping
 from contracts.envelope import Message
 from contracts.machines import MachineRegistered, MachineRetired, MachineReverted
 from contracts.plugins import PluginRegistered, PluginRemoved
-from contracts.scheduler import TaskCancelled, TaskEnded, TaskFailed, TaskPlanned, TaskUnserviceable
+from contracts.scheduler import (
+    TaskCancelled,
+    TaskCompleted,
+    TaskFact,
+    TaskFailed,
+    TaskPlanned,
+    TaskStarted,
+    TaskTimedOut,
+    TaskUnserviceable,
+)
 from services.chassis.store import Store
 from services.chassis.topology import Handler
 from services.chassis.unit import Unit
@@ -42,9 +51,15 @@ async def on_machine_retired(fact: MachineRetired, unit: Unit, _store: Store) ->
     unit.execute(KNOW_MACHINE, fact.machine_id, fact.epoch, None)
 
 
-async def on_task_known(fact: TaskPlanned | TaskEnded | TaskUnserviceable, unit: Unit, _store: Store) -> None:
+async def on_task_known(fact: TaskFact, unit: Unit, _store: Store) -> None:
     """The task need not be said again."""
     unit.execute("DELETE FROM work WHERE kind = $1 AND key = $2", CONFIRM_TASK, fact.task_id)
+
+
+async def on_task_begun(fact: TaskFact, unit: Unit, store: Store) -> None:
+    """The task waits no more: it began, or it is over."""
+    await on_task_known(fact, unit, store)
+    unit.execute("DELETE FROM unstarted WHERE task_id = $1", fact.task_id)
 
 
 HANDLERS: Mapping[type[Message], Handler] = {
@@ -54,7 +69,10 @@ HANDLERS: Mapping[type[Message], Handler] = {
     MachineReverted: on_machine_registered,
     MachineRetired: on_machine_retired,
     TaskPlanned: on_task_known,
-    TaskUnserviceable: on_task_known,
-    TaskFailed: on_task_known,
-    TaskCancelled: on_task_known,
+    TaskStarted: on_task_begun,
+    TaskUnserviceable: on_task_begun,
+    TaskCompleted: on_task_begun,
+    TaskFailed: on_task_begun,
+    TaskTimedOut: on_task_begun,
+    TaskCancelled: on_task_begun,
 }

@@ -2,8 +2,10 @@
 
 from importlib.resources import files
 
+from services.chassis.housekeeping import Expiry
 from services.chassis.run import Runtime, Service, run
 from services.chassis.settings import load_settings
+from services.intake.adapters.backlog import Backlog
 from services.intake.adapters.tables import Tables
 from services.intake.api import build_router
 from services.intake.effects import RUNNERS
@@ -11,11 +13,13 @@ from services.intake.handlers import HANDLERS
 from services.intake.settings import IntakeSettings
 
 NAME = "intake"
+UNSTARTED_DAYS = 2
 
 
 def migrations() -> tuple[str, ...]:
     """Intake's own schema, in order."""
-    return ((files("services.intake") / "schema.sql").read_text(encoding="utf-8"),)
+    names = ("schema.sql", "schema_2.sql")
+    return tuple((files("services.intake") / name).read_text(encoding="utf-8") for name in names)
 
 
 async def compose(runtime: Runtime) -> Service:
@@ -23,8 +27,14 @@ async def compose(runtime: Runtime) -> Service:
     settings: IntakeSettings = runtime.settings
     settings.scratch_dir.mkdir(parents=True, exist_ok=True)
     tables = Tables(runtime.store, runtime.unit)
-    router = build_router(settings, tables, runtime.blobs, runtime.clock)
-    return Service(handlers=HANDLERS, runners=RUNNERS, routers=(router,))
+    backlog = Backlog(runtime.store, queued_max=settings.queued_per_owner_max)
+    router = build_router(settings, tables, backlog, runtime.blobs, runtime.clock)
+    return Service(
+        handlers=HANDLERS,
+        runners=RUNNERS,
+        routers=(router,),
+        expiries=(Expiry("unstarted", "since", UNSTARTED_DAYS),),
+    )
 
 
 def main() -> None:

@@ -13,5 +13,8 @@ class IntakeSettings(ServiceSettings):
     admin_token_sha256: Sha256 = Field(description="hex SHA-256 of the administrator's token; the token is nowhere")
     sample_max_bytes: int = Field(default=SAMPLE_MAX_BYTES, ge=1, le=2**40)
     uploads_max: int = Field(default=16, ge=1, le=1000, description="uploads received at once; more are told to wait")
+    queued_per_owner_max: int = Field(
+        default=100_000, ge=1, le=10_000_000, description="tasks of one owner that wait; more are told to come later"
+    )
     upload_idle_timeout_s: float = Field(default=60, gt=0, description="longest silence within an upload")
     default_profile: str = Field(default="linux", description="when a submission names neither profile nor machine")

@@ -15,7 +15,7 @@ from contracts.intake import SampleStored, TaskCancellationRequested, TaskSubmit
 from contracts.machines import MachineRegistered, MachineRetired
 from contracts.planning import Plan
 from contracts.plugins import PluginRemoved
-from contracts.scheduler import TaskPlanned
+from contracts.scheduler import TaskPlanned, TaskStarted, TaskTimedOut
 from services.chassis.blobs import BlobStore
 from tests.integration.intake_desk import MACHINE, PLUGIN, SECRET, TOKEN, Cable, Desk, running
 
@@ -313,3 +313,26 @@ async def test_no_request_whatever_makes_the_service_fail(desk: Desk) -> None:
         asyncio.run_coroutine_threadsafe(asked(method, path, headers, body), loop).result(timeout=30)
 
     await asyncio.to_thread(ask)
+
+
+@pytest.mark.promise("P44")
+async def test_an_owner_with_too_many_tasks_that_wait_is_told_to_come_later(
+    database_url: str, amqp_url: str, tmp_path: Path
+) -> None:
+    """429 with a code, the limit and what to do; nobody else is held up, and a task that begins makes room."""
+    async with running(database_url, amqp_url, tmp_path, queued_per_owner_max=2) as desk:
+        await desk.know()
+        accepted = [await desk.submit(b"%d" % number) for number in range(2)]
+        assert [answer.status_code for answer in accepted] == [202, 202]
+        refused = await desk.submit(b"one too many")
+        assert (refused.status_code, refused.json()["code"]) == (429, "too_many_queued")
+        assert "more than 2 (queued_per_owner_max of intake)" in refused.json()["detail"]
+        assert int(refused.headers["retry-after"]) > 0
+        assert (await desk.submit(b"0", subject="bob")).status_code == 202
+        begun, over = (answer.json()["tasks"][0]["task_id"] for answer in accepted)
+        await desk.say(TaskStarted(task_id=begun, machine_id="linux-1", attempt=1))
+        await desk.say(TaskTimedOut(task_id=over, attempts=0, machine="none"))
+        async with asyncio.timeout(20):
+            while (answer := await desk.submit(b"later")).status_code == 429:  # noqa: ASYNC110 - the count is a second old
+                await asyncio.sleep(0.1)
+        assert answer.status_code == 202
