@@ -38,7 +38,7 @@ class Bundle:
 
 @dataclass(frozen=True)
 class Grant:
-    """The one lease that this incarnation serves, and its server identity (PEM)."""
+    """The one lease that this incarnation serves, and its server identity (PEM). It stays in the agent's memory."""
 
     machine_id: str
     lease_id: str
@@ -46,6 +46,7 @@ class Grant:
     certificate_pem: str
     key_pem: str
     client_ca_pem: str
+    canary: str = ""
 
     def to_json(self) -> bytes:
         """As it goes from one phase of the agent to the next."""

@@ -9,6 +9,7 @@ import grpc
 from contracts.guest import agent_pb2 as pb
 from contracts.guest.agent_pb2_grpc import AgentServicer
 from guest import limits
+from guest.canary import Canary, CanaryRefused
 from guest.enrolment import Bundle, EnrolmentRefused, Grant, make_request
 from guest.hello import hello_reply
 from guest.platforms import Platform, PlatformRefused
@@ -26,6 +27,8 @@ class EnrolmentService(AgentServicer):
         self._instance_id = secrets.token_hex(16)
         self._lease: tuple[str, int, str] | None = None
         self._key_pem = ""
+        self._canary = Canary(settings)
+        self._mark = ""
         self._request_pem = b""
         self.grant: Grant | None = None
         self.granted = threading.Event()
@@ -37,6 +40,7 @@ class EnrolmentService(AgentServicer):
             context,
             settings=self._settings,
             platform=self._platform,
+            canary=self._canary,
             machine_id=self._bundle.machine_id,
             instance_id=self._instance_id,
             is_fresh=self._lease is None,
@@ -69,6 +73,7 @@ class EnrolmentService(AgentServicer):
                 certificate_pem=request.certificate_pem.decode("ascii", "replace"),
                 key_pem=self._key_pem,
                 client_ca_pem=self._bundle.client_ca_pem,
+                canary=self._mark,
             )
         self.granted.set()
         return pb.InstallReply()
@@ -78,8 +83,10 @@ class EnrolmentService(AgentServicer):
             self._platform.mix_entropy(request.entropy)
             if self._settings.may_set_clock:
                 self._platform.set_clock(request.wall_clock_ns)
+            self._canary.plant(request.canary)
+            self._mark = request.canary.decode("ascii", "replace")
             self._key_pem, self._request_pem = make_request(request.server_identity)
-        except (PlatformRefused, EnrolmentRefused) as error:
+        except (PlatformRefused, EnrolmentRefused, CanaryRefused) as error:
             _refuse(context, grpc.StatusCode.INTERNAL, str(error))
 
 

@@ -4,6 +4,7 @@ import grpc
 
 from contracts.guest import agent_pb2 as pb
 from guest import limits
+from guest.canary import Canary
 from guest.platforms import Platform
 from guest.plugins import VERSIONS
 from guest.settings import AgentSettings
@@ -15,6 +16,7 @@ def hello_reply(
     *,
     settings: AgentSettings,
     platform: Platform,
+    canary: Canary,
     machine_id: str,
     instance_id: str,
     is_fresh: bool,
@@ -41,4 +43,6 @@ def hello_reply(
         plugin_versions=VERSIONS,
         settings=settings.as_strings(),
         lease_id=lease_id,
+        canaries=canary.found(),
+        canary_places=canary.places,
     )

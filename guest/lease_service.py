@@ -11,6 +11,7 @@ import grpc
 from contracts.guest import agent_pb2 as pb
 from contracts.guest.agent_pb2_grpc import AgentServicer
 from guest import limits
+from guest.canary import Canary
 from guest.enrolment import Grant
 from guest.hello import hello_reply
 from guest.platforms import Platform, PlatformRefused
@@ -28,6 +29,8 @@ class LeaseService(AgentServicer):
         self._platform = platform
         self._grant = grant
         self._session = session
+        self._canary = Canary(settings)
+        self._canary.keep(grant.canary.encode())
         self._instance_id = secrets.token_hex(16)
         self._lock = threading.Lock()
         self._term = 0
@@ -41,6 +44,7 @@ class LeaseService(AgentServicer):
             context,
             settings=self._settings,
             platform=self._platform,
+            canary=self._canary,
             machine_id=self._grant.machine_id,
             instance_id=self._instance_id,
             is_fresh=False,

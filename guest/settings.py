@@ -22,7 +22,11 @@ class SettingsRefused(ValueError):
 
 @dataclass(frozen=True)
 class AgentSettings:
-    """What an operator or an image may choose. Directories are absolute; `work_dir` is the agent's alone."""
+    """What an operator or an image may choose. Directories are absolute; `work_dir` is the agent's alone.
+
+    `firmware_variables_dir` is where UEFI's variables are mounted, empty where the agent is to leave them alone: an
+    agent that is tried on somebody's own machine must not write into its firmware.
+    """
 
     agent_host: str = "0.0.0.0"  # noqa: S104 - the guest has one card to its host, and mutual TLS stands before all
     agent_port: int = 7411
@@ -33,6 +37,7 @@ class AgentSettings:
     enrolment_file: str = "/sys/firmware/qemu_fw_cfg/by_name/opt/org.malbox/enrolment/raw"
     enrolment_wait_s: int = 300
     may_set_clock: bool = True
+    firmware_variables_dir: str = ""
 
     def as_strings(self) -> dict[str, str]:
         """Every effective setting by name. None of them is a secret."""

@@ -134,6 +134,26 @@ class HelloReply(_message.Message):
         def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
         def WhichOneof(self, oneof_group: _Never) -> None: ...
 
+    @_typing.final
+    class CanariesEntry(_message.Message):
+        DESCRIPTOR: _descriptor.Descriptor
+
+        KEY_FIELD_NUMBER: _builtins.int
+        VALUE_FIELD_NUMBER: _builtins.int
+        key: _builtins.str
+        value: _builtins.bytes
+        def __init__(
+            self,
+            *,
+            key: _builtins.str = ...,
+            value: _builtins.bytes = ...,
+        ) -> None: ...
+        _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+        def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+        _ClearFieldArgType: _TypeAlias = _typing.Literal["key", b"key", "value", b"value"]  # noqa: Y015
+        def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+        def WhichOneof(self, oneof_group: _Never) -> None: ...
+
     PROTOCOL_FIELD_NUMBER: _builtins.int
     AGENT_VERSION_FIELD_NUMBER: _builtins.int
     MACHINE_ID_FIELD_NUMBER: _builtins.int
@@ -146,6 +166,8 @@ class HelloReply(_message.Message):
     PLUGIN_VERSIONS_FIELD_NUMBER: _builtins.int
     SETTINGS_FIELD_NUMBER: _builtins.int
     LEASE_ID_FIELD_NUMBER: _builtins.int
+    CANARIES_FIELD_NUMBER: _builtins.int
+    CANARY_PLACES_FIELD_NUMBER: _builtins.int
     protocol: _builtins.int
     agent_version: _builtins.str
     machine_id: _builtins.str
@@ -163,6 +185,14 @@ class HelloReply(_message.Message):
     def plugin_versions(self) -> _containers.ScalarMap[_builtins.str, _builtins.str]: ...
     @_builtins.property
     def settings(self) -> _containers.ScalarMap[_builtins.str, _builtins.str]: ...
+    @_builtins.property
+    def canaries(self) -> _containers.ScalarMap[_builtins.str, _builtins.bytes]:
+        """The mark that Enrol planted, as it is found now, by place: `memory`, `disk`, `firmware`. Empty when fresh."""
+
+    @_builtins.property
+    def canary_places(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """Where this machine has a place for it."""
+
     def __init__(
         self,
         *,
@@ -178,10 +208,12 @@ class HelloReply(_message.Message):
         plugin_versions: _abc.Mapping[_builtins.str, _builtins.str] | None = ...,
         settings: _abc.Mapping[_builtins.str, _builtins.str] | None = ...,
         lease_id: _builtins.str = ...,
+        canaries: _abc.Mapping[_builtins.str, _builtins.bytes] | None = ...,
+        canary_places: _abc.Iterable[_builtins.str] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["agent_version", b"agent_version", "boot_id", b"boot_id", "capabilities", b"capabilities", "instance_id", b"instance_id", "is_fresh", b"is_fresh", "lease_id", b"lease_id", "machine_id", b"machine_id", "nonce", b"nonce", "platform", b"platform", "plugin_versions", b"plugin_versions", "protocol", b"protocol", "settings", b"settings"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["agent_version", b"agent_version", "boot_id", b"boot_id", "canaries", b"canaries", "canary_places", b"canary_places", "capabilities", b"capabilities", "instance_id", b"instance_id", "is_fresh", b"is_fresh", "lease_id", b"lease_id", "machine_id", b"machine_id", "nonce", b"nonce", "platform", b"platform", "plugin_versions", b"plugin_versions", "protocol", b"protocol", "settings", b"settings"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -197,12 +229,15 @@ class EnrolRequest(_message.Message):
     SERVER_IDENTITY_FIELD_NUMBER: _builtins.int
     ENTROPY_FIELD_NUMBER: _builtins.int
     WALL_CLOCK_NS_FIELD_NUMBER: _builtins.int
+    CANARY_FIELD_NUMBER: _builtins.int
     machine_id: _builtins.str
     lease_id: _builtins.str
     epoch: _builtins.int
     server_identity: _builtins.str
     entropy: _builtins.bytes
     wall_clock_ns: _builtins.int
+    canary: _builtins.bytes
+    """Planted wherever a run could leave traces, so that the next incarnation can be seen to be without it."""
     def __init__(
         self,
         *,
@@ -212,10 +247,11 @@ class EnrolRequest(_message.Message):
         server_identity: _builtins.str = ...,
         entropy: _builtins.bytes = ...,
         wall_clock_ns: _builtins.int = ...,
+        canary: _builtins.bytes = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["entropy", b"entropy", "epoch", b"epoch", "lease_id", b"lease_id", "machine_id", b"machine_id", "server_identity", b"server_identity", "wall_clock_ns", b"wall_clock_ns"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["canary", b"canary", "entropy", b"entropy", "epoch", b"epoch", "lease_id", b"lease_id", "machine_id", b"machine_id", "server_identity", b"server_identity", "wall_clock_ns", b"wall_clock_ns"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

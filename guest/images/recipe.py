@@ -77,7 +77,7 @@ LINUX = Recipe(
         "cryptomgr.notests",
     ),
     disk_buses=("virtio",),  # the cloud kernel has no AHCI driver
-    firmwares=("bios",),
+    firmwares=("bios", "efi"),
 )
 RECIPES = {recipe.name: recipe for recipe in (LINUX,)}
 

@@ -100,7 +100,9 @@ class Effects:
 
         def happen(fresh: Machine, unit: Unit) -> None:
             remember(unit, enrolment.instance_id, fresh)
-            fresh.verify_clean({**evidence, "instance_id": enrolment.instance_id}, unit.at, endpoint)
+            planted = ", ".join(enrolment.canary_places)
+            known = {**evidence, "instance_id": enrolment.instance_id, "canary_planted": planted}
+            fresh.verify_clean(known, unit.at, endpoint)
 
         await self._record(item, context, happen)
 
@@ -169,7 +171,15 @@ class Effects:
         )
         if not attested.is_fresh:
             raise GuestRefused("the restored agent was enrolled before: this is not a fresh incarnation")
-        return {**incarnation.evidence, "agent_version": attested.agent_version, "boot_id": attested.boot_id}
+        if attested.canaries:
+            places = ", ".join(attested.canaries)
+            raise GuestRefused(f"the restored guest holds the canary of an earlier lease: {places}")
+        return {
+            **incarnation.evidence,
+            "agent_version": attested.agent_version,
+            "boot_id": attested.boot_id,
+            "canary_found": "none",
+        }
 
     async def _enrol(self, machine: Machine, address: GuestAddress, authority: Authority) -> Enrolment:
         return await self._enroller.enrol(

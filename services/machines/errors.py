@@ -15,6 +15,10 @@ class DigestMismatch(HypervisorRefused):
     """a file is not the one that was digested"""
 
 
+class Unstoppable(HypervisorRefused):
+    """a process of the machine does not end"""
+
+
 class StaleEpoch(PermanentError):
     """the host has already acted for a later owner of this machine"""
 

@@ -101,10 +101,13 @@ class Hypervisor(Protocol):
         """The machine's processors run. Raises HypervisorRefused when it differs from what was verified."""
 
     async def destroy(self, machine_id: str, *, epoch: int) -> None:
-        """No process of the machine exists, and no overlay, socket or definition of any epoch below `epoch`."""
+        """No process of the machine exists, and no overlay, socket or definition of any epoch below `epoch`.
+
+        Raises Unstoppable when a process does not end: then everything stays as it is.
+        """
 
     async def halt(self, machine_id: str, *, epoch: int) -> None:
-        """No process of the machine exists; its files are left as they are, to be looked at."""
+        """No process of the machine exists; its files are left as they are, to be looked at. Raises Unstoppable."""
 
     async def observe(self) -> list[DomainSeen]:
         """Every domain there is. Raises HypervisorUnavailable rather than answer with half a list."""
@@ -133,13 +136,17 @@ class Authority:
 
 @dataclass(frozen=True)
 class Attestation:
-    """What an agent proved and said in its handshake. The strings are the guest's own words, bounded."""
+    """What an agent proved and said in its handshake. The strings are the guest's own words, bounded.
+
+    `canaries` are the places where it finds one of an earlier lease.
+    """
 
     agent_version: str
     boot_id: str
     is_fresh: bool
     capabilities: tuple[str, ...]
     settings: dict[str, str]
+    canaries: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -148,10 +155,12 @@ class Enrolment:
 
     The instance id comes from the guest's random generator after the host re-seeded it: every incarnation is restored
     from the same memory, so one that is seen twice is a copy, and its keys are too. The guest's words, bounded.
+    `canary_places` are where this lease's canary was planted, and found again.
     """
 
     server_identity: str
     instance_id: str
+    canary_places: tuple[str, ...] = ()
 
 
 class GuestEnroller(Protocol):

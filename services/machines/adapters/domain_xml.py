@@ -47,6 +47,15 @@ class DomainPlan:
     enrolment: Path
     agent_port: int
     console: Path | None = None
+    firmware: "Firmware | None" = None
+
+
+@dataclass(frozen=True)
+class Firmware:
+    """UEFI: its code, which is shared and read only, and the file in which this incarnation keeps its variables."""
+
+    code: Path
+    variables: Path
 
 
 def domain_name(machine_id: str) -> str:
@@ -81,12 +90,19 @@ def render(plan: DomainPlan) -> str:
     return etree.tostring(domain, encoding="unicode", pretty_print=True)
 
 
-def succeed(saved_xml: str, *, epoch: int, disk: Path, enrolment: Path, agent_port: int) -> str:
-    """The saved domain for its next incarnation: another owner, disk and port, no console; all else untouched."""
+def succeed(
+    saved_xml: str, *, epoch: int, disk: Path, enrolment: Path, agent_port: int, variables: Path | None = None
+) -> str:
+    """The saved domain for its next incarnation: another owner, disk and port, no console; all else untouched.
+
+    `variables` is where one with UEFI keeps its firmware's from now on.
+    """
     domain = _parse(saved_xml)
     _one(domain, "metadata/m:machine").set("epoch", str(epoch))
     _one(domain, "devices/disk/source").set("file", str(disk))
     _one(domain, f"sysinfo/entry[@name='{ENROLMENT_NAME}']").set("file", str(enrolment))
+    for kept in domain.findall("os/nvram"):
+        kept.text = str(variables)
     for stale in domain.findall("devices/disk/backingStore"):
         _one(domain, "devices/disk").remove(stale)
     for console in (*domain.findall("devices/serial"), *domain.findall("devices/console")):
@@ -126,6 +142,7 @@ def identity(xml: str) -> str:
         "//seclabel",
         "resource",
         "devices/disk",
+        "os/nvram",
         "sysinfo",
         "devices/serial",
         "devices/console",
@@ -140,9 +157,18 @@ def identity(xml: str) -> str:
 
 def _boot(plan: DomainPlan) -> _Element:
     root = f"root=/dev/{_BLOCK_DEVICES[plan.spec.disk_bus][0]}"
+    firmware = (
+        (
+            _element("loader", str(plan.firmware.code), readonly="yes", type="pflash"),
+            _element("nvram", str(plan.firmware.variables)),
+        )
+        if plan.firmware
+        else ()
+    )
     return _element(
         "os",
         _element("type", "hvm", arch=plan.spec.arch, machine="q35"),
+        *firmware,
         _element("kernel", str(plan.kernel)),
         _element("initrd", str(plan.initrd)),
         _element("cmdline", " ".join((root, *plan.kernel_arguments))),

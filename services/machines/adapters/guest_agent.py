@@ -9,9 +9,10 @@ import asyncio
 import hmac
 import secrets
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
+from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, TypeVar
 
@@ -19,7 +20,7 @@ import grpc
 
 from contracts.guest import agent_pb2 as pb
 from contracts.guest.agent_pb2_grpc import AgentStub
-from services.machines.adapters import machine_authority
+from services.machines.adapters import canary, machine_authority
 from services.machines.errors import GuestRefused, GuestUnreachable
 from services.machines.ports import Attestation, Authority, Enrolment, GuestAddress
 
@@ -52,6 +53,10 @@ class _Lease:
     @property
     def identity(self) -> str:
         return machine_authority.lease_identity(self.machine_id, self.lease_id)
+
+    @property
+    def canary(self) -> bytes:
+        return canary.of_lease(self.machine_id, self.lease_id, self.epoch)
 
 
 class GrpcEnroller:
@@ -96,7 +101,8 @@ class GrpcEnroller:
         end = time.monotonic() + timeout_s
         await self._until(end, lambda: self._install_once(address, authority, lease, end))
         hello = await self._until(end, lambda: self._prove_lease(address, authority, lease, end))
-        return Enrolment(lease.identity, _text(hello.instance_id))
+        places = tuple(_text(place) for place in hello.canary_places[:_ITEMS_MAX])
+        return Enrolment(lease.identity, _text(hello.instance_id), canary_places=places)
 
     async def _install_once(self, address: GuestAddress, authority: Authority, lease: _Lease, end: float) -> None:
         try:
@@ -119,6 +125,9 @@ class GrpcEnroller:
         hello = await self._hello(address, authority, lease.identity, end)
         if hello.lease_id != lease.lease_id:
             raise GuestRefused("the agent serves another lease")
+        planted = dict.fromkeys(hello.canary_places, lease.canary)
+        if not planted or dict(hello.canaries) != planted:
+            raise GuestRefused(f"the canary was planted in {_names(planted)} and is found in {_names(hello.canaries)}")
         return hello
 
     async def _install(self, address: GuestAddress, authority: Authority, lease: _Lease, end: float) -> None:
@@ -131,6 +140,7 @@ class GrpcEnroller:
                     server_identity=lease.identity,
                     entropy=secrets.token_bytes(_ENTROPY_BYTES),
                     wall_clock_ns=time.time_ns(),
+                    canary=lease.canary,
                 ),
                 timeout=_left(end, _ENROL_TIMEOUT_S),
             )
@@ -200,9 +210,14 @@ def _attestation(hello: pb.HelloReply) -> Attestation:
         agent_version=_text(hello.agent_version),
         boot_id=_text(hello.boot_id),
         is_fresh=hello.is_fresh,
+        canaries=tuple(sorted(_text(place) for place in list(hello.canaries)[:_ITEMS_MAX])),
         capabilities=tuple(_text(item) for item in hello.capabilities[:_ITEMS_MAX]),
         settings={_text(name): _text(value) for name, value in list(hello.settings.items())[:_ITEMS_MAX]},
     )
+
+
+def _names(places: Iterable[str]) -> str:
+    return ", ".join(sorted(_text(place) for place in islice(places, _ITEMS_MAX))) or "no place"
 
 
 def _text(value: str) -> str:

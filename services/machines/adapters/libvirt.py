@@ -6,6 +6,7 @@ acts holds the machine's lock and its host fence; whatever an earlier, interrupt
 """
 
 import asyncio
+import shutil
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass
 from functools import partial
@@ -14,23 +15,31 @@ from typing import Any, TypeVar
 
 import structlog
 
+from services.machines.adapters import canary, qemu_processes, standing
 from services.machines.adapters import libvirt_domains as domains
-from services.machines.adapters import qemu_processes, standing
 from services.machines.adapters.acceleration import Verdict, probe
 from services.machines.adapters.built_image import BuiltImage
-from services.machines.adapters.domain_xml import NAME_PREFIX, DomainPlan, forwarded_port, identity, render, succeed
+from services.machines.adapters.domain_xml import (
+    NAME_PREFIX,
+    DomainPlan,
+    Firmware,
+    forwarded_port,
+    identity,
+    render,
+    succeed,
+)
 from services.machines.adapters.hardening import confinement, faults_of_domain, faults_of_process
 from services.machines.adapters.host_fence import HostFence, highest_of_all
 from services.machines.adapters.kept_files import Snapshot
 from services.machines.adapters.libvirt_link import LibvirtLink
 from services.machines.adapters.libvirt_settings import LibvirtSettings
-from services.machines.adapters.machine_files import CONSOLE, DISK, ENROLMENT, MEMORY, MachineFiles
+from services.machines.adapters.machine_files import CONSOLE, DISK, ENROLMENT, MEMORY, VARIABLES, MachineFiles
 from services.machines.domain.spec import MachineSpec
 from services.machines.errors import GuestUnreachable, HypervisorRefused
 from services.machines.ports import Departure, DomainSeen, GuestAddress, Incarnation, Provisioned
 
 ENROLMENT_MAX_BYTES = 16 * 1024
-_PROCESS_END_TIMEOUT_S = 20.0
+_PROCESS_END_TIMEOUT_S = 10.0  # the kernel gives a large guest back in less than two
 _WATCH_S = 0.5  # a guest that ends while it boots is seen this soon
 _LAST_WORDS_BYTES = 600
 _WARM_DISK, _WARM_MEMORY = f"warm {DISK}", f"warm {MEMORY}"
@@ -188,10 +197,14 @@ class LibvirtHypervisor:
     def _halt(self, connection: Any, machine_id: str) -> None:
         """No process is left. What libvirt forgot is found in the process table."""
         directory = self._files(machine_id).directory
+        pids = qemu_processes.of_machine(directory)
+        places = [place for pid in pids if (place := qemu_processes.libvirt_directory(pid))]
         # Killed before libvirt is asked: it would first ask the emulator politely, which takes it a second.
         qemu_processes.end_all(directory, timeout_s=_PROCESS_END_TIMEOUT_S)
         domains.gone(connection, machine_id)
         qemu_processes.end_all(directory, timeout_s=_PROCESS_END_TIMEOUT_S)
+        for place in places:  # libvirt removes those of the domains that it knows
+            shutil.rmtree(place, ignore_errors=True)
 
     def _sweep(self, connection: Any, machine_id: str) -> None:
         """Nothing that any incarnation made is left."""
@@ -264,6 +277,7 @@ class LibvirtHypervisor:
             bundle = building / ENROLMENT
             bundle.touch(mode=0o600)
             bundle.write_bytes(enrolment)
+            firmware = self._firmware(files, building) if spec.firmware == "efi" else None
 
             def plan(port: int) -> str:
                 return render(
@@ -279,10 +293,17 @@ class LibvirtHypervisor:
                         enrolment=bundle,
                         agent_port=port,
                         console=building / CONSOLE,
+                        firmware=firmware,
                     )
                 )
 
             return domains.start(connection, plan)
+
+    def _firmware(self, files: MachineFiles, building: Path) -> Firmware:
+        code = self._settings.firmware_code
+        if not code.exists():
+            raise HypervisorRefused(f"firmware efi needs {code.name}: install the package ovmf")
+        return Firmware(code, files.begin_variables(building, like=self._settings.firmware_variables))
 
     def _freeze(self, build: _Build, connection: Any) -> Snapshot:
         spec, epoch = build.spec, build.epoch
@@ -308,12 +329,15 @@ class LibvirtHypervisor:
             life = files.life(epoch)
             disk = files.begin(life, backing=files.warm / DISK)
             blank = _blank(life / ENROLMENT, like=files.warm / ENROLMENT)
+            kept = files.warm / VARIABLES
+            variables = files.begin_variables(life, like=kept) if kept.exists() else None
 
             def next_of(saved: str, port: int) -> str:
-                return succeed(saved, epoch=epoch, disk=disk, enrolment=blank, agent_port=port)
+                return succeed(saved, epoch=epoch, disk=disk, enrolment=blank, agent_port=port, variables=variables)
 
             port = domains.restore(connection, files.warm / MEMORY, next_of)
             evidence = self._judged(connection, machine_id, snapshot)
+            _refuse_canary(life)
             overlay = f"{disk.stat().st_ino}"
             return Incarnation(GuestAddress(domains.LOOPBACK, port), evidence={**evidence, "overlay_inode": overlay})
 
@@ -352,6 +376,13 @@ def _tail(path: Path) -> bytes:
             return stream.read(_LAST_WORDS_BYTES)
     except OSError:
         return b""
+
+
+def _refuse_canary(life: Path) -> None:
+    """Nothing of an earlier lease is in the incarnation's files, which are as small as they are young."""
+    holders = [path.name for path in sorted(life.iterdir()) if canary.is_in(path)]
+    if holders:
+        raise HypervisorRefused(f"a canary of an earlier lease is in a fresh incarnation's {', '.join(holders)}")
 
 
 def _port_of(machine_id: str, connection: Any) -> int:

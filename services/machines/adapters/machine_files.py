@@ -22,6 +22,7 @@ from services.machines.errors import HypervisorRefused, HypervisorUnavailable
 DISK = "disk.qcow2"
 MEMORY = "memory.save"
 ENROLMENT = "enrolment"
+VARIABLES = "variables.fd"
 CONSOLE = "console.log"
 _SNAPSHOT = "snapshot.json"
 _QEMU_IMG_TIMEOUT_S = 30
@@ -54,6 +55,16 @@ class MachineFiles:
         """Every incarnation that has files."""
         return sorted(self.directory.glob("life-*"))
 
+    def begin_variables(self, directory: Path, *, like: Path) -> Path:
+        """`directory` holds the firmware's variables as they are in that file; their path. Raises HypervisorRefused."""
+        variables = directory / VARIABLES
+        try:
+            variables.touch(mode=0o600)
+            variables.write_bytes(like.read_bytes())
+        except OSError as error:
+            raise HypervisorRefused(f"the firmware's variables cannot be had from {like}: {error.strerror}") from error
+        return variables
+
     def discard_lives(self, *, but: Path | None = None) -> list[str]:
         """No incarnation and no half-made snapshot is left, except that one; the names of what was."""
         doomed = [one for pattern in ("life-*", "building-*") for one in self.directory.glob(pattern) if one != but]
@@ -75,7 +86,7 @@ class MachineFiles:
     ) -> Snapshot:
         """The half-made snapshot is the warm snapshot, digested and on disk, together with its image's files."""
         (building / CONSOLE).unlink(missing_ok=True)
-        members = (DISK, MEMORY, ENROLMENT)
+        members = [name for name in (DISK, MEMORY, ENROLMENT, VARIABLES) if (building / name).exists()]
         for member in members:
             (building / member).chmod(0o400)
             _sync_file(building / member)

@@ -5,6 +5,7 @@ reused number never hits a stranger.
 """
 
 import os
+import re
 import select
 import signal
 import time
@@ -13,12 +14,14 @@ from pathlib import Path
 
 from pydantic import BaseModel, ConfigDict
 
-from services.machines.errors import HypervisorUnavailable
+from services.machines.errors import Unstoppable
 
 _EMULATOR_PREFIX = "qemu-system-"
 
 
 _PROCESSOR_THREAD = "CPU "  # QEMU names a thread for each virtual processor: `CPU 0/TCG`, `CPU 0/KVM`
+# libvirt's qemuDomainGetMasterKeyFilePath: <its state>/lib/domain-<number>-<start of the name>/master-key.aes
+_MASTER_KEY = re.compile(r'"file":"([^"]*/domain-[0-9]+-[^"/]+)/master-key\.aes"')
 _STOPPED = frozenset({"T", "t"})
 _LISTENING = "0A"  # TCP_LISTEN, as /proc/net/tcp writes it
 
@@ -88,15 +91,25 @@ def arguments(pid: int, proc: Path = Path("/proc")) -> list[str]:
     return raw.decode(errors="replace").split("\0")
 
 
+def libvirt_directory(pid: int, proc: Path = Path("/proc")) -> Path | None:
+    """Where libvirt keeps the process's monitor and key: named by its arguments, also when libvirt forgot it."""
+    found = _MASTER_KEY.search(" ".join(arguments(pid, proc)))
+    return Path(found[1]) if found else None
+
+
 def end_all(directory: Path, *, timeout_s: float) -> int:
-    """No process of the machine exists; how many were ended. Raises HypervisorUnavailable when one will not end."""
+    """No process of the machine exists; how many were ended. Raises Unstoppable when one will not end."""
     deadline_s = time.monotonic() + timeout_s
     ended = 0
     while pids := of_machine(directory):
         for pid in pids:
             ended += _end(pid, directory, max(0.0, deadline_s - time.monotonic()))
         if time.monotonic() > deadline_s:
-            raise HypervisorUnavailable(f"processes {pids} of {directory.name} did not end within {timeout_s} s")
+            numbers = ", ".join(map(str, pids))
+            raise Unstoppable(
+                f"{directory.name}: process {numbers} did not end within {timeout_s:.0f} s of SIGKILL. See in "
+                f"/proc/{pids[0]} what holds it (state, wchan, cgroup); when it is gone, rebuild the machine"
+            )
     return ended
 
 

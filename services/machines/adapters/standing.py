@@ -18,7 +18,7 @@ from services.machines.adapters.kept_files import FileIdentity, write_durably
 from services.machines.ports import Departure
 
 STANDING = "standing.json"
-STRAY_PROCESSOR_NS = 20_000_000  # a processor that stands still is woken for housekeeping, for microseconds
+STRAY_PROCESSOR_NS = 500_000  # one that stands still runs for nothing at all; one let go, for milliseconds at once
 
 
 class Standing(BaseModel):

@@ -9,6 +9,7 @@ from lxml import etree
 from services.machines.adapters.domain_xml import (
     QEMU,
     DomainPlan,
+    Firmware,
     forwarded_port,
     identity,
     ownership,
@@ -64,6 +65,30 @@ def _with_device(device: str) -> str:
     assert devices is not None
     devices.append(etree.fromstring(device))
     return etree.tostring(domain, encoding="unicode")
+
+
+@pytest.mark.promise("P8", "F6")
+def test_each_incarnation_with_uefi_keeps_its_variables_in_a_file_of_its_own() -> None:
+    """The code is shared and read only; the variables move with the incarnation and change no identity."""
+    firmware = Firmware(Path("/usr/share/OVMF/OVMF_CODE_4M.fd"), Path("/machines/linux-1/building-7/variables.fd"))
+    written = render(replace(PLAN, firmware=firmware))
+    loader = etree.fromstring(written).find("os/loader")
+    assert loader is not None
+    assert (loader.get("readonly"), loader.get("type"), loader.text) == ("yes", "pflash", str(firmware.code))
+    life = Path("/machines/linux-1/life-9")
+    following = succeed(
+        written,
+        epoch=9,
+        disk=life / "disk.qcow2",
+        enrolment=life / "enrolment",
+        agent_port=1,
+        variables=life / "variables.fd",
+    )
+    assert etree.fromstring(following).findtext("os/nvram") == str(life / "variables.fd")
+    assert str(firmware.variables) not in following
+    assert identity(following) == identity(written)
+    assert faults_of_domain(following) == []
+    assert etree.fromstring(render(PLAN)).find("os/nvram") is None
 
 
 @pytest.mark.promise("P25")
