@@ -31,12 +31,14 @@ class Fleet:
 
     size: int
     is_instant: bool
+    firmware: str = "bios"
 
     @property
     def text(self) -> str:
         """The operator's file."""
         profile = (
             '[profile.linux]\nplatform = "linux"\nimage = "linux"\nmemory_mib = 512\nvcpus = 1\nroutes = ["none"]\n'
+            f'firmware = "{self.firmware}"\n'
         )
         machines = (f'\n[[machine]]\nid = "linux-{number}"\nprofile = "linux"\n' for number in range(1, self.size + 1))
         return profile + "".join(machines)

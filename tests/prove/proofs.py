@@ -16,4 +16,9 @@ PROOFS = (
     Proof("simulation", "P1-P4 P7 P11-P16 P19 P20", ("tests.simulation", "--seeds", "10000", "--start", "1")),
     Proof("impostors", "P28 C1 C2", ("tests.prove.impostors", "--count", "10000")),
     Proof("crash points", "P3 P12 P13 P15 P16 P20", ("tests.crash", "--count", "200", "--seed", "0")),
+    Proof("drifts", "P5 P6 P7", ("tests.prove.drifts",)),
+    Proof("tampering", "P7 P8", ("tests.prove.tampering",)),
+    Proof("unkillable", "P9 P10", ("tests.prove.unkillable",)),
+    Proof("canary", "P8 P24", ("tests.prove.canary", "--count", "50")),
+    Proof("canary in firmware", "P8", ("tests.prove.canary", "--count", "5", "--firmware", "efi")),
 )
