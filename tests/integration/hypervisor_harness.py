@@ -40,12 +40,16 @@ class Laboratory:
     provisioned: Provisioned | None = None
     epoch: int = field(default=0)
 
-    def hypervisor(self) -> LibvirtHypervisor:
-        """A connection of the test's own."""
-        settings = LibvirtSettings(
+    @property
+    def settings(self) -> LibvirtSettings:
+        """Where the daemon is, and where its machines are kept."""
+        return LibvirtSettings(
             uri=daemon.uri(self.state), images_dir=self.state.images, machines_dir=self.state.machines
         )
-        return LibvirtHypervisor(settings)
+
+    def hypervisor(self) -> LibvirtHypervisor:
+        """A connection of the test's own."""
+        return LibvirtHypervisor(self.settings)
 
     def next_epoch(self) -> int:
         """The epoch of the next owner."""

@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 
+from services.machines.adapters import canary
 from services.machines.errors import GuestRefused as MachineGuestRefused
 from services.machines.errors import GuestUnreachable as MachineGuestUnreachable
 from services.plugins.adapters.guest_agent import GrpcGuestConnector, GrpcGuestSession, guest_session
@@ -346,6 +347,21 @@ async def test_a_call_for_another_lease_or_epoch_is_refused(
         async with connected as stranger:
             await stranger.arm()
     await session.arm()
+
+
+@pytest.mark.promise("P8")
+async def test_a_canary_is_planted_with_the_enrolment_and_one_of_before_is_shown(agent: RunningAgent) -> None:
+    """A fresh agent shows none; one that finds a file of an earlier lease says where."""
+    fresh = await agent.enroller.attest(agent.address, agent.authority, MACHINE_ID, timeout_s=10)
+    assert fresh.canaries == ()
+    (agent.work_dir / "canary").write_bytes(canary.of_lease(MACHINE_ID, OTHER_LEASE_ID, 6))
+    used = await agent.enroller.attest(agent.address, agent.authority, MACHINE_ID, timeout_s=10)
+    assert used.canaries == ("disk",)
+    enrolment = await agent.enroller.enrol(
+        agent.address, agent.authority, MACHINE_ID, lease_id=LEASE_ID, epoch=7, lifetime_s=600, timeout_s=20
+    )
+    assert enrolment.canary_places == ("memory", "disk")
+    assert (agent.work_dir / "canary").read_bytes() == canary.of_lease(MACHINE_ID, LEASE_ID, 7)
 
 
 @pytest.mark.promise("P28", "C1")

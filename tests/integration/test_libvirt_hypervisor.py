@@ -2,6 +2,7 @@
 
 import asyncio
 import os
+import shutil
 import signal
 from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
@@ -12,7 +13,7 @@ import pytest
 from contracts.machines import GuestEndpoint, LeaseRef
 from deploy.local import libvirt as daemon
 from deploy.local import pki, processes
-from services.machines.adapters import qemu_processes
+from services.machines.adapters import canary, qemu_processes
 from services.machines.adapters.hardening import confinement, faults_of_domain, faults_of_process
 from services.machines.adapters.libvirt import LibvirtHypervisor
 from services.machines.adapters.machine_files import DISK, MEMORY
@@ -27,6 +28,7 @@ from services.machines.ports import Incarnation
 from services.plugins.adapters.guest_agent import GrpcGuestConnector, guest_session
 from services.plugins.ports_guest import ProcessExited
 from tests.integration.hypervisor_harness import SPEC, Laboratory, as_deployer, as_machine_user, laboratory
+from tests.integration.skipped_reverts import KeepsOverlay, SkipsRevert
 from tests.prove.bytes import flipped
 
 pytestmark = [pytest.mark.integration, pytest.mark.timeout(600)]
@@ -293,6 +295,56 @@ async def test_a_machine_that_is_not_what_was_verified_is_not_resumed(
     with flipped(lab.directory / f"life-{ready}" / DISK, 0), pytest.raises(HypervisorRefused, match="not what was"):
         await hypervisor.resume(SPEC.machine_id, epoch=lease)
     assert [domain.state for domain in await hypervisor.observe()] == ["paused"]
+
+
+async def enrolled(lab: Laboratory, hypervisor: LibvirtHypervisor) -> Incarnation:
+    """An incarnation that serves a lease: it proved fresh, and its canary is planted."""
+    epoch = lab.next_epoch()
+    incarnation = await hypervisor.restore(SPEC, epoch=epoch)
+    attested = await lab.enroller.attest(incarnation.address, lab.authority, SPEC.machine_id, timeout_s=30)
+    assert attested.is_fresh
+    assert attested.canaries == ()
+    await lab.enroller.enrol(
+        incarnation.address,
+        lab.authority,
+        SPEC.machine_id,
+        lease_id=f"lea_{epoch:032x}",
+        epoch=epoch,
+        lifetime_s=300,
+        timeout_s=30,
+    )
+    return incarnation
+
+
+@pytest.mark.promise("P8")
+async def test_the_same_incarnation_leased_twice_is_caught(lab: Laboratory, hypervisor: LibvirtHypervisor) -> None:
+    """The mutant that skips the revert: what answers there serves another lease, and proves no enrolment any more."""
+    mutant = SkipsRevert(lab, await enrolled(lab, hypervisor))
+    try:
+        again = await mutant.restore(SPEC, epoch=lab.next_epoch())
+        with pytest.raises(GuestUnreachable):
+            await lab.enroller.attest(again.address, lab.authority, SPEC.machine_id, timeout_s=3)
+    finally:
+        await mutant.close()
+
+
+@pytest.mark.promise("P8")
+async def test_an_overlay_that_outlived_its_lease_is_caught(
+    lab: Laboratory, hypervisor: LibvirtHypervisor, folder: Path
+) -> None:
+    """The mutant that keeps the disk: the guest's caches are the snapshot's and show nothing, its bytes do."""
+    await enrolled(lab, hypervisor)
+    (life,) = lab.directory.glob("life-*")
+    assert canary.is_in(life / DISK), "the control: the canary is on the disk, and the search sees it"
+    old = folder / "old-overlay"
+    shutil.copyfile(life / DISK, old)
+    mutant = KeepsOverlay(lab, old)
+    try:
+        with pytest.raises(HypervisorRefused, match="canary of an earlier lease"):
+            await mutant.restore(SPEC, epoch=lab.next_epoch())
+    finally:
+        old.unlink()
+        await mutant.close()
 
 
 @pytest.mark.promise("F6")

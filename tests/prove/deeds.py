@@ -167,6 +167,7 @@ def strays_laid(ground: Ground) -> None:
         stray = ground.files.directory / name
         stray.mkdir()
         (stray / DISK).write_bytes(b"stray")
+        _give(stray, like=ground.overlay)
     with socket.socket(socket.AF_UNIX) as listener:
         listener.bind(str(ground.files.directory / "life-sock"))
 

@@ -63,7 +63,7 @@ TABLE: tuple[Drift, ...] = (
     Drift("the epoch in its metadata is rewritten", "healed", deeds.epoch_rewritten, "defined|epoch"),
     Drift("the fence is ahead of the store", "healed", deeds.fence_moved_ahead, "host had acted"),
     Drift("the work that cleans it is lost", "healed", deeds.work_lost, within_s=WORK_LOST_S + HEALED_WITHIN_S),
-    Drift("its emulator is killed while it is leased", "healed", deeds.killed, "ended", when="leased"),
+    Drift("its emulator is killed while it is leased", "healed", deeds.killed, "gone|ended", when="leased"),
     Drift("it is suspended while it is leased", "healed", leases.suspended, when="leased"),
     Drift("its agent ends in the guest while it is leased", "healed", leases.agent_ended, when="leased"),
     Drift("the fence is deleted", "kept", deeds.fence_deleted, is_right=_is_fenced, is_short=True),

@@ -35,7 +35,7 @@ from services.machines.adapters.libvirt_link import LibvirtLink
 from services.machines.adapters.libvirt_settings import LibvirtSettings
 from services.machines.adapters.machine_files import CONSOLE, DISK, ENROLMENT, MEMORY, VARIABLES, MachineFiles
 from services.machines.domain.spec import MachineSpec
-from services.machines.errors import GuestUnreachable, HypervisorRefused
+from services.machines.errors import GuestUnreachable, HypervisorRefused, HypervisorUnavailable
 from services.machines.ports import Departure, DomainSeen, GuestAddress, Incarnation, Provisioned
 
 ENROLMENT_MAX_BYTES = 16 * 1024
@@ -225,9 +225,14 @@ class LibvirtHypervisor:
     def _departures(self, epoch: int, connection: Any, machine_id: str) -> list[Departure]:
         files = self._files(machine_id)
         life = files.life(epoch)
-        if removed := files.discard_lives(but=life):
+        faults = self._differences(connection, machine_id, life)
+        try:
+            removed = files.discard_lives(but=life)
+        except HypervisorUnavailable as fault:
+            return [*faults, Departure("files", str(fault))]
+        if removed:
             log.warning("stray_files_were_removed", machine=machine_id, names=removed[:20])
-        return self._differences(connection, machine_id, life)
+        return faults
 
     def _resume(self, epoch: int, connection: Any, machine_id: str) -> None:
         lives = self._files(machine_id).lives()
