@@ -235,16 +235,16 @@ class LibvirtHypervisor:
         return faults
 
     def _resume(self, epoch: int, connection: Any, machine_id: str) -> None:
-        lives = self._files(machine_id).lives()
-        stood = standing.read(lives[0]) if len(lives) == 1 else None
-        if stood is None:
+        stood_in = [(life, stood) for life in self._files(machine_id).lives() if (stood := standing.read(life))]
+        if len(stood_in) != 1:
             raise HypervisorRefused(f"{machine_id} does not stand ready")
+        life, stood = stood_in[0]
         if stood.resumed_for != epoch:  # else this is a repetition: it runs since
-            if faults := self._differences(connection, machine_id, lives[0]):
+            if faults := self._differences(connection, machine_id, life):
                 raise HypervisorRefused(
                     f"{machine_id} is not what was verified: {'; '.join(one.reason for one in faults)}"
                 )
-            stood.model_copy(update={"resumed_for": epoch}).keep(lives[0])
+            stood.model_copy(update={"resumed_for": epoch}).keep(life)
         domains.resume(connection, machine_id)
 
     def _differences(self, connection: Any, machine_id: str, life: Path) -> list[Departure]:
