@@ -118,9 +118,11 @@ class Effects:
         await self._record(item, context, lambda fresh, unit: fresh.attest(endpoint, unit.at))
 
     async def stop(self, item: WorkItem, context: WorkContext) -> None:
-        """Nothing of a machine that is quarantined or an operator's runs; its files stay as they are."""
+        """Nothing of a machine that is out of the pool runs. Its files stay as they are, until it is retired."""
         machine = await self._current(item, context)
-        if machine is not None:
+        if machine is not None and machine.state == "retired":
+            await self._hypervisor.destroy(machine.machine_id, epoch=machine.epoch)
+        elif machine is not None:
             await self._hypervisor.halt(machine.machine_id, epoch=machine.epoch)
 
     async def expire(self, item: WorkItem, context: WorkContext) -> None:

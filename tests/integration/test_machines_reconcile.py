@@ -130,8 +130,16 @@ async def test_a_ready_machine_that_differs_is_verified_again_before_anybody_get
         assert (await made.load(M2)).version == other.version
 
 
+async def guest_paused(made: Bench) -> None:
+    """Somebody stopped its processors, or its disk is full."""
+    made.host._machines[M1].is_running = False
+
+
 ACTIVE = {
-    name: READY[name] for name in ("its domain is gone", "its domain is of another epoch", "its agent is elsewhere")
+    "its domain stands still": guest_paused,
+    **{
+        name: READY[name] for name in ("its domain is gone", "its domain is of another epoch", "its agent is elsewhere")
+    },
 }
 
 
@@ -149,6 +157,29 @@ async def test_a_lease_whose_guest_is_not_the_recorded_one_is_over_and_the_machi
     assert ended is not None
     assert ended.ending == "guest_lost"
     assert "machines.machine.lease-expired.v1" in await made.said()
+
+
+@pytest.mark.promise("P6", "P10")
+@pytest.mark.parametrize("order", ["quarantine", "retire"])
+async def test_a_machine_that_must_not_run_and_was_started_is_stopped(made: Bench, order: str) -> None:
+    """By whoever started it: unexpected power is taken away, and the record stays as it is."""
+    machine, unit = await made.load(M1), made.runtime.unit()
+    app.operators.quarantine(unit, machine, "ana", "it smells")
+    if order == "retire":
+        app.operators.retire(unit, machine, "ana", "replaced")
+    await made.store.commit(unit)
+    await gone_from_host(made)
+    made.host.put(M1, machine.epoch, GuestAddress("127.0.0.1", 9))
+    assert await made.reconcile() == {M1: "runs"}
+    await gone_from_host(made)
+    assert (await made.load(M1)).version == machine.version
+
+
+async def gone_from_host(made: Bench) -> None:
+    """Nothing of it runs."""
+    async with asyncio.timeout(10):
+        while made.host._machines[M1].life_epoch is not None:
+            await made.host.changed()
 
 
 @pytest.mark.promise("P11")
@@ -236,9 +267,7 @@ async def test_the_same_divergence_three_times_is_quarantine_and_not_a_hot_loop(
         await made.until(M1, lambda machine: machine.state in ("ready", "quarantined"))
     machine = await made.load(M1)
     assert (machine.state, machine.quarantine_cause) == ("quarantined", "divergence")
-    async with asyncio.timeout(10):
-        while made.host._machines[M1].life_epoch is not None:
-            await made.host.changed()
+    await gone_from_host(made)
 
 
 @pytest.mark.promise("P7", "P8")

@@ -110,8 +110,7 @@ def _of_clock(standing: Standing, picture: Picture) -> Finding | None:
         is_due = age_s >= SELF_CURE_DELAYS_S[min(standing.cures, len(SELF_CURE_DELAYS_S) - 1)]
         return Finding("cure", "cure", "its quarantine may end by itself") if is_due else None
     work = WORK_OF_STATE.get(state)
-    is_missing = work is not None and state not in ("quarantined", "maintenance")
-    if is_missing and age_s >= WORK_MISSING_S and (work, standing.machine_id) not in picture.work:
+    if work not in (None, "stop") and age_s >= WORK_MISSING_S and (work, standing.machine_id) not in picture.work:
         return Finding("work", "work_lost", f"{state} for {age_s:.0f} s, and nobody works on it")
     return None
 

@@ -22,6 +22,7 @@ WORK_OF_STATE: dict[str, str] = {
     "preparing": "prepare",
     "quarantined": "stop",
     "maintenance": "stop",
+    "retired": "stop",
 }
 """The work that a state calls for. Each kind is carried out in `effects`; in another state it is out of date."""
 

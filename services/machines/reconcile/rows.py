@@ -1,6 +1,6 @@
 """The fleet as one query shows it: enough to see who is worth loading, however many there are."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from typing import Any
 
 import orjson
@@ -38,6 +38,10 @@ class Row:
         return MachineSpec.model_validate_json(self.spec).summary(self.acceleration)
 
 
+_OF_STANDING = tuple(one.name for one in fields(Standing))
+_OF_ROW = tuple(one.name for one in fields(Row) if one.name != "standing")
+
+
 async def fleet(store: Store, host: str) -> dict[str, Row]:
     """Every machine of the host, by name. Raises StoreUnavailable."""
     return {row["machine_id"]: _row(row) for row in await store.fetch(_FLEET, host)}
@@ -50,24 +54,5 @@ async def work_in_hand(store: Store) -> frozenset[tuple[str, str]]:
 
 
 def _row(row: Any) -> Row:
-    standing = Standing(
-        machine_id=row["machine_id"],
-        state=row["state"],
-        since=row["since"],
-        epoch=row["epoch"],
-        lease_id=row["lease_id"],
-        hard_deadline_at=row["hard_deadline_at"],
-        address=row["address"],
-        verified_at=row["verified_at"],
-        cures=row["cures"],
-        cause=row["cause"],
-    )
-    return Row(
-        standing=standing,
-        version=row["version"],
-        term=row["term"],
-        wanted=row["wanted"],
-        wanted_image=row["wanted_image"],
-        spec=row["spec"],
-        acceleration=row["acceleration"],
-    )
+    standing = Standing(**{name: row[name] for name in _OF_STANDING})
+    return Row(standing=standing, **{name: row[name] for name in _OF_ROW})

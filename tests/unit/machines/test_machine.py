@@ -337,6 +337,25 @@ def test_what_became_of_an_earlier_lease_is_no_word_about_the_present_one() -> N
     assert machine.epoch > ended_at
 
 
+@pytest.mark.promise("P9", "B2")
+def test_nothing_says_that_a_machine_is_clean_of_a_task_before_it_was_verified() -> None:
+    """A release that is repeated while the machine is cleaned hears that the lease is over, and no more."""
+    machine = lease(ready())
+    machine.attest(ENDPOINT, NOW)
+    order, unit = release_of(machine), Unit(service="machines", at=NOW, uuid=uuid4, announce=announce)
+    machine.release(order.lease_id, NOW)
+    machine.collect_events()
+    app.release(unit, machine, order)
+    machine.complete_cleaning(NOW)
+    machine.collect_events()
+    app.release(unit, machine, order)
+    assert {row.routing_key for row in unit.outbox} == {"machines.machine.released.v1"}
+    machine.verify_clean({}, NOW)
+    machine.collect_events()
+    app.release(unit, machine, order)
+    assert unit.outbox[-1].routing_key == "machines.machine.reverted.v1"
+
+
 def release_of(machine: Machine) -> ReleaseMachine:
     """The order to give its present lease back."""
     lease_id = machine.lease_id or ""
