@@ -19,11 +19,12 @@ from eventsourcing.persistence import (
 
 from services.chassis.crash_points import Point, around, reached
 from services.chassis.errors import PermanentError, TransientError
+from services.chassis.recent import Recent
 from services.chassis.unit import Unit
 
 POOL_MAX_CONNECTIONS = 12
 STATEMENT_TIMEOUT_S = 30.0
-EVENTS_PER_STREAM_MAX = 100_000
+EVENTS_MAX = 10_000  # read at once
 
 log = structlog.get_logger()
 A = TypeVar("A", bound=Aggregate)
@@ -91,6 +92,7 @@ class Store:
         self.pool = pool
         self.schema = schema
         self._mapper = make_mapper()
+        self._recent = Recent()
         self._listeners: list[Callable[[Unit], None]] = []
 
     @classmethod
@@ -121,16 +123,31 @@ class Store:
 
     async def load(self, kind: type[A], stream: UUID) -> A | None:
         """The aggregate as its events say, or None when it has none. Raises StoreUnavailable."""
-        rows = await self.fetch(
-            "SELECT version, topic, state FROM events WHERE stream = $1 ORDER BY version LIMIT $2",
-            stream,
-            EVENTS_PER_STREAM_MAX,
-        )
-        aggregate: Any = None
-        for row in rows:
-            aggregate = self.decode(stream, row["version"], row["topic"], row["state"]).mutate(aggregate)
+        seen = self._recent.get(stream)
+        aggregate: Any = seen.aggregate if seen else None
+        version, topic, state = (seen.version, seen.topic, seen.state) if seen else (0, "", b"")
+        while True:
+            rows = await self.fetch(
+                "SELECT version, topic, state FROM events WHERE stream = $1 AND version >= $2 "
+                "ORDER BY version LIMIT $3",
+                stream,
+                version,
+                EVENTS_MAX,
+            )
+            if version:
+                if not rows or (rows[0]["version"], rows[0]["topic"], rows[0]["state"]) != (version, topic, state):
+                    self._recent.forget(stream)  # the store has another history than it had
+                    return await self.load(kind, stream)
+                del rows[0]
+            for row in rows:
+                version, topic, state = row["version"], row["topic"], row["state"]
+                aggregate = self.decode(stream, version, topic, state).mutate(aggregate)
+            if len(rows) < EVENTS_MAX - 1:
+                break
         if aggregate is not None and not isinstance(aggregate, kind):
             raise PermanentError(f"stream {stream} is a {type(aggregate).__name__}, not a {kind.__name__}")
+        if seen is None or version > seen.version:
+            self._recent.keep(stream, version, topic, state, aggregate)
         return aggregate
 
     def decode(self, stream: UUID, version: int, topic: str, state: bytes) -> Any:

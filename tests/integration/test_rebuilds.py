@@ -25,6 +25,7 @@ from services.chassis.store import Store, StoreUnavailable
 from services.chassis.unit import Unit
 from services.chassis.work import Worker
 from services.machines import main as machines
+from services.machines.domain.spec import MachineSpec
 from services.machines.projections import FLEET
 from services.scheduler import main as scheduler
 from services.scheduler.tables import TASKS
@@ -36,6 +37,7 @@ KINDS = {
     "machines": (FLEET, machines.MIGRATIONS, "machine", "registered"),
     "scheduler": (TASKS, scheduler.MIGRATIONS, "task", "submitted"),
 }
+SPEC = MachineSpec(machine_id="m", host="local", profile="linux", platform="linux", image="linux")
 WORD = Word("root", "a column was added")
 
 
@@ -71,6 +73,8 @@ def states(store: Store) -> tuple[dict[str, Any], list[tuple[str, dict[str, Any]
     for path in sorted(GOLDEN.glob(f"{thing}.*.json")):
         topic = f"{thing}:{path.name.split('.')[1]}"
         state = json.loads(path.read_text(encoding="utf-8"))
+        if "spec" in state:
+            state["spec"] = SPEC.model_dump(mode="json")
         if topic == f"{thing}:{first}":
             beginning = state
         else:
