@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from typing import Any, TypeAlias
 from uuid import UUID
 
+import asyncpg
 import orjson
 import structlog
 
@@ -76,7 +77,9 @@ class Batch:
     is_behind: bool
 
 
-async def read_batch(store: Store, connection: Connection, start: Position, limit: int) -> Batch:
+async def read_batch(
+    store: Store, connection: "Connection | asyncpg.Pool[asyncpg.Record]", start: Position, limit: int
+) -> Batch:
     """The next events in commit order of which none can be preceded by one that is not committed yet."""
     rows = await connection.fetch(
         "SELECT stream, version, topic, state, txid::text::bigint AS txid, position, "
@@ -167,12 +170,27 @@ async def move_checkpoint(connection: Connection, name: str, end: Position) -> N
     )
 
 
+async def step_checkpoint(connection: Connection, name: str, start: Position, end: Position) -> bool:
+    """The projection went from the one place to the other, unless somebody else had moved it before."""
+    row = await connection.fetchrow(
+        "UPDATE checkpoints SET txid = $2::text::xid8, position = $3 "
+        "WHERE projection = $1 AND txid = $4::text::xid8 AND position = $5 RETURNING position",
+        name,
+        str(end.txid),
+        end.position,
+        str(start.txid),
+        start.position,
+    )
+    return row is not None
+
+
 class Projector:
     """Keeps one projection up with the events. Woken after each commit of this process, with a slow poll behind."""
 
     def __init__(self, store: Store, projection: Projection) -> None:
         self._store = store
         self._projection = projection
+        self._at: Position | None = None  # where the projection was when this one last knew
         self._wake = asyncio.Event()
         store.on_commit(lambda unit: self._wake.set() if unit.events else None)
 
@@ -181,28 +199,36 @@ class Projector:
         while True:
             try:
                 self._wake.clear()
-                batch, is_behind = await self.advance()
+                count, is_behind = await self.advance()
             except (StoreUnavailable, *UNAVAILABLE) as error:
                 log.warning("projection_was_interrupted", projection=self._projection.name, reason=repr(error))
                 await asyncio.sleep(0.5)
                 continue
-            if not batch and not is_behind:
+            if count < BATCH_MAX and not is_behind:
                 await until_woken(self._wake, IDLE_POLL_S)
             await asyncio.sleep(GATHER_S)
 
     async def advance(self) -> tuple[int, bool]:
-        """One batch is applied: how many events, and whether more exist that may not be read yet."""
+        """One batch is applied: how many events, and whether more are there that could not be applied yet.
+
+        Where there is nothing to apply, that is one look and no transaction.
+        """
+        if self._at is None:
+            async with self._store.transaction() as connection:
+                self._at = await locked_checkpoint(connection, self._projection.name)
+        batch = await read_batch(self._store, self._store.pool, self._at, BATCH_MAX)
+        if not batch.events:
+            return 0, batch.is_behind
+        start, self._at = self._at, None
         async with self._store.transaction() as connection:
             # Rows and checkpoint are lost together, if at all, and then made again from the events.
             await connection.execute("SET LOCAL synchronous_commit TO off")
-            start = await locked_checkpoint(connection, self._projection.name)
-            batch = await read_batch(self._store, connection, start, BATCH_MAX)
-            if batch.events:
-                await apply(self._projection, batch.events, connection)
-                await move_checkpoint(connection, self._projection.name, batch.end)
-                reached(Point.PROJECTION_BEFORE)
-        if batch.events:
-            reached(Point.PROJECTION_AFTER)
-        if batch.events and self._projection.on_advance is not None:
+            if not await step_checkpoint(connection, self._projection.name, start, batch.end):
+                return 0, True
+            await apply(self._projection, batch.events, connection)
+            reached(Point.PROJECTION_BEFORE)
+        self._at = batch.end
+        reached(Point.PROJECTION_AFTER)
+        if self._projection.on_advance is not None:
             self._projection.on_advance(batch.events)
         return len(batch.events), batch.is_behind
