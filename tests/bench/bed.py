@@ -9,6 +9,7 @@ import signal
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 
 from deploy.local import libvirt, pki, processes, settings
 from deploy.local.installation import Installation
@@ -63,6 +64,10 @@ class Bed:
         for service in self._services(names):
             service.stop()
 
+    def stop_other(self, name: str) -> None:
+        """The process of that name, no service of the five, has ended."""
+        processes.stop(self.here.state, name)
+
     def pid(self, name: str) -> int:
         """The process of a service or server. Raises DeployError when it does not run."""
         found = processes.started(self.here.state, name)
@@ -85,16 +90,21 @@ class Bed:
 
 @contextlib.contextmanager
 def bed(
-    main: State, fleet: Fleet, *, name: str = NAME, preferences: Mapping[str, Sequence[str]] | None = None
+    main: State,
+    fleet: Fleet,
+    *,
+    name: str = NAME,
+    preferences: Mapping[str, Sequence[str]] | None = None,
+    app: Path | None = None,
 ) -> Iterator[Bed]:
     """An empty installation with its servers and services up; nothing of it is left afterwards.
 
-    `preferences` are lines for the settings of services, by service.
+    `preferences` are lines for the settings of services, by service; `app` is source to run instead of the installed.
     """
     state = State(main.root / name)
     clear(state)
     try:
-        yield _made(main, state, fleet, preferences or {})
+        yield _made(_prepared(main, state, app), fleet, preferences or {})
     finally:
         clear(state)
 
@@ -105,7 +115,7 @@ def servers_only(main: State) -> Iterator[Installation]:
     state = State(main.root / NAME)
     clear(state)
     try:
-        here = _prepared(main, state)
+        here = _prepared(main, state, None)
         here.postgres().start()
         here.postgres().set_up()
         here.rabbitmq().start()
@@ -138,18 +148,18 @@ def wait_until(what: str, is_true: Callable[[], bool], timeout_s: float) -> None
         time.sleep(POLL_S)
 
 
-def _prepared(main: State, state: State) -> Installation:
+def _prepared(main: State, state: State, app: Path | None) -> Installation:
     state.root.mkdir()
     state.root.chmod(0o711)
     for name in BORROWED:
         if (main.root / name).exists():  # instant machines need no image
-            (state.root / name).symlink_to(main.root / name)
+            (state.root / name).symlink_to(app if app is not None and name == "app" else main.root / name)
     here, _ = Installation.prepare(state)
     return here
 
 
-def _made(main: State, state: State, fleet: Fleet, preferences: Mapping[str, Sequence[str]]) -> Bed:
-    here = _prepared(main, state)
+def _made(here: Installation, fleet: Fleet, preferences: Mapping[str, Sequence[str]]) -> Bed:
+    state = here.state
     pki.ensure(state)
     here.rabbitmq().start()
     database = here.postgres()

@@ -34,6 +34,8 @@ async def _runs(made: Ground, seed: int, count: int) -> int:
                 return 1
             figures.survived.append(survived)
             _say(f"{case}: at rest after {survived.recovery_s:.1f} s, {', '.join(survived.outcomes)}")
+            for reason in survived.quarantined:
+                _say(f"  a machine was quarantined: {reason}")
     _say(figures.table())
     return 0
 

@@ -119,6 +119,25 @@ class Record:
         self._heard = Heard()
         self.is_audit_whole = False
 
+    async def start_over(self) -> None:
+        """What was read is forgotten: the database was put back, and tells another story from there on."""
+        self._tasks, self._machines = Ledger("scheduler", words_of_task), Ledger("machines", words_of_machine)
+        self.is_audit_whole = False
+        await self.begin()
+
+    def epochs(self) -> dict[str, int]:
+        """The epoch of every machine, as far as its events were read."""
+        return {machine.machine_id: machine.epoch for machine in self._machines.aggregates.values()}
+
+    async def state_of(self, task_id: str) -> str:
+        """How far the task is, as the scheduler shows it; nothing while it does not know it."""
+        connection = await asyncpg.connect(self._database_url, timeout=TIMEOUT_S)
+        try:
+            sql = "SELECT state FROM scheduler.task_rows WHERE task_id = $1"
+            return str(await connection.fetchval(sql, task_id) or "")
+        finally:
+            await connection.close(timeout=TIMEOUT_S)
+
     async def unrest(self, tasks: Sequence[str]) -> list[str]:
         """What is not over yet, in words; nothing when everything is at rest."""
         try:
@@ -261,6 +280,10 @@ class Record:
         task: Task | None = self._tasks.aggregates.get(uuid_of(task_id))
         return task.state if task else "lost"
 
-    def machines(self) -> dict[str, str]:
-        """The state of every machine, as its events say."""
-        return {machine.machine_id: machine.state for machine in self._machines.aggregates.values()}
+    def quarantined(self) -> dict[str, str]:
+        """Why each machine that is out of the pool is, as its events say."""
+        return {
+            machine.machine_id: machine.quarantine_reason
+            for machine in self._machines.aggregates.values()
+            if machine.state == "quarantined"
+        }

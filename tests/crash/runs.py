@@ -16,9 +16,11 @@ from tests.crash.record import Record
 
 RECOVERY_MAX_S = 120.0
 """P3: within this time every machine is ready or quarantined and every task terminal."""
+GUESTS_DIE_WITH = frozenset({"machines"})
+"""Instant machines live in the process of that service."""
 TASKS_AT_FIRST = 2
 TASKS_MAX = 14
-PATIENCE_S = 2.0
+PATIENCE_S = 1.0
 POLL_S = 0.05
 
 
@@ -33,7 +35,7 @@ class Survived:
     case: Case
     recovery_s: float
     outcomes: tuple[str, ...]
-    quarantined: int
+    quarantined: tuple[str, ...]
     resent: int
 
 
@@ -45,6 +47,7 @@ class Arena:
     client: Client
     record: Record
     submissions: int = 0
+    recovery_max_s: float = RECOVERY_MAX_S
 
     @classmethod
     @contextlib.asynccontextmanager
@@ -74,6 +77,8 @@ class Arena:
             await asyncio.to_thread(self.ground.revive)
         recovery_s = time.monotonic() - began
         await self.judge(accepted, str(case))
+        if not {death.service for death in case.deaths} & GUESTS_DIE_WITH:
+            self._expect_completed(accepted, str(case))
         return Survived(
             case,
             recovery_s,
@@ -88,13 +93,19 @@ class Arena:
         self.submissions += count
         return [asyncio.create_task(self.client.submit(f"{name}-{first + number}")) for number in range(count)]
 
+    async def begin_again(self) -> None:
+        """What is on record from here on is what counts: the database was put back to an older state."""
+        await self.until_rest([], "after the database was put back")
+        await self.record.start_over()
+        self.submissions = await self.record.begin()
+
     async def until_rest(self, accepted: Sequence[Accepted], what: str) -> None:
         """Every machine is ready or quarantined, every task is over. Raises PromiseBroken after the promised time."""
-        give_up_at = time.monotonic() + RECOVERY_MAX_S
+        give_up_at = time.monotonic() + self.recovery_max_s
         tasks = [one.task_id for one in accepted]
         while unrest := await self.record.unrest(tasks):
             if time.monotonic() > give_up_at:
-                raise PromiseBroken(f"{what}: after {RECOVERY_MAX_S:.0f} s there is no rest: {'; '.join(unrest)}")
+                raise PromiseBroken(f"{what}: after {self.recovery_max_s:.0f} s there is no rest: {'; '.join(unrest)}")
             await asyncio.sleep(POLL_S)
 
     async def judge(self, accepted: Sequence[Accepted], what: str) -> None:
@@ -114,14 +125,20 @@ class Arena:
         if faults:
             raise PromiseBroken(f"{what}: {'; '.join(faults)}")
 
-    async def mend(self) -> int:
-        """Quarantined machines are built again, as an operator would; how many there were."""
-        broken = [name for name, state in self.record.machines().items() if state == "quarantined"]
+    def _expect_completed(self, accepted: Sequence[Accepted], what: str) -> None:
+        """Nothing happened to a guest, so no task may have lost what it found. Raises PromiseBroken."""
+        ended = {one.task_id: self.record.outcome(one.task_id) for one in accepted}
+        if worse := [f"{task} is {state}" for task, state in ended.items() if state != "completed"]:
+            raise PromiseBroken(f"{what}: {'; '.join(worse)}")
+
+    async def mend(self) -> tuple[str, ...]:
+        """Quarantined machines are built again, as an operator would; why they were."""
+        broken = self.record.quarantined()
         for name in broken:
             await self.client.post(f"/machines/{name}/rebuild", {"reason": "a run of the crash tests is over"})
         if broken:
             await self.until_rest([], "mending")
-        return len(broken)
+        return tuple(broken.values())
 
     async def _until_all_died(
         self, case: Case, armed: list[tuple[Death, Identity]], sending: "list[asyncio.Task[Accepted]]"
@@ -135,10 +152,16 @@ class Arena:
                 one.result()
                 del dying[one]
             await asyncio.to_thread(self.ground.revive)
-            if dying and not dead:
+            if dying and not dead and await self._is_idle(sending):
                 if len(sending) >= TASKS_MAX:
                     raise PromiseBroken(f"{case}: {', '.join(map(str, dying.values()))}: never, in {TASKS_MAX} tasks")
                 sending += self.send(1, f"crash-{case.seed}")
+
+    async def _is_idle(self, sending: "list[asyncio.Task[Accepted]]") -> bool:
+        """Whether everything that was submitted is accepted and over, so that nothing more comes of it."""
+        if not all(task.done() for task in sending):
+            return False
+        return not await self.record.unrest([task.result().task_id for task in sending])
 
 
 @dataclass
@@ -170,7 +193,7 @@ class Figures:
             f"p50 {_median(seconds):.1f} s, max {max(seconds, default=0):.1f} s; tasks: "
             f"{', '.join(f'{count} {state}' for state, count in sorted(ends.items()))}; submissions sent again "
             f"{sum(one.resent for one in self.survived)} times; machines quarantined "
-            f"{sum(one.quarantined for one in self.survived)}"
+            f"{sum(len(one.quarantined) for one in self.survived)}"
         )
 
 
