@@ -99,6 +99,21 @@ def test_a_machine_that_was_clean_before_the_lease_is_waited_for_after_it() -> N
     assert (task.machine, task.reverting) == ("reverting", {"linux-1"})
 
 
+@pytest.mark.promise("P8", "P9", "P15")
+def test_word_that_a_machine_is_clean_of_an_earlier_lease_is_no_word_of_the_present_one() -> None:
+    """The same task may have the same machine twice, and what was said of the first time may be heard again."""
+    task = granted(started("guest"), epoch=4)
+    task.lose_machine(expired(task, epoch=4), NOW)
+    task.machine_left("linux-1", "clean", NOW, epoch=5)
+    granted(task, epoch=6)
+    task.end_stage("guest", 2, at=NOW, result_ids=("res_" + "1" * 32,))
+    task.seal("benign", 0, NOW)
+    task.machine_left("linux-1", "clean", NOW, epoch=5)
+    assert (state(task), task.machine) == ("reporting", "reverting")
+    task.machine_left("linux-1", "clean", NOW, epoch=7)
+    assert (state(task), task.machine) == ("completed", "clean")
+
+
 @pytest.mark.promise("P20")
 def test_a_task_ends_once() -> None:
     """Repeated facts after the end announce nothing more."""

@@ -216,6 +216,9 @@ class Task(Record, Aggregate):
         """The machine that the task used is clean, or out of the pool; its loss may be heard of only later."""
         if self.is_over:
             return
+        returned = self.returned.get(machine_id)
+        if returned is not None and epoch < returned.epoch:
+            return  # word of an earlier lease on the same machine, heard late or again
         is_early = machine_id == self.machine_id and epoch > self.left.get(machine_id, (-1, ""))[0]
         if machine_id in self.reverting or is_early:
             self._happen(events.MachineLeft, at, machine_id=machine_id, condition=condition, epoch=epoch)
