@@ -19,6 +19,7 @@ FACTS: tuple[type[Message], ...] = (
     machines.MachineRegistered,
     machines.MachineProvisioned,
     machines.MachineLeased,
+    machines.CaptureStored,
     machines.LeaseRefused,
     machines.LeaseExpired,
     machines.MachineReleased,

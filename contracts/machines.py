@@ -5,6 +5,7 @@ from typing import Any, ClassVar, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
+from contracts.blobs import BlobRef
 from contracts.envelope import Message
 from contracts.ids import LeaseId, MachineId, TaskId
 from contracts.submission import Platform, Route, offer
@@ -117,6 +118,17 @@ class MachineLeased(MachineFact):
     acceleration: Acceleration = "none"
     hard_deadline_at: datetime
     host: str | None = Field(default=None, description="whose machine it is; None in messages of older releases")
+
+
+class CaptureStored(MachineFact):
+    """What crossed the guest's analysis card during the lease is in the object store, in libpcap's format."""
+
+    WHAT: ClassVar[str] = "capture-stored"
+    task_id: TaskId
+    lease_id: LeaseId
+    blob: BlobRef
+    packets: int = Field(ge=0)
+    is_truncated: bool = Field(description="the record reached its bound before the lease ended")
 
 
 class LeaseRefused(MachineFact):

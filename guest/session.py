@@ -179,6 +179,7 @@ class Session:
             work_dir=self._work_dir,
             string_bytes=tracer.string_bytes if isinstance(tracer, SyscallTracer) else limits.STRING_BYTES,
             trace_source=SOURCE if is_traced else "",
+            has_network=request.has_network,
         )
 
     def _environment(self, asked: dict[str, str]) -> dict[str, str]:

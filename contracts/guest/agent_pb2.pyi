@@ -520,8 +520,11 @@ class LaunchRequest(_message.Message):
     USER_FIELD_NUMBER: _builtins.int
     CWD_FIELD_NUMBER: _builtins.int
     ENVIRONMENT_FIELD_NUMBER: _builtins.int
+    HAS_NETWORK_FIELD_NUMBER: _builtins.int
     user: _builtins.str
     cwd: _builtins.str
+    has_network: _builtins.bool
+    """Whether the program gets the analysis card; without it, it has a loopback of its own and nothing else."""
     @_builtins.property
     def lease(self) -> Global___Lease: ...
     @_builtins.property
@@ -536,10 +539,11 @@ class LaunchRequest(_message.Message):
         user: _builtins.str = ...,
         cwd: _builtins.str = ...,
         environment: _abc.Mapping[_builtins.str, _builtins.str] | None = ...,
+        has_network: _builtins.bool = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["lease", b"lease"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["argv", b"argv", "cwd", b"cwd", "environment", b"environment", "lease", b"lease", "user", b"user"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["argv", b"argv", "cwd", b"cwd", "environment", b"environment", "has_network", b"has_network", "lease", b"lease", "user", b"user"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-from deploy.local import images, nginx, parts, ports, postgres, rabbitmq
+from deploy.local import images, network, nginx, parts, ports, postgres, rabbitmq
 from deploy.local.state import DeployError, State
 from deploy.local.status import status
 
@@ -48,6 +48,7 @@ def doctor(state: State) -> list[Finding]:
         _memory,
         _namespaces,
         _acceleration,
+        _networks,
         _ports,
         _image,
         _running,
@@ -113,6 +114,18 @@ def _acceleration(state: State) -> list[Finding]:
             Finding("acceleration", "note", "/dev/kvm is closed to this user", f"add {state.users.machines} to kvm")
         ]
     return [Finding("acceleration", "note", "/dev/kvm is there; whether a guest boots on it is tried, then remembered")]
+
+
+def _networks(_state: State) -> list[Finding]:
+    """Whether guests can be given a network: only root can make one, and only with the right programs."""
+    if not network.is_possible():
+        remedy = "for the routes simulated and internet, install and start Malbox as root"
+        return [Finding("guest networks", "note", "not root's: guests have the route none", remedy)]
+    missing = [str(path) for path in (*network.PROGRAMS, network.TUN) if not path.exists()]
+    if missing:
+        remedy = f"run {BOOTSTRAP} as root; for {network.TUN}: modprobe tun"
+        return [Finding("guest networks", "fault", f"missing: {', '.join(missing)}", remedy)]
+    return [Finding("guest networks", "ok", "can be made")]
 
 
 _EMULATED = "enable hardware virtualisation, also for this host itself if it is virtual"

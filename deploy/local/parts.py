@@ -3,7 +3,7 @@
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from deploy.local import images, libvirt, nginx, postgres, processes, rabbitmq
+from deploy.local import images, libvirt, network, nginx, postgres, processes, rabbitmq
 from deploy.local.installation import Installation
 from deploy.local.services import ServiceProcess
 from deploy.local.state import SERVICES, DeployError, State
@@ -32,8 +32,15 @@ def servers(here: Installation) -> list[Part]:
         Part(rabbitmq.MAPPER, broker.start_mapper, lambda: processes.stop(here.state, rabbitmq.MAPPER)),
         Part(rabbitmq.NAME, broker.start, broker.stop),
         Part(libvirt.NAME, lambda: start_libvirt(here.state), lambda: libvirt.stop(here.state)),
+        *networks(here.state),
         Part(nginx.NAME, gateway.start, gateway.stop),
     ]
+
+
+def networks(state: State) -> list[Part]:
+    """The network helper, where this installation can have one."""
+    helper = Part(network.NAME, lambda: network.start(state), lambda: network.stop(state))
+    return [helper] if network.is_possible() else []
 
 
 def service_processes(here: Installation) -> list[ServiceProcess]:

@@ -4,7 +4,7 @@ import json
 from pathlib import Path
 from typing import Any
 
-from deploy.local import pki
+from deploy.local import network, pki
 from deploy.local.installation import Installation
 from deploy.local.ports import LOOPBACK, Ports
 from deploy.local.state import SERVICES, State, write_private
@@ -20,7 +20,7 @@ platform = "linux"
 image = "linux"
 memory_mib = 512
 vcpus = 1
-routes = ["none"]
+routes = @ROUTES@
 
 [[machine]]
 id = "linux-1"
@@ -32,11 +32,18 @@ def write(here: Installation, libvirt_uri: str) -> None:
     """Every service's settings file says what it needs, readable by its user only."""
     state = here.state
     if not machines_file(state).exists():
-        write_private(machines_file(state), MACHINES, mode=0o644)
+        write_private(machines_file(state), MACHINES.replace("@ROUTES@", _routes()), mode=0o644)
     for service in SERVICES:
         values = {**_shared(here, service), **_own(here, service, libvirt_uri)}
         write_private(state.settings_file(service), toml(values), state.users.of_service(service))
+    if network.is_possible():
+        write_private(network.settings_file(state), toml(_of_network(state)), mode=0o644)
     write_private(endpoint_file(state), toml({"url": gateway_url(here.ports)}), mode=0o644)
+
+
+def _routes() -> str:
+    """What the first machines may be put on: where this is not root's, nothing can be opened for them."""
+    return '["none", "simulated"]' if network.is_possible() else '["none"]'
 
 
 def machines_file(state: State) -> Path:
@@ -89,13 +96,27 @@ def _own(here: Installation, service: str, libvirt_uri: str) -> dict[str, Any]:
             "machines_file": str(machines_file(state)),
             "guest_client_ca_file": str(pki.ca_file(state)),
             **_client(state, service),
+            **({"network_socket": str(network.socket_file(state))} if network.is_possible() else {}),
             LIBVIRT_TABLE: {
                 "uri": libvirt_uri,
                 "images_dir": str(state.images),
                 "machines_dir": str(state.machines),
+                **({"cables_dir": str(state.network)} if network.is_possible() else {}),
             },
         }
     return _client(state, service) if service == "plugins" else {}
+
+
+def _of_network(state: State) -> dict[str, Any]:
+    users = state.users
+    return {
+        "directory": str(state.network),
+        "blob_dir": str(state.blobs),
+        "machines_file": str(machines_file(state)),
+        "machines_user": users.machines,
+        "services_user": users.services,
+        "network_user": users.network,
+    }
 
 
 def _client(state: State, service: str) -> dict[str, Any]:

@@ -38,6 +38,7 @@ class Users:
     machines: str
     postgres: str
     rabbitmq: str
+    network: str = NETWORK_USER
 
     @classmethod
     def current(cls) -> "Users":
@@ -135,6 +136,11 @@ class State:
         return self.root / "libvirt"
 
     @property
+    def network(self) -> Path:
+        """The network helper's own: sockets, fences, packets being recorded."""
+        return self.root / "network"
+
+    @property
     def admin_token(self) -> Path:
         """The file with the administrator's token."""
         return self.root / "admin-token"
@@ -162,6 +168,7 @@ class State:
             (self.postgres, users.postgres, 0o700),
             (self.rabbitmq, users.rabbitmq, 0o700),
             (self.nginx, users.services, 0o700),
+            (self.network, None, 0o711),
         ):
             own_directory(path, user, mode)
         for service in SERVICES:

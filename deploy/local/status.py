@@ -4,7 +4,7 @@ import os
 import time
 from dataclasses import dataclass
 
-from deploy.local import libvirt, nginx, postgres, processes, rabbitmq, settings, supervisor
+from deploy.local import libvirt, network, nginx, postgres, processes, rabbitmq, settings, supervisor
 from deploy.local.installation import Installation
 from deploy.local.ports import LOOPBACK
 from deploy.local.services import fetch_health
@@ -46,7 +46,8 @@ class Status:
 def status(state: State) -> Status:
     """The state of every part. Raises DeployError when nothing is installed."""
     here = Installation.open(state)
-    found = [_server(here, name) for name in SERVERS] + [_service(here, name) for name in SERVICES]
+    helper = (network.NAME,) if network.settings_file(state).exists() else ()
+    found = [_server(here, name) for name in (*SERVERS, *helper)] + [_service(here, name) for name in SERVICES]
     return Status(str(state.root), settings.gateway_url(here.ports), found)
 
 
@@ -59,6 +60,7 @@ def _server(here: Installation, name: str) -> PartStatus:
         nginx.NAME: lambda: nginx.accepts(here.ports["gateway"]),
         postgres.NAME: lambda: nginx.accepts(here.ports["postgres"]),
         libvirt.NAME: lambda: libvirt.answers(here.state),
+        network.NAME: lambda: network.socket_file(here.state).exists(),
     }.get(name, lambda: True)()
     port = {rabbitmq.NAME: "amqp", nginx.NAME: "gateway", postgres.NAME: "postgres"}.get(name)
     where = f"{LOOPBACK}:{here.ports[port]}" if port else ""

@@ -10,6 +10,7 @@ from deploy.local import (
     crashes,
     images,
     libvirt,
+    network,
     nginx,
     parts,
     pki,
@@ -106,6 +107,9 @@ def _start_services(here: Installation) -> str:
         supervisor.stop(here.state)
         for service in looping:
             crashes.note(here.state, service.name, 0)
+    if network.is_possible() and not network.is_current(here.state):
+        supervisor.stop(here.state)
+        network.stop(here.state)
     for service in outdated:
         service.stop()
     supervisor.start(here.state)

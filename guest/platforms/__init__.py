@@ -18,6 +18,7 @@ class Program:
     """What is to run: an argument list, never a shell's string.
 
     `string_bytes` bounds each string in the trace, which is evidence under the name `trace_source` (empty: not kept).
+    `has_network`: it gets the analysis card.
     """
 
     argv: tuple[str, ...]
@@ -27,6 +28,7 @@ class Program:
     work_dir: Path
     string_bytes: int
     trace_source: str
+    has_network: bool = False
 
 
 @dataclass(frozen=True)

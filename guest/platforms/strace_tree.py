@@ -92,7 +92,7 @@ class StraceTree:
         os.mkfifo(fifo, 0o600)
         trace = os.open(fifo, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
         self.started_at_ns = time.time_ns()
-        self._tracer = in_private_network(lambda: self._popen(fifo))
+        self._tracer = in_private_network(lambda: self._popen(fifo), has_card=self._program.has_network)
         for name, stream in (("stdout", self._tracer.stdout), ("stderr", self._tracer.stderr)):
             self._journal.open_source(name, limits.OUTPUT_MAX_BYTES)
             self._run(self._copy_output, name, stream)

@@ -1,6 +1,6 @@
 """Recorded intents carried out on the hypervisor, and their outcomes recorded. Each is safe to repeat."""
 
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 
 import structlog
 
@@ -13,9 +13,25 @@ from services.machines.adapters.authorities import Authorities
 from services.machines.adapters.incarnations import refuse_known, remember
 from services.machines.domain.machine import Machine
 from services.machines.domain.record import QuarantineCause
-from services.machines.errors import DigestMismatch, GuestRefused, HypervisorUnavailable, StaleEpoch
+from services.machines.errors import (
+    DigestMismatch,
+    GuestRefused,
+    HypervisorUnavailable,
+    IsolationBroken,
+    NetworkUnavailable,
+    StaleEpoch,
+)
 from services.machines.policy import EVIDENCE_MAX_AGE_S, LEASE_MAX_S, work_for
-from services.machines.ports import Authority, Enrolment, GuestAddress, GuestEnroller, Hypervisor, Incarnation
+from services.machines.ports import (
+    Authority,
+    CaptureTaken,
+    Enrolment,
+    GuestAddress,
+    GuestEnroller,
+    GuestNetwork,
+    Hypervisor,
+    Incarnation,
+)
 
 AGENT_BOOT_TIMEOUT_S = 180.0
 AGENT_RESTORE_TIMEOUT_S = 20.0
@@ -29,8 +45,11 @@ log = structlog.get_logger()
 class Effects:
     """Carries out the work of one host."""
 
-    def __init__(self, hypervisor: Hypervisor, enroller: GuestEnroller, authorities: Authorities) -> None:
+    def __init__(
+        self, hypervisor: Hypervisor, enroller: GuestEnroller, authorities: Authorities, network: GuestNetwork
+    ) -> None:
         self._hypervisor = hypervisor
+        self._network = network
         self._enroller = enroller
         self._authorities = authorities
 
@@ -58,6 +77,7 @@ class Effects:
             await self._enroller.attest(address, authority, machine.machine_id, timeout_s=AGENT_BOOT_TIMEOUT_S)
 
         identity = await self._hypervisor.image_identity(machine.spec)
+        await self._plug(machine)
         built = await self._hypervisor.provision(
             machine.spec, epoch=item.payload["epoch"], enrolment=authority.enrolment, agent_waits=agent_waits
         )
@@ -78,8 +98,13 @@ class Effects:
         machine = await self._current(item, context)
         if machine is None:
             return
-        await self._hypervisor.destroy(machine.machine_id, epoch=machine.epoch)
-        await self._record(item, context, lambda fresh, unit: fresh.complete_cleaning(unit.at))
+        taken = await self._take_down(machine, self._hypervisor.destroy)
+
+        def cleaned(fresh: Machine, unit: Unit) -> None:
+            app.tell_capture(unit, fresh, taken)
+            fresh.complete_cleaning(unit.at)
+
+        await self._record(item, context, cleaned)
 
     async def verify(self, item: WorkItem, context: WorkContext) -> None:
         """A fresh incarnation proved itself, its agent serves the next lease and no other, and it stands still.
@@ -90,6 +115,7 @@ class Effects:
         machine = await self._current(item, context)
         if machine is None:
             return
+        await self._plug(machine)
         incarnation = await self._hypervisor.restore(machine.spec, epoch=machine.epoch)
         authority = await self._authorities.load(machine.machine_id)
         evidence = await self._evidence(machine, incarnation, authority)
@@ -97,6 +123,7 @@ class Effects:
         await refuse_known(context.store, enrolment.instance_id)
         endpoint = await self._endpoint(machine, enrolment, authority)
         await self._hypervisor.pause(machine.machine_id, epoch=machine.epoch)
+        evidence |= await self._isolated(machine)
 
         def happen(fresh: Machine, unit: Unit) -> None:
             remember(unit, enrolment.instance_id, fresh)
@@ -107,23 +134,27 @@ class Effects:
         await self._record(item, context, happen)
 
     async def prepare(self, item: WorkItem, context: WorkContext) -> None:
-        """The machine runs, and its agent serves only this lease."""
+        """The machine is on its route, runs, and its agent serves only this lease."""
         machine = await self._current(item, context)
         if machine is None:
             return
         endpoint = machine.next_endpoint
         if endpoint is None:
             raise GuestRefused("the machine stood ready without an agent enrolled for this lease")
+        if machine.spec.has_analysis_card:
+            await self._network.open(
+                machine.machine_id, epoch=machine.epoch, lease_id=machine.lease_id or "", route=machine.route
+            )
         await self._hypervisor.resume(machine.machine_id, epoch=machine.epoch)
         await self._record(item, context, lambda fresh, unit: fresh.attest(endpoint, unit.at))
 
     async def stop(self, item: WorkItem, context: WorkContext) -> None:
         """Nothing of a machine that is out of the pool runs. Its files stay as they are, until it is retired."""
         machine = await self._current(item, context)
-        if machine is not None and machine.state == "retired":
-            await self._hypervisor.destroy(machine.machine_id, epoch=machine.epoch)
-        elif machine is not None:
-            await self._hypervisor.halt(machine.machine_id, epoch=machine.epoch)
+        if machine is not None:
+            end = self._hypervisor.destroy if machine.state == "retired" else self._hypervisor.halt
+            taken = await self._take_down(machine, end)
+            await self._decide(item, context, lambda fresh, unit: app.tell_capture(unit, fresh, taken))
 
     async def expire(self, item: WorkItem, context: WorkContext) -> None:
         """A lease that reached its hard deadline is over."""
@@ -166,6 +197,38 @@ class Effects:
         await self._record(
             item, context, lambda fresh, unit: fresh.expire_lease(fresh.lease_id or "", "not_prepared", reason, unit.at)
         )
+
+    async def _plug(self, machine: Machine) -> None:
+        """The network stands before the guest does, and lets nothing pass."""
+        if machine.spec.has_analysis_card:
+            await self._network.plug(machine.machine_id, epoch=machine.epoch)
+
+    async def _isolated(self, machine: Machine) -> dict[str, str]:
+        """The evidence that nothing of the standing guest's could have got anywhere. Raises IsolationBroken."""
+        if not machine.spec.has_analysis_card:
+            return {}
+        seen = await self._network.verify(machine.machine_id, epoch=machine.epoch)
+        if seen.passed:
+            raise IsolationBroken(f"{seen.passed} frames of a guest that nobody leased were let through")
+        return {"network_sha256": seen.rules_sha256, "network_passed": str(seen.passed)}
+
+    async def _take_down(self, machine: Machine, end: Callable[..., Awaitable[None]]) -> CaptureTaken | None:
+        """The incarnation has ended as `end` does it, its network is gone; what was recorded of its packets."""
+        taken = await self._seal(machine)
+        await end(machine.machine_id, epoch=machine.epoch)
+        if machine.spec.has_analysis_card:
+            await self._network.close(machine.machine_id, epoch=machine.epoch)
+        return taken
+
+    async def _seal(self, machine: Machine) -> CaptureTaken | None:
+        """A record that cannot be had is no reason to let the guest go on."""
+        if not machine.spec.has_analysis_card:
+            return None
+        try:
+            return await self._network.seal(machine.machine_id, epoch=machine.epoch)
+        except NetworkUnavailable as error:
+            log.warning("packets_were_not_kept", machine=machine.machine_id, reason=str(error))
+            return None
 
     async def _evidence(self, machine: Machine, incarnation: Incarnation, authority: Authority) -> dict[str, str]:
         attested = await self._enroller.attest(

@@ -1,23 +1,39 @@
 """What is plugged into what in the machines service."""
 
-from functools import partial
+import asyncio
+from collections.abc import Callable, Coroutine
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
 
+import structlog
+
+from contracts.submission import Route
 from services.chassis.crash_points import Point, guarded
 from services.chassis.run import Runtime, Service
+from services.machines.adapters.absent_network import REMEDY, AbsentNetwork
 from services.machines.adapters.authorities import Authorities
 from services.machines.adapters.guest_agent import GrpcEnroller
+from services.machines.adapters.guest_network import HelperNetwork
 from services.machines.adapters.instant import InstantFleet
 from services.machines.adapters.libvirt import LibvirtHypervisor
 from services.machines.api import router
+from services.machines.domain.spec import MachineSpec
 from services.machines.effects import Effects
-from services.machines.errors import HypervisorRefused
+from services.machines.errors import HypervisorRefused, NetworkUnavailable
 from services.machines.handlers import HANDLERS
-from services.machines.ports import GuestEnroller, Hypervisor
+from services.machines.isolation import IsolationWatch
+from services.machines.ports import GuestEnroller, GuestNetwork, Hypervisor
 from services.machines.projections import EXPIRIES, FLEET, MIGRATIONS
 from services.machines.reconcile import LeaseWatch, Reconciler, Wishes
 from services.machines.settings import MachinesSettings, load_machines
 
 __all__ = ["MIGRATIONS", "compose"]
+
+Background = Callable[[], Coroutine[Any, Any, None]]
+_HELPER_TRIES, _HELPER_PAUSE_S = 150, 0.2
+
+log = structlog.get_logger()
 
 
 async def compose(runtime: Runtime) -> Service:
@@ -26,22 +42,56 @@ async def compose(runtime: Runtime) -> Service:
     hypervisor, enroller = _outside(settings)
     hypervisor = guarded(hypervisor, Point.HYPERVISOR_BEFORE, Point.HYPERVISOR_AFTER)
     enroller = guarded(enroller, Point.AGENT_BEFORE, Point.AGENT_AFTER)
-    effects = Effects(hypervisor, enroller, Authorities(runtime.store))
-    wishes = Wishes(settings.machines_file, partial(load_machines, host=settings.host))
+    network = _network(settings)
+    effects = Effects(hypervisor, enroller, Authorities(runtime.store), network)
+    wishes = Wishes(settings.machines_file, await _reader(settings.host, network))
     reconciler = Reconciler(runtime, hypervisor, wishes, settings.observe_interval_s)
     watch = LeaseWatch(runtime, hypervisor)
+    isolation = IsolationWatch(runtime, network, settings.observe_interval_s)
     return Service(
         handlers=HANDLERS,
         projections=(FLEET,),
         runners=effects.runners(),
         routers=(router(runtime),),
-        background=(reconciler.run, watch.run),
+        background=(reconciler.run, watch.run, *_watching(settings, isolation)),
         expiries=EXPIRIES,
         condition=reconciler.condition,
         on_start=reconciler.introduce,
         on_stop=hypervisor.close,
         has_host_commands=True,
     )
+
+
+def _network(settings: MachinesSettings) -> GuestNetwork:
+    return AbsentNetwork() if settings.network_socket is None else HelperNetwork(settings.network_socket)
+
+
+def _watching(settings: MachinesSettings, isolation: IsolationWatch) -> tuple[Background, ...]:
+    """Without the helper there is nothing to watch over."""
+    return () if settings.network_socket is None else (isolation.run, isolation.listen)
+
+
+async def _reader(host: str, network: GuestNetwork) -> Callable[[Path], list[MachineSpec]]:
+    """Reads the machines file; a route that this host cannot open is said, and not promised to anybody."""
+    routes = await _routes(network)
+
+    def read(path: Path) -> list[MachineSpec]:
+        specs = load_machines(path, host)
+        for spec in specs:
+            if missing := [route for route in spec.routes if route not in routes]:
+                log.warning("routes_cannot_be_opened", machine=spec.machine_id, routes=missing, remedy=REMEDY)
+        return [spec.narrowed(routes) for spec in specs]
+
+    return read
+
+
+async def _routes(network: GuestNetwork) -> tuple[Route, ...]:
+    """What the host can open. The helper may be starting still. Raises NetworkUnavailable when it does not."""
+    for _ in range(_HELPER_TRIES):
+        with suppress(NetworkUnavailable):
+            return await network.routes()
+        await asyncio.sleep(_HELPER_PAUSE_S)
+    return await network.routes()
 
 
 def _outside(settings: MachinesSettings) -> tuple[Hypervisor, GuestEnroller]:

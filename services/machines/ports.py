@@ -204,6 +204,7 @@ class Isolation:
 class CaptureTaken:
     """A record of a guest's packets, in the object store."""
 
+    lease_id: str
     blob: BlobRef
     packets: int
     is_truncated: bool
@@ -240,7 +241,7 @@ class GuestNetwork(Protocol):
         """A fresh network that lets nothing pass stands; the socket that the machine's analysis card connects to."""
 
     async def open(self, machine_id: str, *, epoch: int, lease_id: str, route: Route) -> Isolation:
-        """The plugged network is on the route, was seen to be, and records what passes. Fails closed."""
+        """The plugged network is on the route, was seen to be, and on any but none is recorded. Fails closed."""
 
     async def verify(self, machine_id: str, *, epoch: int) -> Isolation:
         """The network is exactly what its route says."""

@@ -10,6 +10,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from services.chassis.settings import ServiceSettings, SettingsRefused
 from services.machines.adapters.libvirt_settings import LibvirtSettings
 from services.machines.domain.spec import MachineSpec
+from services.machines.network.settings import EgressSettings
 
 
 class MachinesSettings(ServiceSettings):
@@ -22,6 +23,9 @@ class MachinesSettings(ServiceSettings):
         default=None, description="where the fake keeps its fences; without it they end with its process"
     )
     libvirt: LibvirtSettings | None = None
+    network_socket: Path | None = Field(
+        default=None, description="of the network helper; without it machines offer the route none alone"
+    )
     machines_file: Path
     guest_client_ca_file: Path
     guest_client_cert_file: Path
@@ -42,6 +46,7 @@ class MachinesFile(BaseModel):
         profile: str
 
     profile: dict[str, dict[str, Any]]
+    egress: EgressSettings | None = Field(default=None, description="the way out of the route internet")
     machine: list[Entry]
 
 

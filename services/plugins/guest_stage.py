@@ -160,7 +160,7 @@ class GuestStage:
             await self._init_plugin(sitting, planned)
         await session.arm()
         argv = command_line(prepared.package, path, record.command.request.arguments)
-        launched = await session.launch(argv)
+        launched = await session.launch(argv, has_network=record.command.request.route != "none")
         sitting.launched_at = record.work.clock.now()
         sitting.exec_error = launched.exec_error
         started = self._sample_started(sitting, launched, argv)

@@ -191,9 +191,18 @@ class GuestSession(Protocol):
         """Every initialised plugin observes."""
 
     async def launch(
-        self, argv: tuple[str, ...], *, environment: dict[str, str] | None = None, cwd: str = "", user: str = ""
+        self,
+        argv: tuple[str, ...],
+        *,
+        environment: dict[str, str] | None = None,
+        cwd: str = "",
+        user: str = "",
+        has_network: bool = False,
     ) -> Launched:
-        """The program runs as the sample's user. Once per lease; a repeated call returns the first outcome."""
+        """The program runs as the sample's user, with the machine's analysis card if it is to have a network.
+
+        Once per lease; a repeated call returns the first outcome.
+        """
 
     def watch(self, *, after_position: int = 0) -> AsyncGenerator[GuestEvent, None]:
         """Everything that happened after that position, and then as it happens.

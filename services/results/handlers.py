@@ -7,6 +7,7 @@ import structlog
 from contracts.envelope import Message
 from contracts.ids import derived
 from contracts.intake import TaskSubmitted
+from contracts.machines import CaptureStored, MachineQuarantined, MachineReverted
 from contracts.plugins import PluginResultProduced
 from contracts.results import ArtifactStored, ReportReady
 from contracts.scheduler import (
@@ -53,6 +54,15 @@ async def on_task_changed(fact: TaskFact, unit: Unit, _store: Store) -> None:
     rows.remember_state(unit, fact.task_id, STATES[type(fact)])
 
 
+async def on_machine_left(fact: MachineReverted | MachineQuarantined, unit: Unit, store: Store) -> None:
+    """Nothing more comes from it; a report that waits for its packets is looked at again."""
+    if fact.task_id is None:
+        return
+    rows.remember_departure(unit, fact.task_id, fact.machine_id, fact.epoch)
+    if await rows.is_seal_waiting(store, fact.task_id):
+        unit.enqueue(SEAL, fact.task_id, {"task_id": fact.task_id})
+
+
 async def do_seal_report(command: SealReport, unit: Unit, store: Store) -> None:
     """The report is ordered; one that is sealed is announced again."""
     ready = await rows.report_of(store, command.task_id)
@@ -88,13 +98,26 @@ class ResultRecorder:
         if await rows.is_seal_waiting(store, fact.task_id):
             unit.enqueue(SEAL, fact.task_id, {"task_id": fact.task_id})
 
+    async def on_capture_stored(self, fact: CaptureStored, unit: Unit, store: Store) -> None:
+        """The record of the guest's packets is an artifact; a report that waits for it is looked at again."""
+        rows.remember_capture(unit, fact)
+        result_id = derived("res", "capture", fact.lease_id)
+        stored = ArtifactStored(task_id=fact.task_id, result_id=result_id, blob=fact.blob, name="capture.pcap")
+        unit.say(stored, message_id=derived("msg", "artifact-stored", result_id))
+        if await rows.is_seal_waiting(store, fact.task_id):
+            unit.enqueue(SEAL, fact.task_id, {"task_id": fact.task_id})
+
 
 def handlers(blobs: BlobStore) -> Mapping[type[Message], Handler]:
     """What is heard, and who hears it."""
+    recorder = ResultRecorder(blobs)
     return {
         TaskSubmitted: on_task_announced,
         TaskPlanned: on_task_announced,
         **dict.fromkeys(STATES, on_task_changed),
-        PluginResultProduced: ResultRecorder(blobs).on_plugin_result_produced,
+        PluginResultProduced: recorder.on_plugin_result_produced,
+        CaptureStored: recorder.on_capture_stored,
+        MachineReverted: on_machine_left,
+        MachineQuarantined: on_machine_left,
         SealReport: do_seal_report,
     }

@@ -2,4 +2,11 @@
 
 from importlib.resources import files
 
-MIGRATIONS: tuple[str, ...] = ((files("services.results") / "schema.sql").read_text(encoding="utf-8"),)
+MIGRATIONS: tuple[str, ...] = (
+    (files("services.results") / "schema.sql").read_text(encoding="utf-8"),
+    # When a machine left a task, no record of packets of that lease comes any more.
+    (
+        "CREATE TABLE departures (task_id text, machine_id text, epoch integer, left_at timestamptz NOT NULL, "
+        "PRIMARY KEY (task_id, machine_id, epoch))"
+    ),
+)

@@ -5,6 +5,8 @@ from datetime import datetime
 
 from asyncpg import Record
 
+from contracts.ids import derived
+from contracts.machines import CaptureStored
 from contracts.plugins import PluginResultProduced
 from contracts.results import ReportReady
 from contracts.scheduler import SealReport
@@ -13,6 +15,7 @@ from services.chassis.unit import Unit
 from services.results.domain.result import Result
 
 RESULTS_PER_TASK_MAX = 4096
+NETWORK, PCAP = "network", "application/vnd.tcpdump.pcap"
 _SELECT = (
     "SELECT position, result_id, task_id, attempt, stage, plugin, version, run_id, name, kind, media_type, sha256, "
     "size_bytes, path, is_truncated, recorded_at FROM results "
@@ -72,6 +75,50 @@ def remember_result(unit: Unit, fact: PluginResultProduced) -> None:
     )
 
 
+def remember_capture(unit: Unit, fact: CaptureStored) -> None:
+    """The record of packets is a result of the task, of as late an attempt as there are records before it."""
+    unit.execute(
+        "INSERT INTO results (result_id, task_id, attempt, stage, plugin, version, run_id, name, kind, media_type, "
+        "sha256, size_bytes, path, is_truncated, recorded_at) "
+        "SELECT $1::text, $2::text, count(*) + 1, 'guest', $3::text, '1', $4::text, 'capture.pcap', 'bytes', $5::text, "
+        "$6::text, $7::bigint, NULL, $8::boolean, $9::timestamptz "
+        "FROM results WHERE task_id = $2 AND plugin = $3 ON CONFLICT (result_id) DO NOTHING",
+        derived("res", "capture", fact.lease_id),
+        fact.task_id,
+        NETWORK,
+        derived("run", "capture", fact.lease_id),
+        PCAP,
+        fact.blob.sha256,
+        fact.blob.size_bytes,
+        fact.is_truncated,
+        unit.at,
+    )
+
+
+def remember_departure(unit: Unit, task_id: str, machine_id: str, epoch: int) -> None:
+    """The machine is clean of the task, or out of the pool; nothing more comes from it."""
+    unit.execute(
+        "INSERT INTO departures (task_id, machine_id, epoch, left_at) VALUES ($1, $2, $3, $4) ON CONFLICT DO NOTHING",
+        task_id,
+        machine_id,
+        epoch,
+        unit.at,
+    )
+
+
+async def is_capture_due(store: Store, seal: SealReport) -> bool:
+    """Whether a record of packets may still come: the sample had a network, and its last machine has it still."""
+    if seal.request.route == "none" or seal.machine_id is None:
+        return False
+    row = await store.fetchrow(
+        "SELECT (SELECT count(*) FROM results WHERE task_id = $1 AND plugin = $2) AS records, "
+        "(SELECT count(*) FROM departures WHERE task_id = $1) AS departures",
+        seal.task_id,
+        NETWORK,
+    )
+    return row is not None and max(row["records"], row["departures"]) < seal.attempts
+
+
 def remember_seal(unit: Unit, command: SealReport) -> None:
     """The order is recorded. A later one for the same task takes its place, the waiting time counts from the first."""
     unit.execute(
@@ -129,6 +176,17 @@ async def results_named(store: Store, result_ids: tuple[str, ...]) -> list[Resul
     rows = await store.fetch(
         _SELECT + "WHERE result_id = ANY($1::text[]) ORDER BY array_position($1::text[], result_id) LIMIT $2",
         list(result_ids),
+        RESULTS_PER_TASK_MAX,
+    )
+    return [_result(row) for row in rows]
+
+
+async def captures_of(store: Store, task_id: str) -> list[Result]:
+    """The records of packets that machines took for the task."""
+    rows = await store.fetch(
+        _SELECT + "WHERE task_id = $1 AND plugin = $2 ORDER BY position LIMIT $3",
+        task_id,
+        NETWORK,
         RESULTS_PER_TASK_MAX,
     )
     return [_result(row) for row in rows]

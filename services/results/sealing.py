@@ -52,13 +52,15 @@ class Sealer:
         if order is None or await rows.report_of(context.store, task_id) is not None:
             return  # sealed, and announced, since this was put down
         seal, ordered_at = order
-        results = await rows.results_named(context.store, seal.result_ids)
-        missing = await self._missing(seal.result_ids, results)
-        if missing and min(context.clock.now() - ordered_at, _waited_at_least(item.attempt)) < self._patience:
+        named = await rows.results_named(context.store, seal.result_ids)
+        captures = await rows.captures_of(context.store, task_id)
+        missing = await self._missing((*seal.result_ids, *(one.result_id for one in captures)), [*named, *captures])
+        is_early = bool(missing) or await rows.is_capture_due(context.store, seal)
+        if is_early and min(context.clock.now() - ordered_at, _waited_at_least(item.attempt)) < self._patience:
             log.info("report_waits_for_results", missing=len(missing))
             await context.reschedule(_wait_s(item.attempt))
             return
-        case = Case(seal, context.clock.now(), tuple(results), {}, {}, missing)
+        case = Case(seal, context.clock.now(), (*named, *captures), {}, {}, missing)
         await self._announce(await self._seal(await self._with_contents(case)), context)
 
     async def give_up(self, item: WorkItem, _context: WorkContext, error: Exception) -> None:

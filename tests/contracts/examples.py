@@ -70,6 +70,14 @@ _FIELDS: dict[type[Message], dict[str, object]] = {
         "platform": "linux",
         "hard_deadline_at": AT,
     },
+    machines.CaptureStored: {
+        **_OF,
+        "task_id": TASK,
+        "lease_id": LEASE_ID,
+        "blob": BLOB,
+        "packets": 3,
+        "is_truncated": False,
+    },
     machines.LeaseRefused: {**_OF, "task_id": TASK, "operation_id": "ope_1", "reason": "machine is cleaning"},
     machines.LeaseExpired: {
         **_OF,

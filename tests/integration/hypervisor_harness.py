@@ -73,9 +73,9 @@ class Interrupted(Exception):
 @contextmanager
 def laboratory() -> Iterator[Laboratory]:
     """Everything stands; the machine was provisioned after an interrupted attempt."""
-    with _directory() as root:
-        state = _prepare(root)
-        _image(state)
+    with directory() as root:
+        state = prepare(root)
+        build_image(state)
         try:
             daemon.start(state)
             with as_machine_user():
@@ -117,7 +117,8 @@ def as_deployer() -> Iterator[None]:
 
 
 @contextmanager
-def _directory() -> Iterator[Path]:
+def directory() -> Iterator[Path]:
+    """The state directory: the one that is kept, or one that is removed afterwards."""
     kept = os.environ.get(KEPT_VARIABLE)
     if kept:
         Path(kept).mkdir(parents=True, exist_ok=True)
@@ -128,7 +129,8 @@ def _directory() -> Iterator[Path]:
         yield Path(made)
 
 
-def _prepare(root: Path) -> State:
+def prepare(root: Path) -> State:
+    """The directory is an installation as far as the hypervisor needs one."""
     me = MACHINE_USER if os.geteuid() == 0 else pwd.getpwuid(os.geteuid()).pw_name
     try:
         pwd.getpwnam(me)
@@ -143,7 +145,8 @@ def _prepare(root: Path) -> State:
     return state
 
 
-def _image(state: State) -> None:
+def build_image(state: State) -> None:
+    """The guest image is built from this source."""
     own = locate(images.SOURCE).root / "bootstrap" / "bin" / "uv"
     uv = images.find_uv(str(own) if own.exists() else None)
     agent = AgentSource(tree=images.SOURCE, lock=images.SOURCE / "requirements.lock", uv=uv)

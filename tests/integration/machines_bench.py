@@ -15,6 +15,7 @@ from cryptography import x509
 from contracts.machines import GuestEndpoint
 from contracts.plugins import LeaseBeat
 from contracts.scheduler import LeaseMachine, ReleaseMachine
+from contracts.submission import Route
 from services.chassis.blobs import BlobStore
 from services.chassis.clock import SystemClock
 from services.chassis.migrations import migrate
@@ -27,11 +28,13 @@ from services.chassis.work import Worker
 from services.machines.adapters import machine_authority
 from services.machines.adapters.authorities import Authorities
 from services.machines.adapters.instant import InstantFleet
+from services.machines.adapters.memory_network import MemoryNetwork
 from services.machines.announcements import announce
 from services.machines.domain.machine import Machine
 from services.machines.domain.spec import MachineSpec
 from services.machines.effects import Effects
 from services.machines.handlers import HANDLERS
+from services.machines.isolation import IsolationWatch
 from services.machines.ports import GuestAddress
 from services.machines.projections import FLEET, MIGRATIONS
 from services.machines.reconcile import LeaseWatch, Reconciler, Wishes
@@ -87,6 +90,8 @@ class Bench:
     reconciler: Reconciler
     watch: LeaseWatch
     worker: Worker
+    network: MemoryNetwork
+    isolation: IsolationWatch
     changed: asyncio.Event = field(default_factory=asyncio.Event)
 
     async def load(self, name: str) -> Machine:
@@ -135,9 +140,11 @@ class Bench:
         await handler(message, unit, self.store)
         await self.store.commit(unit)
 
-    async def leased(self, name: str, *, operation_id: str = "ope_1", hold_s: int = 600) -> Machine:
+    async def leased(
+        self, name: str, *, operation_id: str = "ope_1", hold_s: int = 600, route: Route = "none"
+    ) -> Machine:
         """The machine, leased and attested."""
-        await self.hear(lease_order(name, operation_id=operation_id, hold_s=hold_s))
+        await self.hear(lease_order(name, operation_id=operation_id, hold_s=hold_s, route=route))
         return await self.is_in(name, "active")
 
     async def beat(self, machine: Machine, beat: int, term: int = 1) -> None:
@@ -169,11 +176,9 @@ async def stand_ready(made: Bench, count: int) -> None:
         await made.store.commit(unit)
 
 
-def lease_order(name: str, *, operation_id: str = "ope_1", hold_s: int = 600) -> LeaseMachine:
+def lease_order(name: str, *, operation_id: str = "ope_1", hold_s: int = 600, route: Route = "none") -> LeaseMachine:
     """An order to lease it."""
-    return LeaseMachine(
-        operation_id=operation_id, task_id=TASK, machine_id=name, host=HOST, route="none", hold_s=hold_s
-    )
+    return LeaseMachine(operation_id=operation_id, task_id=TASK, machine_id=name, host=HOST, route=route, hold_s=hold_s)
 
 
 def release_order(machine: Machine) -> ReleaseMachine:
@@ -197,15 +202,18 @@ async def bench(database_url: str, directory: Path, *specs: MachineSpec) -> Asyn
     runtime = Runtime(settings, store, BlobStore(directory / "blobs"), clock, announce)
     host = InstantFleet(client_ca_pem=client_ca_pem(), fences_dir=directory / "fences")
     wishes = Wished(*specs)
-    effects = Effects(host, host, Authorities(store))
+    network = MemoryNetwork()
+    effects = Effects(host, host, Authorities(store), network)
     made = Bench(
         store=store,
         runtime=runtime,
         clock=clock,
         host=host,
         wishes=wishes,
+        network=network,
         reconciler=Reconciler(runtime, host, wishes, 5.0),
         watch=LeaseWatch(runtime, host),
+        isolation=IsolationWatch(runtime, network, 5.0),
         worker=Worker(
             service="machines",
             store=store,

@@ -302,7 +302,13 @@ class ScriptedGuest(GuestConnector, GuestSession):
         await self._call("arm")
 
     async def launch(
-        self, argv: tuple[str, ...], *, environment: dict[str, str] | None = None, cwd: str = "", user: str = ""
+        self,
+        argv: tuple[str, ...],
+        *,
+        environment: dict[str, str] | None = None,
+        cwd: str = "",
+        user: str = "",
+        has_network: bool = False,  # noqa: ARG002 - the port's shape
     ) -> Launched:
         """The script begins."""
         assert (environment, cwd, user) == (None, "", "")

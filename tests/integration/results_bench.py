@@ -20,6 +20,7 @@ from contracts.catalogue import unwrap
 from contracts.envelope import Command, Envelope, Message
 from contracts.ids import derived
 from contracts.intake import TaskSubmitted
+from contracts.machines import CaptureStored, MachineQuarantined
 from contracts.plugins import PluginResultProduced
 from contracts.scheduler import SealReport
 from services.chassis.blobs import BlobStore
@@ -98,7 +99,9 @@ class Bench:
         }
         return PluginResultProduced.model_validate({**fields, **changes})
 
-    async def seal(self, *results: PluginResultProduced, message_id: str | None = None) -> None:
+    async def seal(
+        self, *results: PluginResultProduced, message_id: str | None = None, request: dict[str, Any] | None = None
+    ) -> None:
         """The report of these results is ordered."""
         await self.tell(
             SealReport.model_validate(
@@ -107,7 +110,7 @@ class Bench:
                     "submission_id": derived("sub", self.task_id),
                     "owner": "ann",
                     "sample": sample(),
-                    "request": {},
+                    "request": request or {},
                     "plan": {"stages": []},
                     "submitted_at": datetime.now(UTC),
                     "machine_id": "linux-1",
@@ -122,6 +125,16 @@ class Bench:
             ),
             message_id,
         )
+
+    async def captured(self, content: bytes) -> None:
+        """The machine's record of packets is in the store, and the bus knows."""
+        blob = await self.blobs.put_bytes(content)
+        of = {"machine_id": "linux-1", "epoch": 3, "task_id": self.task_id, "lease_id": derived("lea", self.task_id)}
+        await self.tell(CaptureStored.model_validate({**of, "blob": blob, "packets": 0, "is_truncated": False}))
+
+    async def left(self) -> None:
+        """The machine is out of the pool."""
+        await self.tell(MachineQuarantined(machine_id="linux-1", epoch=4, task_id=self.task_id, reason="a test"))
 
     async def until_ready(self) -> None:
         """The service says that it is ready. Raises TimeoutError."""

@@ -216,3 +216,34 @@ async def test_a_result_that_is_not_what_it_should_be_costs_only_itself(bench: B
     assert ready.verdict == "malicious"
     report = (await bench.get(f"/tasks/{bench.task_id}/report")).json()
     assert [error["result_id"] for error in report["errors"]] == [garbage.result_id]
+
+
+@pytest.mark.promise("E1", "F6")
+async def test_a_report_waits_for_the_packets_of_a_machine_that_had_a_network(bench: Bench) -> None:
+    """What crossed the guest's card is an artifact of the report, and is there before the report is sealed."""
+    await bench.submit()
+    yara = await bench.produce("yara", YARA)
+    await bench.seal(yara, request={"route": "simulated"})
+    await bench.hear(ArtifactStored)
+    content = bytes(24)
+    await bench.captured(content)
+    [ready] = await bench.hear(ReportReady)
+    assert ready.missing_results == ()
+    report = (await bench.get(f"/tasks/{bench.task_id}/report")).json()
+    [artifact] = report["artifacts"]
+    assert (artifact["name"], artifact["plugin"]) == ("capture.pcap", "network")
+    assert (await bench.get(f"/artifacts/{artifact['result_id']}")).content == content
+
+
+@pytest.mark.promise("F6")
+async def test_a_report_waits_for_packets_no_longer_than_until_the_machine_left(bench: Bench) -> None:
+    """A machine that is clean has said what it recorded; where it said nothing there was nothing."""
+    await bench.submit()
+    yara = await bench.produce("yara", YARA)
+    await bench.seal(yara, request={"route": "simulated"})
+    await bench.hear(ArtifactStored)
+    assert bench.said(ReportReady) == []
+    await bench.left()
+    await bench.hear(ReportReady)
+    report = (await bench.get(f"/tasks/{bench.task_id}/report")).json()
+    assert report["artifacts"] == []

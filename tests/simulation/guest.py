@@ -177,6 +177,7 @@ class SimSession:
         environment: dict[str, str] | None = None,  # noqa: ARG002 - the port's shape
         cwd: str = "",  # noqa: ARG002
         user: str = "",  # noqa: ARG002
+        has_network: bool = False,  # noqa: ARG002
     ) -> Launched:
         """The sample runs."""
         guest = await self._call()

@@ -2,6 +2,8 @@
 
 The control card is QEMU's user-mode network, cut off from host and outside (`restrict=on`), with one port of the host's
 loopback forwarded to the agent. libvirt 9.0 can forward ports only through passt, hence the command-line elements.
+The analysis card, where there is one, is a cable: a socket that the network helper listens on. A machine that
+is started before the helper has made its network has a card that leads nowhere, and never anywhere else.
 """
 
 import hashlib
@@ -15,6 +17,7 @@ from lxml.etree import _Element
 
 from contracts.ids import uuid_of
 from services.machines.domain.spec import MachineSpec
+from services.machines.network.layout import guest_mac
 
 OURS = "urn:malbox:machine:1"
 QEMU = "http://libvirt.org/schemas/domain/qemu/1.0"
@@ -28,6 +31,7 @@ _EMULATED_CPU_OFF = ("la57", "smap")
 _TRANSLATION_CACHE_MIB = 256
 _FORWARD = re.compile(r"hostfwd=tcp:127\.0\.0\.1:([0-9]{1,5})-")
 _NAMESPACES = {"q": QEMU, "m": OURS}
+_CARDS = {"virtio": "virtio-net-pci", "e1000e": "e1000e", "rtl8139": "rtl8139"}
 
 Accelerator = Literal["kvm", "tcg"]
 
@@ -47,6 +51,7 @@ class DomainPlan:
     enrolment: Path
     agent_port: int
     console: Path | None = None
+    cable: Path | None = None
     firmware: "Firmware | None" = None
 
 
@@ -84,7 +89,7 @@ def render(plan: DomainPlan) -> str:
             _element("on_reboot", "destroy"),
             _element("on_crash", "destroy"),
             _devices(plan),
-            _control_card(plan),
+            _cards(plan),
         ]
     )
     return etree.tostring(domain, encoding="unicode", pretty_print=True)
@@ -109,7 +114,7 @@ def succeed(
         console.set("type", "null")
         for source in console.findall("source"):
             console.remove(source)
-    netdev = _one(domain, "q:commandline/q:arg[@value='-netdev']/following-sibling::q:arg[1]")
+    netdev = _one(domain, "q:commandline/q:arg[starts-with(@value, 'user,id=control,')]")
     netdev.set("value", _netdev(agent_port))
     return etree.tostring(domain, encoding="unicode")
 
@@ -215,9 +220,13 @@ def _devices(plan: DomainPlan) -> _Element:
     )
 
 
-def _control_card(plan: DomainPlan) -> _Element:
+def _cards(plan: DomainPlan) -> _Element:
     device = f"virtio-net-pci,netdev=control,mac={control_mac(plan.spec.machine_id)},bus=pcie.0,addr=0x10,romfile="
-    arguments = ("-netdev", _netdev(plan.agent_port), "-device", device)
+    arguments = ["-netdev", _netdev(plan.agent_port), "-device", device]
+    if plan.cable is not None:
+        model, mac = _CARDS[plan.spec.nic_model], guest_mac(plan.spec.machine_id)
+        arguments += ["-netdev", f"stream,id=analysis,server=off,addr.type=unix,addr.path={plan.cable}"]
+        arguments += ["-device", f"{model},netdev=analysis,mac={mac},bus=pcie.0,addr=0x11,romfile="]
     return _element(f"{{{QEMU}}}commandline", *(_element(f"{{{QEMU}}}arg", value=argument) for argument in arguments))
 
 

@@ -60,7 +60,7 @@ class HelperNetwork:
     async def seal(self, machine_id: str, *, epoch: int) -> CaptureTaken | None:
         """The record of packets is in the object store."""
         taken = (await self._ask(Seal(machine_id=machine_id, epoch=epoch))).capture
-        return None if taken is None else CaptureTaken(taken.blob, taken.packets, taken.is_truncated)
+        return None if taken is None else CaptureTaken(taken.lease_id, taken.blob, taken.packets, taken.is_truncated)
 
     async def close(self, machine_id: str, *, epoch: int) -> None:
         """Nothing of the machine's network is left."""

@@ -21,7 +21,8 @@ _DEVICES_ALLOWED: dict[str, tuple[str, frozenset[str | None]]] = {
     "input": ("bus", frozenset({"ps2"})),
     "audio": ("type", frozenset({"none"})),
 }
-_ARGUMENTS_ALLOWED = ("-netdev", "user,id=control,restrict=on,", "-device", "virtio-net-pci,netdev=control,")
+_CONTROL_CARD = ("-netdev", "user,id=control,restrict=on,", "-device", "virtio-net-pci,netdev=control,")
+_CABLE = "stream,id=analysis,server=off,addr.type=unix,addr.path=/"
 _SECCOMP_FILTER = 2
 
 
@@ -55,14 +56,26 @@ def _ends_on(domain: _Element, event: str) -> bool:
 
 def _argument_faults(domain: _Element) -> list[str]:
     said = [argument.get("value", "") for argument in domain.iter(f"{{{QEMU}}}arg")]
-    if len(said) != len(_ARGUMENTS_ALLOWED) or not all(map(str.startswith, said, _ARGUMENTS_ALLOWED)):
-        return ["its command line holds more than the control card"]
+    control, analysis = said[: len(_CONTROL_CARD)], said[len(_CONTROL_CARD) :]
+    if len(control) != len(_CONTROL_CARD) or not all(map(str.startswith, control, _CONTROL_CARD)):
+        return ["its command line does not begin with the control card"]
+    if analysis and not _is_analysis_card(analysis):
+        return ["its command line holds more than the control card and a cable"]
     forwards = [part for part in said[1].split(",") if part.startswith(("hostfwd=", "guestfwd="))]
     return (
         []
         if len(forwards) == 1 and forwards[0].startswith("hostfwd=tcp:127.0.0.1:")
         else ["its forward is not on loopback"]
     )
+
+
+def _is_analysis_card(said: list[str]) -> bool:
+    """A card whose other end is the network helper's socket, and nothing else."""
+    match said:
+        case ["-netdev", netdev, "-device", device]:
+            return netdev.startswith(_CABLE) and "," not in netdev[len(_CABLE) :] and ",netdev=analysis," in device
+        case _:
+            return False
 
 
 @dataclass(frozen=True)

@@ -36,6 +36,7 @@ from services.machines.adapters.libvirt_settings import LibvirtSettings
 from services.machines.adapters.machine_files import CONSOLE, DISK, ENROLMENT, MEMORY, VARIABLES, MachineFiles
 from services.machines.domain.spec import MachineSpec
 from services.machines.errors import GuestUnreachable, HypervisorRefused, HypervisorUnavailable
+from services.machines.network.layout import socket_name
 from services.machines.ports import Departure, DomainSeen, GuestAddress, Incarnation, Provisioned
 
 ENROLMENT_MAX_BYTES = 16 * 1024
@@ -194,6 +195,11 @@ class LibvirtHypervisor:
     def _fence(self, machine_id: str) -> HostFence:
         return HostFence(self._files(machine_id).directory)
 
+    def _cable(self, spec: MachineSpec) -> Path | None:
+        """Where the machine's analysis card connects to; the network helper names it alike."""
+        directory = self._settings.cables_dir
+        return directory / socket_name(spec.machine_id) if directory and spec.has_analysis_card else None
+
     def _halt(self, connection: Any, machine_id: str) -> None:
         """No process is left. What libvirt forgot is found in the process table."""
         directory = self._files(machine_id).directory
@@ -299,6 +305,7 @@ class LibvirtHypervisor:
                         agent_port=port,
                         console=building / CONSOLE,
                         firmware=firmware,
+                        cable=self._cable(spec),
                     )
                 )
 

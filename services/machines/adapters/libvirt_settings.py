@@ -13,6 +13,9 @@ class LibvirtSettings(BaseModel):
     uri: str = Field(description="of the libvirt daemon, such as qemu:///session?socket=/path/libvirt-sock")
     images_dir: Path = Field(description="built images, one entry per image name; read only")
     machines_dir: Path = Field(description="snapshots, overlays and fences; owned by the user that runs this service")
+    cables_dir: Path | None = Field(
+        default=None, description="where the network helper listens for guests; without it no guest has a second card"
+    )
     emulator: Path = Path("/usr/bin/qemu-system-x86_64")
     firmware_code: Path = Field(
         default=Path("/usr/share/OVMF/OVMF_CODE_4M.fd"), description='UEFI, for machines with `firmware = "efi"`'

@@ -1,7 +1,7 @@
 """Use cases: an aggregate, a wish, an outcome. Each records what happened and the work that follows from it."""
 
 from services.machines.app import operators, repeat
-from services.machines.app.leases import adopt, breach, drain, expire, lease, release
+from services.machines.app.leases import adopt, breach, drain, expire, lease, release, tell_capture
 from services.machines.app.recording import begin_work, record, set_timers
 from services.machines.app.upkeep import carry_out, cure, hurry, introduce, quarantine, settle
 
@@ -23,4 +23,5 @@ __all__ = [
     "repeat",
     "set_timers",
     "settle",
+    "tell_capture",
 ]

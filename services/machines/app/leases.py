@@ -1,6 +1,6 @@
 """Use cases of a lease: granted or refused, drained, given back, lost. One that is not current is never touched."""
 
-from contracts.machines import ExpiryCause, LeaseRef, LeaseRefused
+from contracts.machines import CaptureStored, ExpiryCause, LeaseRef, LeaseRefused
 from contracts.scheduler import LeaseMachine, ReleaseMachine
 from services.chassis.unit import Unit
 from services.machines.app import repeat
@@ -8,6 +8,7 @@ from services.machines.app.recording import record
 from services.machines.domain.lifecycle import LEASED
 from services.machines.domain.machine import Machine, NotPossible
 from services.machines.policy import LEASE_MAX_S
+from services.machines.ports import CaptureTaken
 
 
 def lease(unit: Unit, machine: Machine | None, command: LeaseMachine, refused: str | None = None) -> None:
@@ -67,6 +68,24 @@ def breach(unit: Unit, machine: Machine, reason: str) -> None:
     if machine.state in LEASED:
         machine.breach_isolation(reason, unit.at)
         record(unit, machine)
+
+
+def tell_capture(unit: Unit, machine: Machine, taken: CaptureTaken | None) -> None:
+    """Whoever had the lease that packets were recorded of is told of the record; of a forgotten lease nobody is."""
+    lease = machine.ended(taken.lease_id) if taken is not None else None
+    if taken is None or lease is None:
+        return
+    unit.say(
+        CaptureStored(
+            machine_id=machine.machine_id,
+            epoch=lease.epoch,
+            task_id=lease.task_id,
+            lease_id=lease.lease_id,
+            blob=taken.blob,
+            packets=taken.packets,
+            is_truncated=taken.is_truncated,
+        )
+    )
 
 
 def drain(unit: Unit, machine: Machine, lease: LeaseRef, reason: str) -> None:

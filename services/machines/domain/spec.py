@@ -34,6 +34,16 @@ class MachineSpec(BaseModel):
         description="run samples that are marked untrusted even without KVM; QEMU itself promises no isolation then",
     )
 
+    @property
+    def has_analysis_card(self) -> bool:
+        """Whether the machine has a card for its samples: one that may only have the route none has no use for it."""
+        return self.routes != ("none",)
+
+    def narrowed(self, offered: tuple[Route, ...]) -> "MachineSpec":
+        """The same machine with those of its routes that are offered, and always the route none."""
+        kept = tuple(route for route in self.routes if route in offered or route == "none")
+        return self.model_copy(update={"routes": kept or ("none",)})
+
     def summary(self, acceleration: Acceleration) -> MachineSummary:
         """What other services may know of it."""
         return MachineSummary(

@@ -22,13 +22,16 @@ _RECORD = struct.Struct("<IIII")  # pcap-savefile(5): seconds, microseconds, cap
 class Recording:
     """Packets on their way into a file that nobody else can open."""
 
-    def __init__(self, child: Child, path: Path) -> None:
+    def __init__(self, child: Child, path: Path, lease_id: str) -> None:
         self._child = child
+        self._lease_id = lease_id
         self._path = path
         self._sealed: Capture | None = None
 
     @classmethod
-    async def start(cls, namespace: Namespace, account: Account, path: Path, *, max_bytes: int) -> "Recording":
+    async def start(
+        cls, namespace: Namespace, account: Account, path: Path, *, lease_id: str, max_bytes: int
+    ) -> "Recording":
         """Every packet from now on is recorded, until the file has `max_bytes`. Raises NetworkFault."""
         target = _fresh(path)
         command = ["/usr/bin/prlimit", f"--fsize={max_bytes}", "--core=0", str(PROGRAM), "-i", CARD, "-n", "-U"]
@@ -48,7 +51,7 @@ class Recording:
         except NetworkFault:
             await child.end()
             raise
-        return cls(child, path)
+        return cls(child, path, lease_id)
 
     @property
     def is_running(self) -> bool:
@@ -62,7 +65,9 @@ class Recording:
             await self._child.end(politely=True)
             packets, was_cut = await asyncio.to_thread(trimmed, self._path)
             blob = await _deposited(self._path, blob_dir, owner)
-            self._sealed = Capture(blob=blob, packets=packets, is_truncated=was_cut or not was_running)
+            self._sealed = Capture(
+                blob=blob, lease_id=self._lease_id, packets=packets, is_truncated=was_cut or not was_running
+            )
         return self._sealed
 
     async def discard(self) -> None:

@@ -29,7 +29,11 @@ Outcome = TypeVar("Outcome")
 ENVIRONMENT = {
     "PATH": "/usr/sbin:/usr/bin:/sbin:/bin",
     "LC_ALL": "C.UTF-8",
-    **{name: os.environ[name] for name in ("PYTHONPATH", "PYTHONDONTWRITEBYTECODE") if name in os.environ},
+    **{
+        name: os.environ[name]
+        for name in ("PYTHONPATH", "PYTHONDONTWRITEBYTECODE", "MALBOX_STATE")
+        if name in os.environ
+    },
 }
 """What every process is started with; our own find their source by it."""
 

@@ -186,12 +186,9 @@ class Networks:
     async def _opened(self, network: Network, epoch: int, lease_id: str, route: Route) -> Seen:
         if route not in self.routes():
             raise NetworkFault(f"this host does not offer the route {route}")
-        recorded = self._settings.directory / f"{network.socket.stem}.pcap"
-        network.recording = await Recording.start(
-            network.namespace, self._account, recorded, max_bytes=self._settings.capture_max_bytes
-        )
         network.epoch, network.lease_id, network.route = epoch, lease_id, route
         if route != "none":
+            await self._record(network, lease_id)
             await self._address(network)
         if route == "simulated":
             network.services = await simulation.start(network.namespace, self._account)
@@ -200,6 +197,12 @@ class Networks:
         # The last step: until here the rules let nothing pass.
         await network.namespace.load(network.rules().text())
         return await self._checked(network)
+
+    async def _record(self, network: Network, lease_id: str) -> None:
+        where = self._settings.directory / f"{network.socket.stem}.pcap"
+        network.recording = await Recording.start(
+            network.namespace, self._account, where, lease_id=lease_id, max_bytes=self._settings.capture_max_bytes
+        )
 
     async def _address(self, network: Network) -> None:
         inside = network.namespace

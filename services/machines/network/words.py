@@ -34,7 +34,7 @@ class Plug(_OfMachine):
 
 
 class Open(_OfMachine):
-    """The plugged machine is on that route, and what it sends and gets is recorded."""
+    """The plugged machine is on that route; on any but none, what it sends and gets is recorded."""
 
     verb: Literal["open"] = "open"
     lease_id: LeaseId
@@ -83,6 +83,7 @@ class Capture(_Words):
     """A record of packets, in libpcap's format."""
 
     blob: BlobRef
+    lease_id: LeaseId
     packets: int = Field(ge=0)
     is_truncated: bool
 

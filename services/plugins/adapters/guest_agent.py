@@ -154,10 +154,23 @@ class GrpcGuestSession:
         await _reply(self._agent.Arm(self._call(), timeout=_PLUGIN_TIMEOUT_S))
 
     async def launch(
-        self, argv: tuple[str, ...], *, environment: dict[str, str] | None = None, cwd: str = "", user: str = ""
+        self,
+        argv: tuple[str, ...],
+        *,
+        environment: dict[str, str] | None = None,
+        cwd: str = "",
+        user: str = "",
+        has_network: bool = False,
     ) -> Launched:
         """The program runs as the sample's user. Once per lease; a repeated call returns the first outcome."""
-        request = pb.LaunchRequest(lease=self._lease, argv=argv, user=user, cwd=cwd, environment=environment or {})
+        request = pb.LaunchRequest(
+            lease=self._lease,
+            argv=argv,
+            user=user,
+            cwd=cwd,
+            environment=environment or {},
+            has_network=has_network,
+        )
         reply = await _reply(self._agent.Launch(request, timeout=_LAUNCH_TIMEOUT_S))
         if not 0 < reply.pid <= _PID_MAX:
             raise GuestLied(f"no process has the number {reply.pid}")

@@ -260,8 +260,8 @@ async def test_a_record_stops_at_its_bound() -> None:
     async with laboratory(capture_max_bytes=8192) as lab:
         with as_user(MACHINE_USER):
             guest = Guest.connect("m", await lab.network.plug("m", epoch=1))
-            await lab.network.open("m", epoch=2, lease_id=LEASE, route="none")
-            guest.send(*(guest.datagram(SERVER, 7, b"x" * 1000) for _ in range(30)))
+            await lab.network.open("m", epoch=2, lease_id=LEASE, route="simulated")
+            guest.send(*(guest.datagram(SERVER, 7, b"x" * 1000, source="192.0.2.9") for _ in range(30)))
             await until(lambda: not _named(lab, "tcpdump"))
             taken = await lab.network.seal("m", epoch=3)
             assert taken is not None

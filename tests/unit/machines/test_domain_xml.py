@@ -208,3 +208,38 @@ def test_a_confined_process_has_no_fault() -> None:
     """The positive control of the faults above."""
     held = Confinement(uid=9, no_new_privileges=True, seccomp_mode=2, capabilities=0)
     assert faults_of_process(held, ["-netdev", "user,id=control"]) == []
+
+
+CABLED = replace(PLAN, cable=Path("/state/network/0123456789ab.sock"))
+
+
+@pytest.mark.promise("P25", "F6")
+def test_a_machine_on_a_cable_has_a_second_card_that_leads_to_the_helper_alone() -> None:
+    """The card is a socket's other end; the definition passes the profile, and is another machine than one without."""
+    xml = render(CABLED)
+    assert faults_of_domain(xml) == []
+    assert "stream,id=analysis,server=off,addr.type=unix,addr.path=/state/network/0123456789ab.sock" in xml
+    assert identity(xml) != identity(render(PLAN))
+    following = succeed(xml, epoch=9, disk=Path("/d"), enrolment=Path("/e"), agent_port=40002)
+    assert identity(following) == identity(xml)
+    assert forwarded_port(following) == 40002
+
+
+@pytest.mark.promise("P25", "F6")
+@pytest.mark.parametrize(
+    ("was", "is_now"),
+    [
+        ("stream,id=analysis,server=off", "stream,id=analysis,server=on"),
+        ("addr.type=unix,addr.path=", "addr.type=inet,addr.host=192.0.2.1,addr.port="),
+        ("0123456789ab.sock", "0123456789ab.sock,reconnect=1"),
+        ("netdev=analysis", "netdev=control"),
+        ("stream,id=analysis", "tap,id=analysis"),
+    ],
+)
+def test_a_second_card_that_leads_elsewhere_is_a_fault(was: str, is_now: str) -> None:
+    """A server, an address, an option more, another wire: each is named."""
+    xml = render(CABLED)
+    assert was in xml
+    assert faults_of_domain(xml.replace(was, is_now)) == [
+        "its command line holds more than the control card and a cable"
+    ]

@@ -1,0 +1,47 @@
+"""The network of a host without the network helper: no machine has an analysis card, and none can be given one."""
+
+import asyncio
+from collections.abc import AsyncIterator
+from pathlib import Path
+
+from contracts.submission import Route
+from services.machines.errors import NetworkRefused
+from services.machines.ports import Breach, CaptureTaken, Isolation, NetworkSeen
+
+REMEDY = "this host can open no route but none: install Malbox as root, `malbox doctor` says what else is missing"
+
+
+class AbsentNetwork:
+    """Implements services.machines.ports.GuestNetwork where there is none."""
+
+    async def routes(self) -> tuple[Route, ...]:
+        """Nothing but none."""
+        return ("none",)
+
+    async def plug(self, machine_id: str, *, epoch: int) -> Path:  # noqa: ARG002 - the port's shape
+        """Refused, with the remedy."""
+        raise NetworkRefused(REMEDY)
+
+    async def open(self, machine_id: str, *, epoch: int, lease_id: str, route: Route) -> Isolation:  # noqa: ARG002
+        """Refused, with the remedy."""
+        raise NetworkRefused(REMEDY)
+
+    async def verify(self, machine_id: str, *, epoch: int) -> Isolation:  # noqa: ARG002
+        """Refused, with the remedy."""
+        raise NetworkRefused(REMEDY)
+
+    async def seal(self, machine_id: str, *, epoch: int) -> CaptureTaken | None:  # noqa: ARG002
+        """Nothing was recorded."""
+        return None
+
+    async def close(self, machine_id: str, *, epoch: int) -> None:
+        """There is nothing to close."""
+
+    async def observe(self) -> list[NetworkSeen]:
+        """There is none."""
+        return []
+
+    async def breaches(self) -> AsyncIterator[Breach]:
+        """None ever comes."""
+        await asyncio.Event().wait()
+        yield Breach("", "")

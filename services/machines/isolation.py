@@ -1,0 +1,107 @@
+"""Watches over the networks of leased and of ready machines: by event, and by looking at every one at intervals.
+
+Whoever is not where it should be loses its lease or its readiness. Unable to look is not "broken".
+"""
+
+import asyncio
+
+import structlog
+
+from services.chassis.errors import MalboxError
+from services.chassis.run import Runtime
+from services.chassis.store import Conflict
+from services.machines import app
+from services.machines.domain.machine import Machine
+from services.machines.errors import IsolationBroken, NetworkRefused, NetworkUnavailable, StaleEpoch
+from services.machines.ports import GuestNetwork, NetworkSeen
+
+RETRY_S = 1.0
+_ON_A_ROUTE = frozenset({"active", "draining"})
+_LOST = "its network is gone"
+
+log = structlog.get_logger()
+
+
+class IsolationWatch:
+    """Compares each machine's network with its record, and records what is wrong."""
+
+    def __init__(self, runtime: Runtime, network: GuestNetwork, interval_s: float) -> None:
+        self._runtime = runtime
+        self._network = network
+        self._interval_s = interval_s
+
+    async def listen(self) -> None:
+        """Acts on each breach as it is told, until cancelled."""
+        while True:
+            try:
+                async for breach in self._network.breaches():
+                    await self._breached(breach.machine_id, breach.reason)
+            except MalboxError as error:
+                log.warning("networks_were_not_watched", reason=str(error))
+            await asyncio.sleep(RETRY_S)
+
+    async def run(self) -> None:
+        """Looks at every network at every interval, until cancelled."""
+        while True:
+            try:
+                await self.compare()
+            except MalboxError as error:
+                log.warning("networks_were_not_compared", reason=str(error))
+            await asyncio.sleep(self._interval_s)
+
+    async def compare(self) -> None:
+        """One pass over all networks and all machines."""
+        rows = await self._runtime.store.fetch("SELECT machine_id FROM fleet")
+        networks = {network.machine_id: network for network in await self._network.observe()}
+        for row in rows:
+            machine = await self._load(row["machine_id"])
+            network = networks.pop(row["machine_id"], None)
+            if machine is not None and machine.spec.has_analysis_card:
+                await self._judge(machine)
+            elif machine is not None and network is not None:
+                await self._network.close(machine.machine_id, epoch=max(machine.epoch, network.epoch))
+        for stray in networks.values():
+            await self._remove(stray)
+
+    async def _judge(self, machine: Machine) -> None:
+        if machine.state != "ready" and machine.state not in _ON_A_ROUTE:
+            return
+        try:
+            await self._network.verify(machine.machine_id, epoch=machine.epoch)
+        except IsolationBroken as broken:
+            await self._breached(machine.machine_id, str(broken))
+        except NetworkRefused:
+            await self._record(machine, _LOST, is_breach=False)
+        except (NetworkUnavailable, StaleEpoch) as error:
+            log.warning("network_was_not_compared", machine=machine.machine_id, reason=str(error))
+
+    async def _breached(self, machine_id: str, reason: str) -> None:
+        machine = await self._load(machine_id)
+        if machine is not None:
+            await self._record(machine, reason, is_breach=True)
+
+    async def _record(self, machine: Machine, reason: str, *, is_breach: bool) -> None:
+        unit = self._runtime.unit()
+        log.error("network_diverged", machine=machine.machine_id, state=machine.state, reason=reason)
+        if machine.state == "ready":
+            machine.drift("network", reason, unit.at)
+            app.record(unit, machine)
+        elif is_breach:
+            app.breach(unit, machine, reason)
+        elif machine.state in _ON_A_ROUTE:
+            app.expire(unit, machine, machine.lease_id or "", "guest_lost", reason)
+        if not (unit.events or unit.work or unit.outbox):
+            return
+        try:
+            await self._runtime.store.commit(unit)
+        except Conflict:
+            log.info("isolation_was_overtaken", machine=machine.machine_id)
+
+    async def _remove(self, stray: NetworkSeen) -> None:
+        """A network of a machine that no record knows."""
+        if await self._load(stray.machine_id) is None:
+            log.warning("stray_network_was_removed", machine=stray.machine_id)
+            await self._network.close(stray.machine_id, epoch=stray.epoch + 1)
+
+    async def _load(self, machine_id: str) -> Machine | None:
+        return await self._runtime.store.load(Machine, Machine.stream(machine_id))

@@ -1,0 +1,293 @@
+"""A real guest on each route: QEMU, the image, the agent, and a sample that tries what it can."""
+
+import shutil
+import socket
+import threading
+from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager, contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+import libvirt
+import pytest
+
+from contracts.machines import GuestEndpoint, LeaseRef
+from contracts.submission import Route
+from deploy.local import libvirt as daemon
+from deploy.local import pki
+from deploy.local.state import MACHINE_USER, State
+from services.machines.adapters import qemu_processes
+from services.machines.adapters.guest_agent import GrpcEnroller
+from services.machines.adapters.hardening import confinement, faults_of_domain, faults_of_process
+from services.machines.adapters.libvirt import LibvirtHypervisor
+from services.machines.adapters.libvirt_settings import LibvirtSettings
+from services.machines.domain.spec import MachineSpec
+from services.machines.network.namespace import in_namespace
+from services.machines.ports import Authority, GuestAddress
+from services.plugins.adapters.guest_agent import GrpcGuestConnector, guest_session
+from services.plugins.ports_guest import ProcessExited
+from tests.integration import hypervisor_harness as harness
+from tests.security.network import lab as network_lab
+from tests.security.network.lab import HOST, OTHERS, RESOLVER, SERVER, Lab, Sniffer, as_user
+
+pytestmark = [pytest.mark.integration, pytest.mark.timeout(600)]
+
+SPEC = MachineSpec(
+    machine_id="walled",
+    host="local",
+    profile="linux",
+    platform="linux",
+    image="linux",
+    memory_mib=512,
+    routes=("none", "simulated", "internet"),
+)
+MARK = b"<from a real guest>"
+
+# Each step that fails ends the sample with its number: the exit status says which expectation did not hold.
+PRELUDE = f"""\
+import socket, sys
+MARK = {MARK!r}
+socket.setdefaulttimeout(8)
+
+def must(number, is_so):
+    if not is_so:
+        sys.exit(number)
+
+def reaches(address, port, said=b""):
+    try:
+        with socket.create_connection((address, port)) as connection:
+            connection.sendall(said)
+            return connection.recv(4096)
+    except OSError:
+        return None
+
+def throws(address, port=7, family=socket.AF_INET, broadcasts=False):
+    try:
+        with socket.socket(family, socket.SOCK_DGRAM) as thrown:
+            if broadcasts:
+                thrown.setsockopt(socket.SOL_SOCKET, socket.SO_BROADCAST, 1)
+            thrown.sendto(MARK, (address, port))
+    except OSError:
+        pass
+
+for hostile in {(*OTHERS, HOST, "100.127.0.1", "100.127.0.5", "224.0.0.251", "127.0.0.1", "10.0.2.2")!r}:
+    throws(hostile)
+throws("255.255.255.255", 68, broadcasts=True)
+throws("192.168.1.255", 137, broadcasts=True)
+for six in ("2001:db8::1", "ff02::1", "fe80::1"):
+    throws(six, family=socket.AF_INET6)
+"""
+SAMPLES: dict[Route, str] = {
+    "none": """
+must(11, [name for _, name in socket.if_nameindex()] == ["lo"])
+must(12, reaches("192.0.2.1", 80) is None)
+must(13, reaches("192.168.1.1", 53) is None)
+""",
+    "simulated": """
+must(21, socket.gethostbyname("command.example") == "203.0.113.80")
+must(22, b"HTTP/1" in (reaches("command.example", 80, b"GET /x.exe HTTP/1.0\\r\\n\\r\\n") or b""))
+must(23, (reaches("192.0.2.25", 25) or b"").startswith(b"220"))
+must(24, reaches("192.0.2.1", 4444, MARK) is not None)
+""",
+    "internet": f"""
+must(31, (reaches("{SERVER}", 80, b"hello") or b"") == b"welcome")
+must(32, reaches("{OTHERS[0]}", 80, MARK) is None)
+must(33, socket.gethostbyname("command.example") == "{SERVER}")
+throws("{SERVER}", 9)
+""",
+}
+
+
+@dataclass
+class Bed:
+    """A host with a network of the tests' own and one provisioned machine."""
+
+    state: State
+    network: Lab
+    hypervisor: LibvirtHypervisor
+    enroller: GrpcEnroller
+    authority: Authority
+
+    async def restored(self) -> GuestAddress:
+        """A fresh incarnation runs behind a fresh cable."""
+        epoch = self.network.next_epoch()
+        await self.network.network.plug(SPEC.machine_id, epoch=epoch)
+        return (await self.hypervisor.restore(SPEC, epoch=epoch)).address
+
+    async def run(self, address: GuestAddress, route: Route, sample: Path) -> int | None:
+        """The exit status of a Python program that ran as a sample does, in a lease on that route."""
+        epoch, lease_id = self.network.next_epoch(), f"lea_{self.network.epoch:032x}"
+        enrolled = await self.enroller.enrol(
+            address, self.authority, SPEC.machine_id, lease_id=lease_id, epoch=epoch, lifetime_s=600, timeout_s=30
+        )
+        await self.network.network.open(SPEC.machine_id, epoch=epoch, lease_id=lease_id, route=route)
+        endpoint = GuestEndpoint(
+            scheme="tcp",
+            host=address.host,
+            port=address.port,
+            server_identity=enrolled.server_identity,
+            ca_pem=self.authority.ca_cert_pem,
+        )
+        connector = GrpcGuestConnector(
+            client_cert_file=pki.cert_file(self.state, "plugins"), client_key_file=pki.key_file(self.state, "plugins")
+        )
+        lease = LeaseRef(lease_id=lease_id, machine_id=SPEC.machine_id, epoch=epoch, term=1)
+        async with guest_session(connector, endpoint, lease, timeout_s=30) as session:
+            path = await session.put(sample, "sample.py")
+            await session.launch(("/usr/bin/python3", path), has_network=route != "none")
+            async for event in session.watch():
+                if isinstance(event, ProcessExited) and event.is_first:
+                    return event.exit_code
+        return None
+
+
+@pytest.fixture(name="bed")
+async def bed_fixture() -> AsyncIterator[Bed]:
+    """Everything stands; the machine was provisioned behind a cable."""
+    async with _bed() as made:
+        yield made
+
+
+@asynccontextmanager
+async def _bed() -> AsyncIterator[Bed]:
+    with harness.directory() as root:
+        state = harness.prepare(root)
+        harness.build_image(state)
+        async with network_lab.laboratory() as network:
+            try:
+                daemon.start(state)
+                with as_user(MACHINE_USER):
+                    yield await _provisioned(state, network)
+            finally:
+                daemon.stop(state)
+                shutil.rmtree(state.machines, ignore_errors=True)
+
+
+async def _provisioned(state: State, network: Lab) -> Bed:
+    enroller = GrpcEnroller(
+        client_cert_file=pki.cert_file(state, "machines"),
+        client_key_file=pki.key_file(state, "machines"),
+        client_ca_file=pki.ca_file(state),
+    )
+    settings = LibvirtSettings(
+        uri=daemon.uri(state),
+        images_dir=state.images,
+        machines_dir=state.machines,
+        cables_dir=network.directory / "network",
+    )
+    made = Bed(state, network, LibvirtHypervisor(settings), enroller, enroller.create_authority(SPEC.machine_id))
+
+    async def agent_waits(address: GuestAddress) -> None:
+        await enroller.attest(address, made.authority, SPEC.machine_id, timeout_s=150)
+
+    epoch = network.next_epoch()
+    await network.network.plug(SPEC.machine_id, epoch=epoch)
+    await made.hypervisor.provision(SPEC, epoch=epoch, enrolment=made.authority.enrolment, agent_waits=agent_waits)
+    return made
+
+
+@pytest.mark.promise("P22", "P23", "P24", "P25", "F6")
+async def test_a_sample_in_a_real_guest_gets_what_its_route_gives_and_nothing_else(bed: Bed) -> None:
+    """On each route the sample finds what it should; none of what it throws around arrives anywhere.
+
+    What runs matches the hardened profile, the second card included.
+    """
+    folder = bed.state.machines / ".samples"
+    folder.mkdir(exist_ok=True)
+    with _world(bed.network):
+        for route, steps in SAMPLES.items():
+            address = await bed.restored()
+            _refuse_soft_spots(bed)
+            sample = folder / f"{route}.py"
+            sample.write_text(PRELUDE + steps, encoding="utf-8")
+            with as_user("root"):
+                world, host = Sniffer(bed.network.world, "inet0"), Sniffer(bed.network.host, "lo")
+            assert await bed.run(address, route, sample) == 0, route
+            thrown = [packet for packet in (*world.packets(), *host.packets()) if MARK in packet]
+            there = {str(socket.inet_ntoa(packet[30:34])) for packet in thrown if packet[23] == socket.IPPROTO_UDP}
+            assert there == ({SERVER} if route == "internet" else set())
+            world.close()
+            host.close()
+            await _leave(bed, route)
+
+
+def _refuse_soft_spots(bed: Bed) -> None:
+    """The live domain and process are what the hardened profile says, the second card included."""
+    (pid,) = qemu_processes.of_machine(bed.state.machines / SPEC.machine_id)
+    words = qemu_processes.arguments(pid)
+    assert faults_of_process(confinement(pid), words) == []
+    assert sum(word.startswith("stream,id=analysis,") for word in words) == 1
+    with as_user("root"):
+        xml = _xml(bed)
+    assert faults_of_domain(xml) == []
+
+
+def _xml(bed: Bed) -> str:
+    connection = libvirt.open(daemon.uri(bed.state))
+    try:
+        xml: str = connection.lookupByName(f"malbox-{SPEC.machine_id}").XMLDesc(0)
+        return xml
+    finally:
+        connection.close()
+
+
+async def _leave(bed: Bed, route: Route) -> None:
+    """The lease is over; what was recorded of it holds what the sample threw, and of the route none there is none."""
+    epoch = bed.network.next_epoch()
+    taken = await bed.network.network.seal(SPEC.machine_id, epoch=epoch)
+    await bed.hypervisor.destroy(SPEC.machine_id, epoch=epoch)
+    await bed.network.network.close(SPEC.machine_id, epoch=epoch)
+    assert (taken is None) == (route == "none")
+    if taken is not None:
+        with as_user("root"):
+            (path,) = bed.network.blobs.rglob(taken.blob.sha256)
+            assert MARK in path.read_bytes(), "the control: the sample did throw"
+
+
+@contextmanager
+def _world(network: Lab) -> Iterator[None]:
+    """A server that welcomes and one that resolves every name to it; a private one that must not be reached."""
+    with as_user("root"):
+        sockets = in_namespace(network.world.descriptor, _listening)
+    threads = [threading.Thread(target=_welcome, args=(one,)) for one in sockets[:2]]
+    threads.append(threading.Thread(target=_resolve, args=(sockets[2],)))
+    for thread in threads:
+        thread.start()
+    try:
+        yield
+    finally:
+        for one in sockets:
+            one.close()
+        for thread in threads:
+            thread.join(timeout=10)
+
+
+def _listening() -> list[socket.socket]:
+    made = [socket.create_server((address, 80)) for address in (SERVER, OTHERS[0])]
+    resolver = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
+    resolver.bind((RESOLVER, 53))
+    for one in (*made, resolver):
+        one.settimeout(0.5)
+    return [*made, resolver]
+
+
+def _welcome(server: socket.socket) -> None:
+    while server.fileno() >= 0:
+        try:
+            client, _ = server.accept()
+        except OSError:
+            continue
+        with client:
+            client.settimeout(5)
+            client.recv(100)
+            client.sendall(b"welcome")
+
+
+def _resolve(resolver: socket.socket) -> None:
+    while resolver.fileno() >= 0:
+        try:
+            asked, client = resolver.recvfrom(512)
+            answer = b"\xc0\x0c\x00\x01\x00\x01\x00\x00\x00\x3c\x00\x04" + socket.inet_aton(SERVER)
+            resolver.sendto(asked[:2] + b"\x81\x80\x00\x01\x00\x01\x00\x00\x00\x00" + asked[12:] + answer, client)
+        except OSError:
+            continue
