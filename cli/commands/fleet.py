@@ -15,6 +15,7 @@ machines = typer.Typer(
 plugins = typer.Typer(help="Plugins: list.", no_args_is_help=True)
 
 
+HISTORY_MAX = 200
 Machine = Annotated[str, typer.Argument(metavar="MACHINE", help="Id of a machine.")]
 
 
@@ -50,14 +51,23 @@ def show_machine(machine: Machine, as_json: AsJson = False) -> None:
 
 
 @machines.command("history")
-def show_history(machine: Machine, as_json: AsJson = False) -> None:
-    """Show everything that happened to a machine, the latest first, with who decided what and why."""
+def show_history(
+    machine: Machine,
+    limit: Annotated[int, typer.Option(min=1, max=HISTORY_MAX, metavar="NUMBER", help="How many.")] = 50,
+    before: Annotated[
+        int | None, typer.Option(min=1, metavar="NUMBER", help="Go on before this one: `next` of the page before.")
+    ] = None,
+    as_json: AsJson = False,
+) -> None:
+    """Show what happened to a machine, the latest first, with who decided what and why."""
     with api() as client:
-        page = client.get(f"{_path(machine)}/history")
+        page = client.get(f"{_path(machine)}/history", limit=limit, before=before)
     if as_json:
         output.print_json(page)
-    else:
-        _print_history(output.items_of(page))
+        return
+    _print_history(output.items_of(page))
+    if page.get("next"):
+        output.say(f"More: malbox machine history {machine} --before {page['next']}")
 
 
 @machines.command("drain")
@@ -120,8 +130,9 @@ def _decide(machine: str, action: str, reason: str, *, as_json: bool) -> None:
         content = client.post(f"{_path(machine)}/{action}", json={"reason": reason})
     if as_json:
         output.print_json(content)
-    else:
-        output.say(f"{machine} is {content.get('state')}. Follow it: malbox machine show {machine}")
+        return
+    later = ", and is drained when nobody has it" if content.get("is_drain_requested") else ""
+    output.say(f"{machine} is {content.get('state')}{later}. Follow it: malbox machine show {machine}")
 
 
 def _path(machine: str) -> str:

@@ -122,6 +122,14 @@ def test_a_decision_about_a_machine_carries_its_reason(origin: Origin, malbox: M
     assert malbox("machine", verb, "linux-1", "--reason", "new memory", "--json").json == content
 
 
+def test_a_machine_that_somebody_has_is_said_to_be_drained_later(origin: Origin, malbox: Malbox) -> None:
+    """Its state alone would sound as if nothing had been heard."""
+    content = {"machine_id": "linux-1", "state": "active", "is_drain_requested": True}
+    origin.answer("POST", "/machines/linux-1/drain", as_json(content, 202))
+    told = malbox("machine", "drain", "linux-1", "--reason", "new memory")
+    assert "active, and is drained when nobody has it" in told.err
+
+
 def test_a_refusal_about_a_machine_is_said_with_its_choices(origin: Origin, malbox: Malbox) -> None:
     """Exit status 4, the detail and what would be valid."""
     answers = (
@@ -137,9 +145,14 @@ def test_a_refusal_about_a_machine_is_said_with_its_choices(origin: Origin, malb
 def test_a_machines_history_says_who_decided_what_and_why(origin: Origin, malbox: Malbox) -> None:
     """An operator's word stands beside what happened by itself."""
     entry = {"at": "t", "event": "DrainRequested", "state": "active", "epoch": 7}
-    page_of = {"items": [{**entry, "details": {"by": "root", "reason": "new memory"}}, {**entry, "details": {}}]}
+    page_of: dict[str, Any] = {
+        "items": [{**entry, "details": {"by": "root", "reason": "new memory"}}, {**entry, "details": {}}]
+    }
+    page_of["next"] = 9
     origin.answer("GET", "/machines/linux-1/history", as_json(page_of))
-    told = malbox("machine", "history", "linux-1")
+    told = malbox("machine", "history", "linux-1", "--limit", "2", "--before", "11")
+    assert origin.requests[0].query == {"limit": ["2"], "before": ["11"]}
+    assert "--before 9" in told.err
     assert (told.code, "DrainRequested" in told.out, "new memory" in told.out) == (0, True, True)
     assert malbox("machine", "history", "linux-1", "--json").json == page_of
 
