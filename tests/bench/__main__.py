@@ -1,6 +1,6 @@
 """`make bench`: measures Malbox on this machine and prints each figure beside the peers' and the goal.
 
-    python -m tests.bench [ROW...]      floor throughput submissions hop replay queue guest; all when none is named
+    python -m tests.bench [ROW...]    floor throughput submissions hop replay queue reconcile guest; else all
 
 Servers, services and guests are real and private (`<state>/trial`, gone afterwards); only the rows that say so use the
 instant hypervisor. JSON goes to `<state>/bench/<instant>.json`. Nothing asserts on time.
@@ -20,12 +20,14 @@ from pathlib import Path
 from deploy.local import accounts, images
 from deploy.local.installation import Installation
 from deploy.local.state import DeployError, State, locate
+from services.chassis.store import StoreUnavailable
 from tests.bench import records, tasks
 from tests.bench.bed import Bed, Fleet, bed, servers_only
 from tests.bench.floor import floor
 from tests.bench.guest import guest
 from tests.bench.hop import hop
 from tests.bench.measure import RUNS_MIN, Failure, Row, table
+from tests.bench.reconciling import reconciling
 from tests.bench.throughput import analyses, submissions
 from tests.bench.wire import Refused
 
@@ -33,8 +35,8 @@ CHECKOUT = Path(__file__).resolve().parents[2]
 INSTANT_MACHINES = 40
 ANALYSES = 400
 SUBMISSIONS = 1000
-ROWS = ("floor", "throughput", "submissions", "hop", "replay", "queue", "guest")
-FAULTS = (DeployError, Refused, TimeoutError, OSError, ExceptionGroup)
+ROWS = ("floor", "throughput", "submissions", "hop", "replay", "queue", "reconcile", "guest")
+FAULTS = (DeployError, Refused, StoreUnavailable, TimeoutError, OSError, ExceptionGroup)
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -93,6 +95,7 @@ def _server_rows(state: State, chosen: Sequence[str], asked: argparse.Namespace)
         "hop": lambda here: hop(here, asked.runs),
         "replay": lambda here: asyncio.run(_one(records.replay(here, asked.runs))),
         "queue": lambda here: asyncio.run(records.queue(here, asked.runs)),
+        "reconcile": lambda here: asyncio.run(reconciling(here, asked.runs)),
     }
     found: list[Row | Failure] = []
     if not set(steps) & set(chosen):

@@ -30,6 +30,7 @@ BACKLOGS = (10, 1_000, 20_000, 1_000_000)
 MACHINES = 40
 PICKS = 50
 OWNERS = 100
+FILL_SLICE = 50_000
 FILL = """
 WITH filled AS (
     INSERT INTO queue (task_id, owner, profile, machine_id, route, priority, queued_at, cost_s)
@@ -74,14 +75,23 @@ async def queue(here: Installation, runs: int) -> list[Row]:
         )
         rows, filled = [], 0
         for backlog in BACKLOGS:
-            for lane in await store.fetch(FILL, filled + 1, backlog, OWNERS):
-                await store.fetch("SELECT refresh_lane($1, $2, $3, $4, $5)", *lane.values())
+            await _fill(store, filled, backlog)
             filled = backlog
             await store.fetch("ANALYZE queue, heads")
             rows += [await _pick(store, runs, backlog, is_ready=is_ready) for is_ready in (True, False)]
     finally:
         await store.close()
     return rows
+
+
+async def _fill(store: Store, start: int, end: int) -> None:
+    """That many tasks wait, put in by the slice: each is one statement, and a statement has its time."""
+    lanes = set()
+    for first in range(start, end, FILL_SLICE):
+        rows = await store.fetch(FILL, first + 1, min(first + FILL_SLICE, end), OWNERS)
+        lanes |= {tuple(row.values()) for row in rows}
+    for lane in sorted(lanes):
+        await store.fetch("SELECT refresh_lane($1, $2, $3, $4, $5)", *lane)
 
 
 async def _pick(store: Store, runs: int, backlog: int, *, is_ready: bool) -> Row:
