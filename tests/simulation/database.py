@@ -67,6 +67,7 @@ _SPELLING: tuple[tuple[re.Pattern[str], str], ...] = tuple(
         (r"=\s*ANY\(([^()]*)\)", r"IN (SELECT value FROM json_each(\1))"),
         (r"<>\s*ALL\(([^()]*)\)", r"NOT IN (SELECT value FROM json_each(\1))"),
         (r"SELECT unnest\((\?\d+)\)", r"SELECT value FROM json_each(\1) WHERE true"),
+        (r"\bunnest\((\?\d+)\) AS (\w+)\b(?!\()", r"(SELECT value AS \2 FROM json_each(\1)) AS of_\2"),
         (r"\bFOR UPDATE( SKIP LOCKED)?", ""),
         (r"\bgreatest\(", "max("),
         (r"\bleast\(", "min("),
@@ -419,7 +420,7 @@ class Transaction:
     async def commit(self) -> None:
         """Everything stands. Raises OSError when that could not be heard."""
         connection = self._connection
-        if not self._has_begun and not self._deferred:
+        if not self._has_begun and not self._deferred and not connection.is_cut:
             self._end()  # it only read
             return
         await connection.pool.wire.there()

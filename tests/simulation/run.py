@@ -29,7 +29,6 @@ from services.chassis.store import make_mapper
 from services.intake.adapters.tables import Tables
 from services.intake.app import decide
 from services.machines.domain.spec import MachineSpec
-from tests.simulation import queue as _queue  # noqa: F401 - its statements are known by being imported
 from tests.simulation.blobs import SimBlobs, SimSandbox
 from tests.simulation.broker import SimBroker, connector
 from tests.simulation.chaos import Chaos
@@ -41,7 +40,7 @@ from tests.simulation.statements import handwritten
 from tests.simulation.truth import OUT_OF_THE_POOL, Truth
 
 STEPS_MAX = 400_000
-FAULTS_S = 70.0
+FAULTS_S = 50.0
 LIMIT_S = 1200.0
 RATES = (0.8, 1.2)
 REST_SEEN_STEPS = 256
@@ -256,6 +255,9 @@ class Simulation:
             if not answer.done():
                 answer.set_exception(ConnectionError("refused"))
             return
+        except Exception as error:  # noqa: BLE001 - a defect, of the service or of the simulation
+            self.truth.wrong(f"a submission was answered with {error!r}")
+            return
         if not answer.done():
             answer.set_result(standing.tasks[0].task_id)
 
@@ -290,7 +292,9 @@ class Simulation:
                     self.start_service(name)
                 for number in range(1 + self.rng.randrange(3)):
                     client = Client(
-                        f"t{number}.bin", self.rng.random() * 60, AnalysisRequest(timeout_s=1 + self.rng.randrange(30))
+                        f"t{number}.bin",
+                        self.rng.random() * FAULTS_S * 0.8,
+                        AnalysisRequest(timeout_s=1 + self.rng.randrange(30)),
                     )
                     self.clients.append(client)
                     self.loop.world.spawn(self.client(client))
@@ -349,7 +353,10 @@ class Simulation:
         """What has to hold at the end."""
         wrong = self.truth.wrong
         if self.rest_s < 0:
-            tasks = [f"{client.name} is {self.task_state(client.task_id)}" for client in self.clients]
+            tasks = [
+                f"{client.name} is {self.task_state(client.task_id) if client.is_accepted else 'not accepted'}"
+                for client in self.clients
+            ]
             machines = [f"{spec.machine_id} is {self.machine_state(spec.machine_id)}" for spec in self.around.specs]
             wrong(f"nothing came to rest in {LIMIT_S:.0f} s: {', '.join([*tasks, *machines])}")
         for client in self.clients:

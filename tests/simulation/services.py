@@ -44,6 +44,7 @@ from services.results.settings import ResultsSettings
 from services.scheduler import main as scheduler_main
 from services.scheduler.announcements import announce as scheduler_words
 from services.scheduler.settings import SchedulerSettings
+from tests.simulation import queue as _queue  # noqa: F401 - its statements are known by being imported
 from tests.simulation.blobs import SimBlobs, SimSandbox
 from tests.simulation.broker import SimBroker, SimConsumer
 from tests.simulation.database import Pool, template

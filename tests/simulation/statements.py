@@ -39,9 +39,7 @@ def commit_unit(database: Database, arguments: tuple[Any, ...]) -> list[Row]:
         sqlite.execute("ROLLBACK TO unit")
         sqlite.execute("RELEASE unit")
         raise violation(error) from error
-    if outcome != "committed":
-        sqlite.execute("ROLLBACK TO unit")
-    sqlite.execute("RELEASE unit")
+    sqlite.execute("RELEASE unit")  # a refused unit changed nothing, or its transaction is rolled back by the store
     if outcome == "committed":
         database.appended += zip(*arguments[1:5], strict=True)
     return [Row(commit_unit=outcome)]

@@ -52,7 +52,7 @@ def granted(machine: Machine) -> dict[str, Any] | None:
 def _ending(unit: Unit, machine: Machine, lease: Lease) -> None:
     of = {
         "machine_id": machine.machine_id,
-        "epoch": lease.epoch + 1,
+        "epoch": lease.ended_epoch,
         "task_id": lease.task_id,
         "lease_id": lease.lease_id,
     }
@@ -69,7 +69,7 @@ def _departure(unit: Unit, machine: Machine, lease: Lease) -> None:
     Epoch and sequence are those of the lease's end: this is news of the task, not of whether the machine is to be had
     now, and by now the same task may have it again.
     """
-    of = {"machine_id": machine.machine_id, "epoch": lease.epoch + 1, "task_id": lease.task_id}
+    of = {"machine_id": machine.machine_id, "epoch": lease.ended_epoch, "task_id": lease.task_id}
     said: Message
     if machine.verified_version > lease.ended_version:
         said = MachineReverted(**of, machine=machine.summary(), evidence={})

@@ -39,6 +39,7 @@ class Lease:
     attested_version: int = 0
     ending: Literal["", "released"] | ExpiryCause = ""
     ended_version: int = 0
+    ended_epoch: int = 0
     reason: str = ""
 
 
@@ -170,7 +171,7 @@ class Record:
     def end_lease(self, ending: Literal["released"] | ExpiryCause, reason: str, version: int) -> None:
         """Nobody owns the machine any more; who did is remembered until it is verified clean."""
         if self.current is not None:
-            ended = replace(self.current, ending=ending, reason=reason, ended_version=version)
+            ended = replace(self.current, ending=ending, reason=reason, ended_version=version, ended_epoch=self.epoch)
             self.leases = (*self.leases, ended)[-LEASES_KEPT_MAX:]
             self.last_task_id = self.current.task_id
         self.current = self.endpoint = None
