@@ -160,6 +160,7 @@ async def database_restored(arena: Arena, tasks: int) -> str:
 async def driver_stopped(arena: Arena, times: int) -> str:
     """A driver stands still past its lease while another goes on, then wakes: it has no effect."""
     accepted = [await _driver_stopped_once(arena) for _ in range(times)]
+    arena.expect_completed(accepted, "driver-stopped")
     return f"driver stopped and continued {times} times, {ends(arena, accepted)}"
 
 
@@ -211,6 +212,7 @@ async def clock_jumped(arena: Arena, service: str, times: int = 1) -> str:
 
     try:
         accepted = await through(arena, f"clock-of-{service}", harm)
+        arena.expect_completed(accepted, f"clock-of-{service}")
     finally:
         await asyncio.to_thread(arena.ground.bed.stop, service)
         await asyncio.to_thread(arena.ground.bed.start, service)

@@ -78,7 +78,7 @@ class Arena:
         recovery_s = time.monotonic() - began
         await self.judge(accepted, str(case))
         if not {death.service for death in case.deaths} & GUESTS_DIE_WITH:
-            self._expect_completed(accepted, str(case))
+            self.expect_completed(accepted, str(case))
         return Survived(
             case,
             recovery_s,
@@ -125,7 +125,7 @@ class Arena:
         if faults:
             raise PromiseBroken(f"{what}: {'; '.join(faults)}")
 
-    def _expect_completed(self, accepted: Sequence[Accepted], what: str) -> None:
+    def expect_completed(self, accepted: Sequence[Accepted], what: str) -> None:
         """Nothing happened to a guest, so no task may have lost what it found. Raises PromiseBroken."""
         ended = {one.task_id: self.record.outcome(one.task_id) for one in accepted}
         if worse := [f"{task} is {state}" for task, state in ended.items() if state != "completed"]:
