@@ -38,7 +38,7 @@ from services.plugins.ports_guest import (
 )
 from services.plugins.record import StageRecord
 from services.plugins.rows import Prepared
-from services.plugins.sitting import Sitting, bring_home, ended, keep_what_came, seal, take_leave
+from services.plugins.sitting import Clocks, Sitting, bring_home, ended, keep_what_came, seal, take_leave
 
 REWATCH_DELAY_S = 0.2
 REWATCH_DELAY_MAX_S = 2.0
@@ -131,6 +131,7 @@ class GuestStage:
             directory=spool,
             agent_version=hello.agent_version,
             changed=asyncio.Event(),
+            clock=Clocks(self._now, record.work.clock.now(), self._now()),
             launched_at=known.launched_at if known else None,
             exec_error=known.exec_error if known else "",
             ended_by=known.ended_by if known else None,
@@ -161,7 +162,7 @@ class GuestStage:
         await session.arm()
         argv = command_line(prepared.package, path, record.command.request.arguments)
         launched = await session.launch(argv, has_network=record.command.request.route != "none")
-        sitting.launched_at = record.work.clock.now()
+        sitting.launched_at = sitting.clock.wall()
         sitting.exec_error = launched.exec_error
         started = self._sample_started(sitting, launched, argv)
         await record.keep_launch(sitting.launched_at, launched.exec_error, started)
@@ -192,14 +193,15 @@ class GuestStage:
         try:
             rule = sitting.ended_by or await self._observe(sitting, pump)
             await sitting.record.watch_ended(rule, sitting.assignment.lease)
-            await seal(sitting, pump, rule)
+            collect_until = self._now() + self._budgets(sitting).collection_s
+            await seal(sitting, pump, rule, timeout_s=(collect_until - self._now()) / 2)
         except (GuestUnreachable, GuestRefused, GuestLied):
             await ended(pump)
             await keep_what_came(sitting)
             raise
         finally:
             await ended(pump)
-        errors = await bring_home(sitting)
+        errors = await bring_home(sitting, timeout_s=collect_until - self._now())
         await take_leave(sitting)
         await sitting.record.stage_completed(rule, errors)
 
@@ -245,11 +247,8 @@ class GuestStage:
                 change.cancel()
 
     def _observation(self, sitting: Sitting) -> Observation:
-        wall, now = sitting.record.work.clock.now(), self._now()
-        launched_at = sitting.launched_at or wall
-        request = sitting.record.command.request
-        budgets = sitting.record.command.budgets or Budgets(observation_s=request.timeout_s)
-        started_at = now - (wall - launched_at).total_seconds()
+        clock, request, budgets = sitting.clock, sitting.record.command.request, self._budgets(sitting)
+        started_at = clock.monotonic(sitting.launched_at or clock.wall_at_start)
         return Observation(
             started_at=started_at,
             window_s=request.timeout_s,
@@ -257,7 +256,7 @@ class GuestStage:
                 started_at=started_at,
                 window_s=request.timeout_s,
                 grace_s=budgets.grace_s,
-                lease_ends_at=now + (sitting.assignment.hard_deadline_at - wall).total_seconds(),
+                lease_ends_at=clock.monotonic(sitting.assignment.hard_deadline_at),
                 collection_s=budgets.collection_s,
             ),
             heartbeat_at=sitting.evidence.heartbeat_at,
@@ -267,6 +266,10 @@ class GuestStage:
             released_at=sitting.evidence.released_at,
             is_cancelled=sitting.is_cancelled,
         )
+
+    def _budgets(self, sitting: Sitting) -> Budgets:
+        command = sitting.record.command
+        return command.budgets or Budgets(observation_s=command.request.timeout_s)
 
     def _may_keep_alive(self, command: RunStage) -> frozenset[str]:
         """The guest plugins of the plan whose manifest says that they may keep the observation going."""

@@ -213,7 +213,7 @@ class GuestSession(Protocol):
     async def flush(self) -> Flushed:
         """What is left of the tree is killed; the record is complete."""
 
-    async def collect(self, into: Path) -> Collected:
+    async def collect(self, into: Path, *, timeout_s: float) -> Collected:
         """Files that the sample wrote stand in the directory `into`, under names of our own choosing.
 
         What came whole before a fault is kept and the fault returned beside it; only this host's own faults are raised.

@@ -2,8 +2,9 @@
 
 import asyncio
 import contextlib
+from collections.abc import Callable
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import datetime, timedelta
 from pathlib import Path
 
 import structlog
@@ -19,8 +20,28 @@ from services.plugins.ports_guest import Collected, GuestLied, GuestRefused, Gue
 from services.plugins.record import StageRecord
 from services.plugins.rows import Prepared
 
-SEAL_TIMEOUT_S = 60.0
+COLLECT_AT_LEAST_S = 10.0
 log = structlog.get_logger()
+
+
+@dataclass(frozen=True)
+class Clocks:
+    """The host's wall clock and its monotonic one, looked at together when the sitting began.
+
+    Instants that were written down are put on the monotonic clock once; a wall clock that is set later moves nothing.
+    """
+
+    now: Callable[[], float]
+    wall_at_start: datetime
+    started_at: float
+
+    def wall(self) -> datetime:
+        """This instant, as the wall clock would show it had nobody set it since the sitting began."""
+        return self.wall_at_start + timedelta(seconds=self.now() - self.started_at)
+
+    def monotonic(self, instant: datetime) -> float:
+        """The instant on the monotonic clock."""
+        return self.started_at + (instant - self.wall_at_start).total_seconds()
 
 
 @dataclass
@@ -35,6 +56,7 @@ class Sitting:
     directory: Path
     agent_version: str
     changed: asyncio.Event
+    clock: Clocks
     launched_at: datetime | None = None
     exec_error: str = ""
     ended_by: EndedBy | None = None
@@ -46,13 +68,13 @@ class Sitting:
         return [run for group in self.record.command.stage.groups for run in group]
 
 
-async def seal(sitting: Sitting, pump: asyncio.Task[None], rule: EndedBy) -> None:
+async def seal(sitting: Sitting, pump: asyncio.Task[None], rule: EndedBy, *, timeout_s: float) -> None:
     """The record is complete and here. Raises GuestUnreachable, GuestRefused, GuestLied."""
     if rule == "guest_lost":
         raise GuestUnreachable("no sign of life for too long")
-    flushed = await sitting.session.flush()
     try:
-        async with asyncio.timeout(SEAL_TIMEOUT_S):
+        async with asyncio.timeout(timeout_s):
+            flushed = await sitting.session.flush()
             await pump
     except TimeoutError as error:
         raise GuestUnreachable("the guest did not complete its record") from error
@@ -65,11 +87,11 @@ async def keep_what_came(sitting: Sitting) -> None:
     await _keep(sitting, Collected((), 0))
 
 
-async def bring_home(sitting: Sitting) -> list[RunError]:
+async def bring_home(sitting: Sitting, *, timeout_s: float) -> list[RunError]:
     """All evidence is durable, recorded and said; what is missing from it is returned. Raises GuestLied."""
     into = sitting.directory / "collected"
     into.mkdir()
-    collected = await sitting.session.collect(into)
+    collected = await sitting.session.collect(into, timeout_s=max(COLLECT_AT_LEAST_S, timeout_s))
     errors = _missing(sitting, collected)
     if isinstance(collected.fault, GuestLied):
         await _keep(sitting, collected)

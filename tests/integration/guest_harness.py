@@ -93,6 +93,7 @@ class RunningAgent:
     enroller: GrpcEnroller
     connector: GrpcGuestConnector
     client: ClientIdentity
+    pid: int
     sample_dir: Path
     work_dir: Path
 
@@ -164,6 +165,7 @@ def running_agent(folder: Path) -> Iterator[RunningAgent]:
             enroller=enroller,
             connector=GrpcGuestConnector(client_cert_file=client.cert_file, client_key_file=client.key_file),
             client=client,
+            pid=process.pid,
             sample_dir=sample_dir,
             work_dir=work_dir,
         )

@@ -340,8 +340,9 @@ class ScriptedGuest(GuestConnector, GuestSession):
         self.say(RecordSealed(10_000))
         return self.flushed
 
-    async def collect(self, into: Path) -> Collected:
+    async def collect(self, into: Path, *, timeout_s: float) -> Collected:
         """What the test put there."""
+        assert timeout_s > 0
         await self._call("collect")
         assert into.name
         return self.collected

@@ -422,6 +422,41 @@ async def test_an_agent_that_was_shut_down_serves_no_more(session: GrpcGuestSess
         await session.hello(timeout_s=1.0)
 
 
+@pytest.mark.promise("C6")
+async def test_everything_goes_through_one_endpoint_and_plugins_have_names(
+    session: GrpcGuestSession, agent: RunningAgent, folder: Path
+) -> None:
+    """With a plugin armed and a sample running, the agent's processes listen on the endpoint's port and on no other."""
+    await start(session, folder, "exec sleep 300\n")
+    assert listening_ports(agent.pid) == {agent.address.port}
+    assert set((await session.hello()).plugin_versions) == {"syscalls"}
+    await session.flush()
+
+
+def listening_ports(pid: int) -> set[int]:
+    """The TCP ports on which the process or a descendant listens, in its own network (proc(5): state 0A)."""
+    ports: set[int] = set()
+    for one in (pid, *descendants(pid)):
+        sockets = {str(entry.readlink()) for entry in Path(f"/proc/{one}/fd").iterdir() if entry.is_symlink()}
+        for table in ("tcp", "tcp6"):
+            for line in Path(f"/proc/{one}/net/{table}").read_text(encoding="ascii").splitlines()[1:]:
+                _, local, _, state, *_, inode = line.split()[:10]
+                if state == "0A" and f"socket:[{inode}]" in sockets:
+                    ports.add(int(local.rpartition(":")[2], 16))
+    return ports
+
+
+def descendants(pid: int) -> list[int]:
+    """Every process below that one."""
+    children = [
+        int(child)
+        for task in Path(f"/proc/{pid}/task").iterdir()
+        for child in (task / "children").read_text(encoding="ascii").split()
+    ]
+    return [*children, *(below for child in children for below in descendants(child))]
+
+
+@pytest.mark.promise("C6")
 async def test_a_plugin_that_cannot_be_configured_so_is_refused(session: GrpcGuestSession) -> None:
     """An unknown plugin, an unknown key and an impossible value are errors, each with what is allowed."""
     with pytest.raises(GuestRefused, match="there are: syscalls"):

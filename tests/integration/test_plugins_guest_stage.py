@@ -306,11 +306,11 @@ async def test_a_service_that_stops_while_it_collects_collects_again(opened: Ope
     class Slow(ScriptedGuest):
         """A guest whose first collection never ends."""
 
-        async def collect(self, into: Path) -> Collected:
+        async def collect(self, into: Path, *, timeout_s: float) -> Collected:
             if not is_first.is_set():
                 is_first.set()
                 await asyncio.sleep(600)
-            return await super().collect(into)
+            return await super().collect(into, timeout_s=timeout_s)
 
     guest = Slow(short_life)
     async with opened(guest) as bench:
@@ -403,10 +403,10 @@ async def test_what_a_replaced_driver_brings_is_filed_as_late_and_is_no_result(o
     class Slow(ScriptedGuest):
         """A guest that hands its files out when told to."""
 
-        async def collect(self, into: Path) -> Collected:
+        async def collect(self, into: Path, *, timeout_s: float) -> Collected:
             collecting.set()
             await go_on.wait()
-            return await super().collect(into)
+            return await super().collect(into, timeout_s=timeout_s)
 
     async with opened(Slow(short_life)) as bench, connected_to(database_url) as database:
         await order(bench)

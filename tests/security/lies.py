@@ -289,7 +289,7 @@ _STEPS = (
     ),
     Lie(
         "a plugin of another version",
-        failed("the guest has version 9.9.9 of syscalls, not 1.0.0"),
+        failed("the guest has version 9.9.9 of syscalls, not"),
         replies("InitPlugin", lambda _g, _r: pb.InitPluginReply(version="9.9.9")),
     ),
     Lie(

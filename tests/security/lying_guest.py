@@ -10,6 +10,7 @@ from typing import Any, TypeAlias
 import grpc
 
 from contracts.guest import agent_pb2 as pb
+from tests.integration.plugins_bench import VERSIONS
 
 SERVICE = "malbox.guest.v1.Agent"
 HEARTBEAT_S = 0.5
@@ -91,7 +92,7 @@ class LyingGuest:
             case "SetClock":
                 return pb.SetClockReply(is_set=True)
             case "InitPlugin":
-                return pb.InitPluginReply(version="1.0.0")
+                return pb.InitPluginReply(version=VERSIONS[request.name])
             case "Launch":
                 return pb.LaunchReply(pid=PID, started_at_ns=1)
             case "Flush":

@@ -223,7 +223,7 @@ class SimSession:
         content = mark(self.life, guest)
         return Flushed((SourceSummary("syscalls", 1, len(content), "0" * 64, is_truncated=False),), 3, 0)
 
-    async def collect(self, into: Path) -> Collected:
+    async def collect(self, into: Path, *, timeout_s: float) -> Collected:  # noqa: ARG002 - the port's shape
         """One file that the sample wrote."""
         guest = await self._call()
         path = into / "dropped"

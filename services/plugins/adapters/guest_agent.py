@@ -204,12 +204,12 @@ class GrpcGuestSession:
             killed=reply.killed,
         )
 
-    async def collect(self, into: Path) -> Collected:
+    async def collect(self, into: Path, *, timeout_s: float = _COLLECT_TIMEOUT_S) -> Collected:
         """Files that the sample wrote stand in the directory `into`, under names of our own choosing.
 
         What came whole before a fault is kept and the fault returned beside it; only this host's own faults are raised.
         """
-        call = self._agent.Collect(self._call(), timeout=_COLLECT_TIMEOUT_S)
+        call = self._agent.Collect(self._call(), timeout=timeout_s)
         files: list[CollectedFile] = []
         try:
             with around(Point.AGENT_BEFORE, Point.AGENT_AFTER):
