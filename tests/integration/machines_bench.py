@@ -8,7 +8,7 @@ from datetime import datetime, timedelta
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
-from uuid import UUID, uuid4
+from uuid import uuid4
 
 from cryptography import x509
 
@@ -40,6 +40,7 @@ from services.machines.projections import FLEET, MIGRATIONS
 from services.machines.reconcile import LeaseWatch, Reconciler, Wishes
 
 HOST = "local"
+M1, M2 = "m1", "m2"
 TASK = "tsk_" + "1" * 32
 DEADLINE_S = 30.0
 
@@ -234,13 +235,19 @@ async def bench(database_url: str, directory: Path, *specs: MachineSpec) -> Asyn
         await store.close()
 
 
+@contextlib.asynccontextmanager
+async def two_ready(database_url: str, directory: Path) -> AsyncIterator[Bench]:
+    """The same with two machines that are ready."""
+    async with bench(database_url, directory, spec(M1), spec(M2)) as made:
+        await made.reconcile()
+        await made.is_in(M1, "ready")
+        await made.is_in(M2, "ready")
+        assert await made.reconcile() == {}
+        yield made
+
+
 def client_ca_pem() -> str:
     """Some authority's certificate."""
     pem = machine_authority.create("nobody", client_ca_pem="").ca_cert_pem
     assert x509.load_pem_x509_certificate(pem.encode())
     return pem
-
-
-def stream(name: str) -> UUID:
-    """The machine's event stream."""
-    return Machine.stream(name)

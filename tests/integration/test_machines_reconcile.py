@@ -2,37 +2,39 @@
 
 import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable
-from dataclasses import replace
 from datetime import timedelta
 from pathlib import Path
-from typing import Any
 
 import pytest
 
 from services.chassis.rebuild import rebuild
 from services.machines import app
 from services.machines.domain.machine import Machine
-from services.machines.errors import DigestMismatch, HypervisorRefused, HypervisorUnavailable
-from services.machines.policy import BEATS_MISSING_S, EVIDENCE_MAX_AGE_S, WORK_MISSING_S
-from services.machines.policy.beats import LOOK_INTERVAL_S
-from services.machines.ports import Departure, DomainSeen, Enrolment, GuestAddress, Incarnation
+from services.machines.errors import HypervisorRefused, HypervisorUnavailable
+from services.machines.policy import EVIDENCE_MAX_AGE_S, WORK_MISSING_S
+from services.machines.ports import Departure, DomainSeen, GuestAddress
 from services.machines.projections import FLEET
 from services.machines.reconcile import Reconciler
 from services.machines.reconcile.sight import EMPTY_CONFIRM_S
-from tests.integration.machines_bench import Bench, bench, lease_order, release_order, spec, stand_ready
+from tests.integration.machines_bench import (
+    M1,
+    M2,
+    Bench,
+    bench,
+    lease_order,
+    release_order,
+    spec,
+    stand_ready,
+    two_ready,
+)
 
 pytestmark = pytest.mark.integration
-M1, M2 = "m1", "m2"
 
 
 @pytest.fixture
 async def made(database_url: str, tmp_path: Path) -> AsyncIterator[Bench]:
     """Two ready machines."""
-    async with bench(database_url, tmp_path, spec(M1), spec(M2)) as one:
-        await one.reconcile()
-        await one.is_in(M1, "ready")
-        await one.is_in(M2, "ready")
-        assert await one.reconcile() == {}
+    async with two_ready(database_url, tmp_path) as one:
         yield one
 
 
@@ -270,66 +272,6 @@ async def test_the_same_divergence_three_times_is_quarantine_and_not_a_hot_loop(
     await gone_from_host(made)
 
 
-@pytest.mark.promise("P7", "P8")
-async def test_a_machine_whose_files_were_tampered_with_is_quarantined_and_never_builds_itself_again(
-    made: Bench,
-) -> None:
-    """One changed byte of what it is made of is a matter for a person; nobody leases it meanwhile."""
-
-    async def restore(_spec: object, *, epoch: int) -> Incarnation:
-        raise DigestMismatch(f"disk.qcow2 is not the one that was digested, at epoch {epoch}")
-
-    made.host.restore = restore  # type: ignore[assignment]
-    leased = await made.leased(M1)
-    await made.hear(release_order(leased))
-    machine = await made.is_in(M1, "quarantined")
-    assert (machine.quarantine_cause, machine.failures) == ("digest_mismatch", 0)
-    made.clock.shift = timedelta(days=1)
-    assert M1 not in await made.reconcile()
-    await made.hear(lease_order(M1, operation_id="ope_2"))
-    assert (await made.load(M1)).state == "quarantined"
-    assert (await made.said())[-1] == "machines.machine.lease-refused.v1"
-
-
-@pytest.mark.promise("P7", "P28")
-async def test_a_guest_that_draws_a_name_that_was_drawn_before_is_not_ready(made: Bench) -> None:
-    """Its random generator was not re-seeded, so its keys are copies of another incarnation's."""
-    honest = made.host.enrol
-
-    async def enrol(*arguments: Any, **named: Any) -> Enrolment:
-        return replace(await honest(*arguments, **named), instance_id="the same again")
-
-    made.host.enrol = enrol  # type: ignore[method-assign]
-    for name, expected in ((M1, "ready"), (M2, "quarantined")):
-        await made.leased(name, operation_id=f"ope_{name}")
-        await made.hear(release_order(await made.load(name)))
-        machine = await made.is_in(name, expected)
-    assert "not re-seeded" in machine.quarantine_reason
-
-
-@pytest.mark.promise("P10", "P3")
-async def test_a_host_that_is_away_is_not_a_machine_that_cannot_be_cleaned(made: Bench) -> None:
-    """No failure is counted while nobody can be asked; the work goes on when the host is back."""
-    honest, asked = (made.host.destroy, made.host.observe), asyncio.Event()
-
-    async def destroy(_machine_id: str, *, epoch: int) -> None:
-        raise HypervisorUnavailable(f"not now, at epoch {epoch}")
-
-    async def observe() -> list[DomainSeen]:
-        asked.set()
-        raise HypervisorUnavailable
-
-    leased = await made.leased(M1)
-    made.host.destroy, made.host.observe = destroy, observe  # type: ignore[method-assign, assignment]
-    await made.hear(release_order(leased))
-    await asked.wait()  # every attempt was made, and whether anybody can be asked
-    made.host.destroy, made.host.observe = honest  # type: ignore[method-assign]
-    machine = await made.is_in(M1, "ready")
-    assert machine.cleaning_failures == 0
-    topics = await made.store.fetch("SELECT topic FROM events WHERE topic = 'machine:cleaning-failed'")
-    assert topics == []
-
-
 @pytest.mark.promise("P4")
 async def test_after_a_restore_from_backup_no_epoch_and_no_lease_comes_twice(made: Bench) -> None:
     """What happened since the backup is forgotten by the store and not by the host."""
@@ -435,70 +377,3 @@ async def test_a_new_specification_of_a_leased_machine_is_applied_when_it_is_nex
     await made.store.commit(unit)
     rebuilt = await made.until(M1, lambda one: one.state == "ready" and one.spec.memory_mib == 2048)
     assert rebuilt.rebuilds == 0
-
-
-@pytest.mark.promise("P3", "B1a")
-async def test_a_lease_whose_driver_fell_silent_is_over(made: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Judged by the observer's own clock; a beat in time keeps it."""
-    now = 0.0
-    monkeypatch.setattr("time.monotonic", lambda: now)
-    leased = await made.leased(M1)
-    await made.caught_up()
-    for number in range(1, 20):
-        await made.beat(leased, number)
-        await made.watch.look()
-        now += LOOK_INTERVAL_S
-    assert (await made.load(M1)).lease_id == leased.lease_id
-    for _ in range(int(BEATS_MISSING_S / LOOK_INTERVAL_S) + 1):
-        await made.watch.look()
-        now += LOOK_INTERVAL_S
-    ended = (await made.until(M1, lambda one: one.lease_id is None)).ended(leased.lease_id or "")
-    assert ended is not None
-    assert ended.ending == "lease_lost"
-
-
-@pytest.mark.promise("P2", "P3")
-async def test_another_driver_takes_the_lease_on_and_a_late_beat_of_the_first_changes_nothing(made: Bench) -> None:
-    """The guest runs on under the same epoch; the term only grows; the fifth driver has no lease to drive."""
-    leased = await made.leased(M1)
-    for term, beat in ((1, 7), (2, 1), (1, 8)):
-        await made.beat(leased, beat, term)
-        await made.caught_up()
-        await made.watch.look()
-    machine = await made.load(M1)
-    assert machine.lease is not None
-    assert (machine.lease.term, machine.epoch, machine.state) == (2, leased.epoch, "active")
-    for term in (3, 4, 5):
-        await made.beat(leased, 1, term)
-        await made.caught_up()
-        await made.watch.look()
-    ended = (await made.load(M1)).ended(leased.lease_id or "")
-    assert ended is not None
-    assert ended.ending == "lease_lost"
-
-
-@pytest.mark.promise("P11")
-async def test_past_its_hard_deadline_a_guest_does_not_run_even_without_a_store(made: Bench) -> None:
-    """The host keeps the deadline alone, and records it when it can again."""
-    await made.leased(M1)
-    await made.caught_up()
-    await made.watch.look()
-    await made.watch.keep_deadlines()
-    assert made.host._machines[M1].is_running
-    made.clock.shift = timedelta(seconds=660)
-    await made.watch.keep_deadlines()
-    assert made.host._machines[M1].life_epoch is None
-
-
-@pytest.mark.promise("P15")
-async def test_a_refused_order_is_refused_again_whatever_the_machine_is_now(made: Bench) -> None:
-    """The task that it was for waits for another order of its own."""
-    leased = await made.leased(M1)
-    await made.hear(lease_order(M1, operation_id="ope_late"))
-    unit = made.runtime.unit()
-    app.expire(unit, leased, leased.lease_id or "", "guest_lost", "x")
-    await made.store.commit(unit)
-    ready = await made.is_in(M1, "ready")
-    await made.hear(lease_order(M1, operation_id="ope_late"))
-    assert (await made.load(M1)).version == ready.version
-    assert (await made.said()).count("machines.machine.lease-refused.v1") == 2

@@ -1,0 +1,195 @@
+"""A lease of a machine: one owner, one end, and the same answer to the same order."""
+
+import json
+from datetime import timedelta
+from uuid import uuid4
+
+import pytest
+
+from contracts.scheduler import LeaseMachine, ReleaseMachine
+from services.chassis.unit import Unit
+from services.machines import app
+from services.machines.announcements import announce
+from services.machines.domain.machine import Machine, NotPossible
+from services.machines.policy import STATE_MAX_S
+from tests.unit.machines.fleet import ENDPOINT, NOW, SPEC, TASK, lease, ready
+
+
+@pytest.mark.promise("P1")
+def test_a_leased_machine_is_refused_to_another_task() -> None:
+    """One owner."""
+    machine = lease(ready())
+    with pytest.raises(NotPossible, match="preparing"):
+        machine.lease_to("tsk_" + "2" * 32, operation_id="ope_2", hold_s=60, at=NOW)
+
+
+def test_repeating_a_lease_operation_changes_nothing() -> None:
+    """The same order twice is one order."""
+    machine = lease(ready())
+    version = machine.version
+    lease(machine)
+    assert machine.version == version
+
+
+@pytest.mark.promise("P1", "B1b")
+def test_a_used_machine_is_never_leased_before_it_is_verified_clean() -> None:
+    """After release it is cleaned and verified first."""
+    machine = lease(ready())
+    machine.attest(ENDPOINT, NOW)
+    machine.release(machine.lease_id or "", NOW)
+    with pytest.raises(NotPossible):
+        lease(machine, "ope_2")
+    machine.complete_cleaning(NOW)
+    with pytest.raises(NotPossible):
+        lease(machine, "ope_2")
+    machine.verify_clean({}, NOW)
+    assert lease(machine, "ope_2").state == "preparing"
+
+
+@pytest.mark.promise("G4", "P2")
+def test_a_stale_holder_cannot_release_the_next_lease() -> None:
+    """A release names its lease."""
+    machine = lease(ready())
+    stale = machine.lease_id or ""
+    machine.release(stale, NOW)
+    machine.complete_cleaning(NOW)
+    machine.verify_clean({}, NOW)
+    lease(machine, "ope_2")
+    with pytest.raises(NotPossible, match="not the current lease"):
+        machine.release(stale, NOW)
+
+
+@pytest.mark.promise("P22", "P1")
+def test_a_breach_of_isolation_ends_the_lease_in_quarantine() -> None:
+    """The task hears that its lease is over and the machine gone; the machine stays until an operator decides."""
+    machine = lease(ready())
+    machine.attest(ENDPOINT, NOW)
+    lease_id, epoch = machine.lease_id, machine.epoch
+    machine.collect_events()
+    unit = Unit(service="machines", at=NOW, uuid=uuid4, announce=announce)
+    app.breach(unit, machine, "a packet left")
+    assert (machine.state, machine.epoch, machine.lease_id) == ("quarantined", epoch + 1, None)
+    assert not machine.cures_itself
+    ended = machine.ended(lease_id or "")
+    assert ended is not None
+    assert ended.ending == "isolation_breached"
+    assert [row.routing_key for row in unit.outbox] == [
+        "machines.machine.lease-expired.v1",
+        "machines.machine.quarantined.v1",
+    ]
+
+
+def test_an_operator_may_take_a_machine_out_of_a_lease() -> None:
+    """The lease ends first, so that its task may be tried elsewhere."""
+    machine = lease(ready())
+    lease_id = machine.lease_id or ""
+    machine.quarantine("it smells", NOW, "operator", "ana")
+    ended = machine.ended(lease_id)
+    assert ended is not None
+    assert (machine.state, ended.ending) == ("quarantined", "withdrawn")
+
+
+@pytest.mark.promise("P3")
+def test_a_lease_is_adopted_three_times_at_most() -> None:
+    """Each adoption is a higher term; the guest runs on under the same epoch."""
+    machine = lease(ready())
+    machine.attest(ENDPOINT, NOW)
+    lease_id, epoch = machine.lease_id or "", machine.epoch
+    for term in (2, 2, 3, 4):
+        machine.adopt(lease_id, term, NOW)
+    assert machine.lease is not None
+    assert (machine.lease.term, machine.epoch) == (4, epoch)
+    with pytest.raises(NotPossible, match="more than 3"):
+        machine.adopt(lease_id, 5, NOW)
+
+
+@pytest.mark.promise("P11")
+@pytest.mark.parametrize(
+    ("state", "cause"), [("preparing", "not_prepared"), ("draining", "collection_deadline"), ("provisioning", None)]
+)
+def test_a_state_that_somebody_is_to_lead_out_of_ends_at_its_own_deadline(state: str, cause: str | None) -> None:
+    """Early it changes nothing; late the machine is cleaned, whoever is at fault."""
+    machine = Machine.register(SPEC, NOW)
+    machine.start_provisioning("new", NOW)
+    if state != "provisioning":
+        machine = lease(ready())
+    if state == "draining":
+        machine.attest(ENDPOINT, NOW)
+        machine.start_draining(machine.lease_id or "", "window", NOW)
+    machine.collect_events()
+    for at, expected in (
+        (NOW + timedelta(seconds=STATE_MAX_S[state] - 1), state),
+        (NOW + timedelta(seconds=STATE_MAX_S[state]), "cleaning"),
+    ):
+        app.hurry(Unit(service="machines", at=at, uuid=uuid4, announce=announce), machine)
+        assert machine.state == expected
+    assert [one.ending for one in machine.leases] == ([cause] if cause else [])
+
+
+@pytest.mark.promise("P15")
+def test_an_order_that_is_repeated_meets_its_recorded_outcome() -> None:
+    """Granted, ended, and clean since: said again under the first ids, and nothing is leased a second time."""
+    machine = ready()
+    machine.collect_events()
+    order = LeaseMachine(
+        operation_id="ope_1", task_id=TASK, machine_id="linux-1", host="local", route="none", hold_s=60
+    )
+    first, again = (Unit(service="machines", at=NOW, uuid=uuid4, announce=announce) for _ in range(2))
+    app.lease(first, machine, order)
+    machine.attest(ENDPOINT, NOW)
+    app.record(first, machine)
+    app.release(first, machine, release_of(machine))
+    machine.complete_cleaning(NOW)
+    machine.verify_clean({}, NOW)
+    app.record(first, machine)
+    version = machine.version
+    app.lease(again, machine, order)
+    assert machine.version == version
+    said = {row.message_id: row.routing_key for row in first.outbox}
+    repeated = {row.message_id: row.routing_key for row in again.outbox}
+    assert list(repeated.values()) == ["machines.machine.released.v1", "machines.machine.reverted.v1"]
+    released = next(iter(repeated))
+    assert said[released] == repeated[released]
+
+
+@pytest.mark.promise("P9")
+def test_what_became_of_an_earlier_lease_is_no_word_about_the_present_one() -> None:
+    """The same task has the machine again: an order of its first lease that comes late does not call it clean now."""
+    machine = lease(ready())
+    order = release_of(machine)
+    app.release(Unit(service="machines", at=NOW, uuid=uuid4, announce=announce), machine, order)
+    ended_at = machine.epoch
+    machine.complete_cleaning(NOW)
+    machine.verify_clean({}, NOW)
+    lease(machine, "ope_2")
+    machine.collect_events()
+    late = Unit(service="machines", at=NOW, uuid=uuid4, announce=announce)
+    app.release(late, machine, order)
+    said = [json.loads(row.body)["data"] for row in late.outbox]
+    assert [fact["epoch"] for fact in said] == [ended_at, ended_at]
+    assert machine.epoch > ended_at
+
+
+@pytest.mark.promise("P9", "B2")
+def test_nothing_says_that_a_machine_is_clean_of_a_task_before_it_was_verified() -> None:
+    """A release that is repeated while the machine is cleaned hears that the lease is over, and no more."""
+    machine = lease(ready())
+    machine.attest(ENDPOINT, NOW)
+    order, unit = release_of(machine), Unit(service="machines", at=NOW, uuid=uuid4, announce=announce)
+    machine.release(order.lease_id, NOW)
+    machine.collect_events()
+    app.release(unit, machine, order)
+    machine.complete_cleaning(NOW)
+    machine.collect_events()
+    app.release(unit, machine, order)
+    assert {row.routing_key for row in unit.outbox} == {"machines.machine.released.v1"}
+    machine.verify_clean({}, NOW)
+    machine.collect_events()
+    app.release(unit, machine, order)
+    assert unit.outbox[-1].routing_key == "machines.machine.reverted.v1"
+
+
+def release_of(machine: Machine) -> ReleaseMachine:
+    """The order to give its present lease back."""
+    lease_id = machine.lease_id or ""
+    return ReleaseMachine(task_id=TASK, machine_id="linux-1", host="local", lease_id=lease_id, epoch=machine.epoch)
