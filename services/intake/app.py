@@ -23,7 +23,7 @@ INSERT = (
 )
 
 
-UNSTARTED = "INSERT INTO unstarted SELECT task_id, $2, $3 FROM unnest($1::text[]) AS task_id"
+UNSTARTED = "INSERT INTO unstarted (task_id, owner, since) VALUES ($1, $2, $3)"
 
 
 @dataclass(frozen=True)
@@ -122,8 +122,8 @@ def record(submission: Submission, unit: Unit) -> None:
         SampleStored(sample=submission.sample, owner=submission.owner),
         message_id=derived("msg", submission.submission_id, "sample"),
     )
-    unit.execute(UNSTARTED, [task.task_id for task in submission.tasks], submission.owner, submission.submitted_at)
     for task in submission.tasks:
+        unit.execute(UNSTARTED, task.task_id, submission.owner, submission.submitted_at)
         say_task(submission, task, unit)
         unit.enqueue(
             CONFIRM_TASK,
