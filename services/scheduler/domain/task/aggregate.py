@@ -105,7 +105,8 @@ class Task(Record, Aggregate):
     def grant(self, fact: MachineLeased, at: datetime) -> None:
         """The machine is the task's. One that comes too late is given back at once."""
         guest = GuestAssignment.model_validate(fact.model_dump())
-        if self.guest is not None and self.guest.lease == fact.lease:
+        is_over = fact.lease.epoch <= self.over_until.get(fact.machine_id, -1)
+        if is_over or (self.guest is not None and self.guest.lease == fact.lease):
             return
         is_expected = self.state == "preparing" and self.machine_id == fact.machine_id
         if not is_expected or self.cancelled_by is not None:

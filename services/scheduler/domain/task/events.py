@@ -239,8 +239,9 @@ class MachineReturned(Event):
     epoch: int
 
     def keep(self, task: Record) -> None:
-        """The machine is not ours, and not clean yet."""
+        """The machine is not ours, and not clean yet; no lease up to that epoch counts any more."""
         task.guest = None
+        task.over_until[self.machine_id] = max(self.epoch, task.over_until.get(self.machine_id, 0))
         task.leave(self.timestamp, *GUEST_PHASES)
         left_at, condition = task.left.get(self.machine_id, (-1, ""))
         if left_at < self.epoch:

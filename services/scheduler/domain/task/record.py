@@ -75,6 +75,7 @@ class Record:
         self.reverting: set[str] = set()
         self.returned: dict[str, Returned] = {}
         self.left: dict[str, tuple[int, str]] = {}
+        self.over_until: dict[str, int] = {}
         self.observed_from: datetime | None = None
         self.ended_by: str | None = None
         self.cancelled_by: str | None = None
