@@ -13,9 +13,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any, TypeVar
 
-import structlog
-
-from services.machines.adapters import canary, qemu_processes, standing
+from services.machines.adapters import canary, qemu_processes, readiness
 from services.machines.adapters import libvirt_domains as domains
 from services.machines.adapters.acceleration import Verdict, probe
 from services.machines.adapters.built_image import BuiltImage
@@ -35,7 +33,7 @@ from services.machines.adapters.libvirt_link import LibvirtLink
 from services.machines.adapters.libvirt_settings import LibvirtSettings
 from services.machines.adapters.machine_files import CONSOLE, DISK, ENROLMENT, MEMORY, VARIABLES, MachineFiles
 from services.machines.domain.spec import MachineSpec
-from services.machines.errors import GuestUnreachable, HypervisorRefused, HypervisorUnavailable
+from services.machines.errors import GuestUnreachable, HypervisorRefused
 from services.machines.network.layout import socket_name
 from services.machines.ports import Departure, DomainSeen, GuestAddress, Incarnation, Provisioned
 
@@ -46,7 +44,6 @@ _LAST_WORDS_BYTES = 600
 _WARM_DISK, _WARM_MEMORY = f"warm {DISK}", f"warm {MEMORY}"
 
 T = TypeVar("T")
-log = structlog.get_logger()
 
 
 @dataclass(frozen=True)
@@ -140,15 +137,17 @@ class LibvirtHypervisor:
 
     async def pause(self, machine_id: str, *, epoch: int) -> None:
         """The machine's processors stand still, and how everything stands then is recorded."""
-        await self._act(machine_id, epoch, self._stand)
+        await self._act(machine_id, epoch, lambda connection, _: readiness.stand(connection, self._files(machine_id)))
 
     async def departures(self, machine_id: str, *, epoch: int) -> list[Departure]:
         """In what the standing incarnation differs from what was verified; what older ones left is removed."""
-        return await self._act(machine_id, epoch, partial(self._departures, epoch))
+        files = self._files(machine_id)
+        return await self._act(machine_id, epoch, lambda connection, _: readiness.departures(connection, files, epoch))
 
     async def resume(self, machine_id: str, *, epoch: int) -> None:
         """The machine's processors run. Raises HypervisorRefused when it is not what was verified any more."""
-        await self._act(machine_id, epoch, partial(self._resume, epoch))
+        files = self._files(machine_id)
+        await self._act(machine_id, epoch, lambda connection, _: readiness.resume(connection, files, epoch))
 
     async def destroy(self, machine_id: str, *, epoch: int) -> None:
         """No process, overlay or definition of the machine is left; the warm snapshot stays."""
@@ -216,51 +215,6 @@ class LibvirtHypervisor:
         """Nothing that any incarnation made is left."""
         self._halt(connection, machine_id)
         self._files(machine_id).discard_lives()
-
-    def _stand(self, connection: Any, machine_id: str) -> None:
-        domains.suspend(connection, machine_id)
-        files = self._files(machine_id)
-        domain, lives = domains.present(connection, machine_id), files.lives()
-        if len(lives) != 1:
-            raise HypervisorRefused(f"{machine_id} has {len(lives)} incarnations")
-        try:
-            standing.record(domain, files.directory, lives[0]).keep(lives[0])
-        except ValueError as error:
-            raise HypervisorRefused(f"{machine_id} cannot stand ready: {error}") from error
-
-    def _departures(self, epoch: int, connection: Any, machine_id: str) -> list[Departure]:
-        files = self._files(machine_id)
-        life = files.life(epoch)
-        faults = self._differences(connection, machine_id, life)
-        try:
-            removed = files.discard_lives(but=life)
-        except HypervisorUnavailable as fault:
-            return [*faults, Departure("files", str(fault))]
-        if removed:
-            log.warning("stray_files_were_removed", machine=machine_id, names=removed[:20])
-        return faults
-
-    def _resume(self, epoch: int, connection: Any, machine_id: str) -> None:
-        stood_in = [(life, stood) for life in self._files(machine_id).lives() if (stood := standing.read(life))]
-        if len(stood_in) != 1:
-            raise HypervisorRefused(f"{machine_id} does not stand ready")
-        life, stood = stood_in[0]
-        if stood.resumed_for != epoch:  # else this is a repetition: it runs since
-            if faults := self._differences(connection, machine_id, life):
-                raise HypervisorRefused(
-                    f"{machine_id} is not what was verified: {'; '.join(one.reason for one in faults)}"
-                )
-            stood.model_copy(update={"resumed_for": epoch}).keep(life)
-        domains.resume(connection, machine_id)
-
-    def _differences(self, connection: Any, machine_id: str, life: Path) -> list[Departure]:
-        domain = domains.found(connection, machine_id)
-        faults = [Departure("domain", "its domain is gone")] if domain is None else standing.departures(domain, life)
-        try:
-            self._files(machine_id).snapshot()
-        except HypervisorRefused as fault:
-            faults.append(Departure("snapshot", str(fault)))
-        return faults
 
     def _checked_image(self, spec: MachineSpec) -> BuiltImage:
         image = BuiltImage(self._settings.images_dir, spec.image)
