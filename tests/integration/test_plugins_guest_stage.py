@@ -423,6 +423,26 @@ async def test_what_a_replaced_driver_brings_is_filed_as_late_and_is_no_result(o
         assert bench.said(PluginResultProduced) == []
 
 
+@pytest.mark.promise("P2", "P3")
+async def test_a_lease_is_adopted_three_times_and_then_given_back(opened: Open, database_url: str) -> None:
+    """The fourth driver still goes on with the sample; after it the stage ends as one that another machine may do."""
+    guest = ScriptedGuest(long_life)
+    async with opened(guest) as bench:
+        await order(bench)
+        await bench.hear(SampleStarted)
+    async with connected_to(database_url) as database:
+        assert await database.execute("UPDATE work SET attempts = 3 WHERE kind = 'run-stage'") == "UPDATE 1"
+    async with opened(guest) as fourth:
+        beats = await fourth.hear(LeaseBeat)
+        assert beats[-1].lease.term == 4
+        assert fourth.said(PluginStageFailed) == []
+    async with opened(guest) as fifth:
+        [failed] = await fifth.hear(PluginStageFailed)
+    assert (failed.is_retryable, failed.reason) == (True, "the stage could not be run: interrupted too often")
+    assert fifth.said(LeaseBeat) == []
+    assert guest.calls.count("launch") == 1
+
+
 @asynccontextmanager
 async def connected_to(database_url: str) -> AsyncIterator["asyncpg.Connection[asyncpg.Record]"]:
     """The service's own tables."""
