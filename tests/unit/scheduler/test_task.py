@@ -317,3 +317,36 @@ class TaskMachine(RuleBasedStateMachine):
 
 TaskMachine.TestCase.settings = settings(max_examples=150, stateful_step_count=30, deadline=None)
 TestAnyOrderOfFacts = pytest.mark.promise("P15", "P16", "P20")(TaskMachine.TestCase)
+
+
+@pytest.mark.promise("P9")
+def test_a_machine_that_comes_too_late_is_given_back_and_the_one_in_use_is_kept() -> None:
+    """The task runs on its second machine when a third is granted after all: giving that back ends nothing."""
+    task = granted(started("guest"))
+    other = leased(task, epoch=7).model_copy(update={"machine_id": "linux-2"})
+    lease = other.lease.model_copy(update={"machine_id": "linux-2", "lease_id": "lea_" + "7" * 32})
+    task.grant(other.model_copy(update={"lease": lease}), NOW)
+    assert task.guest is not None
+    assert task.reverting == {"linux-2"}
+    task.end_stage("guest", 1, at=NOW, result_ids=("res_" + "1" * 32,))
+    task.seal("unknown", 0, NOW)
+    task.machine_left("linux-2", "clean", NOW, epoch=8)
+    assert not task.is_over
+    task.machine_left("linux-1", "clean", NOW, epoch=5)
+    assert task.state == "completed"
+
+
+@pytest.mark.promise("P2", "P15")
+def test_a_lease_that_ended_is_not_taken_for_the_one_that_is_awaited() -> None:
+    """The grant of a lost lease is heard after its loss, while the same machine is awaited again."""
+    task = started("guest")
+    task.match("linux-1", "local", NOW)
+    task.lose_machine(expired(task), NOW)
+    task.machine_left("linux-1", "clean", NOW, epoch=5)
+    task.match("linux-1", "local", NOW)
+    task.grant(leased(task, epoch=4), NOW)
+    assert (task.state, task.guest) == ("preparing", None)
+    task.lose_machine(expired(task), NOW)
+    assert task.state == "preparing"
+    task.grant(leased(task, epoch=6), NOW)
+    assert task.guest is not None

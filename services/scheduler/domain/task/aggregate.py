@@ -179,7 +179,8 @@ class Task(Record, Aggregate):
             return
         was_preparing = self.state == "preparing" and self.machine_id == fact.machine_id
         was_ours = self.guest is not None and self.guest.lease.lease_id == fact.lease_id
-        if not (was_ours or was_preparing):
+        is_over = fact.epoch <= self.over_until.get(fact.machine_id, -1)
+        if not was_ours and (is_over or not was_preparing):
             return
         self._give_back(fact.machine_id, self.machine_host, fact.lease_id, fact.epoch, at)
         if fact.cause != "collection_deadline" or self.state != "collecting":

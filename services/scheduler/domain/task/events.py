@@ -239,17 +239,22 @@ class MachineReturned(Event):
     epoch: int
 
     def keep(self, task: Record) -> None:
-        """The machine is not ours, and not clean yet; no lease up to that epoch counts any more."""
-        task.guest = None
+        """The machine is not ours, and not clean yet; no lease up to that epoch counts any more.
+
+        The guest goes with it, unless it is on another lease.
+        """
+        has_other = task.guest is not None and task.guest.lease.lease_id != self.lease_id
+        if not has_other:
+            task.guest = None
+            task.leave(self.timestamp, *GUEST_PHASES)
         task.over_until[self.machine_id] = max(self.epoch, task.over_until.get(self.machine_id, 0))
-        task.leave(self.timestamp, *GUEST_PHASES)
         left_at, condition = task.left.get(self.machine_id, (-1, ""))
         if left_at < self.epoch:
-            task.machine = "reverting"
+            task.machine = "leased" if has_other else "reverting"
             task.reverting.add(self.machine_id)
             task.returned[self.machine_id] = Returned(self.host, self.lease_id, self.epoch, self.timestamp)
             task.enter("cleanup", self.timestamp)
-        elif not task.reverting:
+        elif not task.reverting and not has_other:
             task.machine = "quarantined" if condition == "quarantined" else "clean"
 
 
