@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from deploy.local import libvirt, pki, processes, settings
+from deploy.local import libvirt, network, pki, processes, settings
 from deploy.local.installation import Installation
 from deploy.local.services import ServiceProcess, fetch_health
 from deploy.local.state import SERVICES, DeployError, State, write_private
@@ -129,6 +129,7 @@ def clear(state: State) -> None:
     if not state.root.is_dir():
         return
     libvirt.stop(state)
+    network.stop(state)  # by its own hand: it takes the guests' networks away
     for file in state.run.glob("*.pid"):  # nginx bears no mark: it writes over its environment
         processes.stop(state, file.stem, signal.SIGKILL, KILL_TIMEOUT_S)
     for identity in processes.leftovers(state):
@@ -172,6 +173,9 @@ def _made(here: Installation, fleet: Fleet, preferences: Mapping[str, Sequence[s
     _prefer(state, "plugins", STAGES)
     if fleet.is_instant:
         _prefer(state, "machines", INSTANT)
+        _forget(state, "machines", "network_socket")  # machines that do not exist have no network
+    elif network.is_possible():
+        network.start(state)
     for service, lines in preferences.items():
         for line in lines:
             _prefer(state, service, line)
@@ -185,3 +189,10 @@ def _prefer(state: State, service: str, line: str) -> None:
     """The service's settings say so too."""
     file = state.settings_file(service)
     write_private(file, f"{line}\n{file.read_text(encoding='utf-8')}", state.users.of_service(service))
+
+
+def _forget(state: State, service: str, key: str) -> None:
+    """The service's settings do not say that any more."""
+    file = state.settings_file(service)
+    kept = [line for line in file.read_text(encoding="utf-8").splitlines() if not line.startswith(f"{key} = ")]
+    write_private(file, "\n".join(kept) + "\n", state.users.of_service(service))
