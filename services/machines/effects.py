@@ -309,7 +309,8 @@ class Effects:
     async def _is_away(self) -> bool:
         try:
             await self._hypervisor.observe()
-        except HypervisorUnavailable:
+            await self._network.observe()
+        except (HypervisorUnavailable, NetworkUnavailable):
             return True
         return False
 

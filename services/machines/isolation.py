@@ -84,7 +84,10 @@ class IsolationWatch:
         unit = self._runtime.unit()
         log.error("network_diverged", machine=machine.machine_id, state=machine.state, reason=reason)
         if machine.state == "ready":
-            machine.drift("network", reason, unit.at)
+            if is_breach:
+                machine.drift("network", reason, unit.at)
+            else:  # the helper was started anew, as on every upgrade: nobody tampered with the machine
+                machine.expire_evidence(reason, unit.at)
             app.record(unit, machine)
         elif is_breach:
             app.breach(unit, machine, reason)

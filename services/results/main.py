@@ -4,7 +4,7 @@ from services.chassis.run import Runtime, Service, run
 from services.chassis.settings import load_settings
 from services.results.api import router
 from services.results.handlers import handlers
-from services.results.migrations import MIGRATIONS
+from services.results.migrations import EXPIRIES, MIGRATIONS
 from services.results.sealing import Sealer
 from services.results.settings import ResultsSettings
 
@@ -18,6 +18,7 @@ async def compose(runtime: Runtime) -> Service:
     return Service(
         handlers=handlers(runtime.blobs),
         runners=(sealer.runner(),),
+        expiries=EXPIRIES,
         routers=(router(runtime.store, runtime.blobs),),
     )
 

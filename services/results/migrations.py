@@ -2,6 +2,8 @@
 
 from importlib.resources import files
 
+from services.chassis.housekeeping import Expiry
+
 MIGRATIONS: tuple[str, ...] = (
     (files("services.results") / "schema.sql").read_text(encoding="utf-8"),
     # When a machine left a task, no record of packets of that lease comes any more.
@@ -10,3 +12,6 @@ MIGRATIONS: tuple[str, ...] = (
         "PRIMARY KEY (task_id, machine_id, epoch))"
     ),
 )
+
+EXPIRIES = (Expiry("departures", "left_at", 30),)
+"""A report that was not sealed a month after its machine left waits for no packets any more."""

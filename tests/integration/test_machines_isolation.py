@@ -131,6 +131,7 @@ async def test_machines_come_back_after_the_helper_was_killed(made: Bench) -> No
     await made.isolation.compare()
     await made.until(WALLED, lambda machine: machine.state == "ready" and machine.epoch > epoch)
     assert (await made.load(BARE)).state == "ready"
+    assert (await made.load(WALLED)).drifts == {}
 
 
 @pytest.mark.promise("P7")

@@ -80,7 +80,7 @@ class Namespace:
 
     async def rules(self) -> list[Any]:
         """Every rule that the namespace has, as nft lists them, without what changes by itself."""
-        return [_lasting(entry) for entry in await self.listed() if "metainfo" not in entry]
+        return lasting(await self.listed())
 
     async def listed(self) -> list[Any]:
         """Every rule and counter as nft lists them."""
@@ -125,6 +125,11 @@ async def run(*command: str, text: str = "", descriptors: Sequence[int] = ()) ->
     if process.returncode or len(out) > _OUTPUT_MAX_BYTES:
         raise NetworkFault(f"{_name(command)}: {err.decode(errors='replace').strip()[:_SAID_MAX_CHARS]}")
     return out.decode()
+
+
+def lasting(listed: list[Any]) -> list[Any]:
+    """A listing without what changes by itself."""
+    return [_lasting(entry) for entry in listed if "metainfo" not in entry]
 
 
 def _name(command: Sequence[str]) -> str:

@@ -30,7 +30,7 @@ from services.machines.network.layout import (
     guest_mac,
     socket_name,
 )
-from services.machines.network.namespace import IP, SYSCTL, Namespace
+from services.machines.network.namespace import IP, SYSCTL, Namespace, lasting
 from services.machines.network.reference import differences, expected_rules
 from services.machines.network.rules import DROPPED, PASSED, Limits, Ruleset, of_machine
 from services.machines.network.settings import HelperSettings, load_egress
@@ -148,7 +148,10 @@ class Networks:
                 if (network.lease_id, network.route, network.epoch) != (lease_id, route, epoch):
                     raise NetworkFault(f"{machine_id} is open for lease {network.lease_id} on {network.route}")
                 return await self._checked(network)
-            await self._checked(network)  # as it was plugged, whatever happened since
+            as_plugged = await self._checked(network)  # whatever happened since
+            if route == "none":
+                network.epoch, network.lease_id = epoch, lease_id
+                return as_plugged
             try:
                 return await self._opened(network, epoch, lease_id, route)
             except (NetworkFault, Breached):
@@ -187,9 +190,8 @@ class Networks:
         if route not in self.routes():
             raise NetworkFault(f"this host does not offer the route {route}")
         network.epoch, network.lease_id, network.route = epoch, lease_id, route
-        if route != "none":
-            await self._record(network, lease_id)
-            await self._address(network)
+        await self._record(network, lease_id)
+        await self._address(network)
         if route == "simulated":
             network.services = await simulation.start(network.namespace, self._account)
         if route == "internet":
@@ -222,10 +224,10 @@ class Networks:
         if not network.cable.is_running:
             raise NoSuchNetwork
         inside = network.namespace
-        listed = await inside.listed()
-        rules = await inside.rules()
-        interfaces, routes = await inside.interfaces(), await inside.routes()
-        forwards = await inside.setting("net.ipv4.ip_forward")
+        listed, interfaces, routes, forwards = await asyncio.gather(
+            inside.listed(), inside.interfaces(), inside.routes(), inside.setting("net.ipv4.ip_forward")
+        )
+        rules = lasting(listed)
         wanted_interfaces, wanted_routes = self._wanted(network)
         faults = differences("rules", await expected_rules(network.rules()), rules)
         for what, wanted, found in (

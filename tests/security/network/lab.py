@@ -21,6 +21,8 @@ from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
 
+import pytest
+
 from deploy.local.state import MACHINE_USER, NETWORK_USER, SERVICE_USER
 from services.machines.adapters.guest_network import HelperNetwork
 from services.machines.network.layout import GATEWAY_MAC, GUEST, guest_mac
@@ -204,10 +206,9 @@ class Lab:
     def namespace_of_egress(self) -> Namespace:
         """The one that the helper holds and nothing runs in."""
         folder = Path(f"/proc/{self.helper.pid}/fd")
-        links = {str(entry.readlink()): entry for entry in folder.iterdir()}
-        held = {target: entry for target, entry in links.items() if target.startswith("net:")}
+        held = {target: entry for entry in folder.iterdir() if (target := target_of(entry)).startswith("net:")}
         for pid in (self.helper.pid, *_children(self.helper.pid)):
-            held.pop(str(Path(f"/proc/{pid}/ns/net").readlink()), None)
+            held.pop(target_of(Path(f"/proc/{pid}/ns/net")), None)
         (entry,) = held.values()
         return Namespace.at(str(entry))
 
@@ -241,6 +242,8 @@ def _become(uid: int, gid: int) -> None:
 @asynccontextmanager
 async def laboratory(*, has_egress: bool = True, capture_max_bytes: int = 1 << 20) -> AsyncIterator[Lab]:
     """Everything stands; afterwards nothing is left."""
+    if os.geteuid() != 0:
+        pytest.fail("network namespaces are made by root: run these tests as root")
     host, world = Namespace(), Namespace()
     with tempfile.TemporaryDirectory(prefix="mbx-net-", dir="/var/tmp") as made:
         directory = _prepared(Path(made), has_egress=has_egress, capture_max_bytes=capture_max_bytes)
@@ -354,6 +357,14 @@ def _opened_in(namespace: Namespace, interface: str) -> socket.socket:
 
 def _children(pid: int) -> list[int]:
     return [int(word) for word in Path(f"/proc/{pid}/task/{pid}/children").read_text(encoding="ascii").split()]
+
+
+def target_of(link: Path) -> str:
+    """Where a link of /proc leads; nowhere once it is gone."""
+    try:
+        return str(link.readlink())
+    except OSError:
+        return ""
 
 
 def _words(pid: int) -> list[bytes]:

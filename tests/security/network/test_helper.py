@@ -15,7 +15,7 @@ from services.machines.network.words import PACKET_MAX_BYTES
 from services.machines.ports import Breach
 from tests.security.network import frames
 from tests.security.network.conduct import counted
-from tests.security.network.lab import SERVER, Guest, Lab, as_user, laboratory, start_again
+from tests.security.network.lab import SERVER, Guest, Lab, as_user, laboratory, start_again, target_of
 
 pytestmark = [pytest.mark.timeout(120)]
 
@@ -356,15 +356,9 @@ def _runs(pid: int) -> bool:
 
 
 def _namespaces() -> set[str]:
-    found = set()
-    for entry in Path("/proc").glob("[0-9]*/ns/net"):
-        try:
-            found.add(str(entry.readlink()))
-        except OSError:
-            continue
-    return found
+    return {target_of(entry) for entry in Path("/proc").glob("[0-9]*/ns/net")}
 
 
 def _namespaces_without(lab: Lab) -> set[str]:
-    mine = {str(Path(f"/proc/{pid}/ns/net").readlink()) for pid in _descendants(lab.helper.pid)}
+    mine = {target_of(Path(f"/proc/{pid}/ns/net")) for pid in _descendants(lab.helper.pid)}
     return _namespaces() - mine
