@@ -46,7 +46,13 @@ def _has_no_intruder(ground: Ground) -> bool:
 TABLE: tuple[Drift, ...] = (
     Drift("its domain is destroyed", "healed", deeds.destroyed, "gone"),
     Drift("it is resumed", "healed", deeds.resumed, "not paused|not stand still"),
-    Drift("it is resumed for a moment", "healed", deeds.resumed_for_a_moment, "ran while", is_short=True),
+    Drift(
+        "it is resumed for a moment",
+        "healed",
+        deeds.resumed_for_a_moment,
+        "ran while|not paused|stand still",
+        is_short=True,
+    ),
     Drift("its emulator is killed", "healed", deeds.killed, "gone", is_short=True),
     Drift("its emulator is stopped", "healed", deeds.stopped, "was stopped", is_short=True),
     Drift("its domain is replaced by another definition", "healed", deeds.replaced, "another one"),
