@@ -45,9 +45,10 @@ done
 mark="$start{own}"
 for place in $places; do echo "$mark" > "$place/planted" 2>/dev/null; done
 exec 9> /var/tmp/nameless; rm /var/tmp/nameless; echo "$mark" >&9
-i=0; while [ $i -lt 6 ]; do yes "$mark" | head -c 1000000 > "/home/sample/bulk-$i"; i=$((i+1)); done
-CANARY="$mark" sleep {hold_s} &
+bulk="$mark "; i=0; while [ $i -lt 12 ]; do bulk="$bulk$bulk"; i=$((i+1)); done
+echo "$bulk" > /home/sample/bulk
 sync
+CANARY="$mark" sleep {hold_s} &
 grep -rqsF "$mark" $places && grep -qsF "$mark" /proc/[0-9]*/environ && found={own_found}
 wait
 exit "${{found:-{nothing_found}}}"
@@ -88,6 +89,13 @@ async def prove(ground: Ground, number: int, earlier: Sequence[str]) -> tuple[Le
     return Lease(number, found_in, size, time.monotonic() - began_s), own
 
 
+def _marks_in(ground: Ground, place: str) -> set[bytes]:
+    try:
+        return _MARKS_IN[place](ground)
+    except (OSError, ValueError) as gone:
+        raise AssertionError(f"the lease was over before its canary was found in its {place}") from gone
+
+
 _MARKS_IN: dict[str, Callable[[Ground], set[bytes]]] = {
     "memory": lambda ground: MARKS.in_memory(ground.pid),
     "overlay": lambda ground: MARKS.in_file(ground.overlay),
@@ -118,8 +126,8 @@ async def _until_planted(ground: Ground, mark: bytes) -> tuple[str, ...]:
     while found != wanted:
         assert time.monotonic() < give_up_at, f"the host's search found it in {sorted(found)}, of {sorted(wanted)}"
         await asyncio.sleep(LOOK_S)
-        for place in wanted - found:
-            if mark in await asyncio.to_thread(_MARKS_IN[place], ground):
+        for place in sorted(wanted - found):
+            if mark in await asyncio.to_thread(_marks_in, ground, place):
                 found.add(place)
     return tuple(sorted(found))
 

@@ -1,5 +1,6 @@
 """What somebody with the host in their hands may do to a machine behind the services' back. None of it is announced."""
 
+import contextlib
 import os
 import shutil
 import signal
@@ -55,7 +56,8 @@ def resumed_for_a_moment(ground: Ground) -> None:
     with ground.domain() as domain:
         domain.resume()
         time.sleep(_MOMENT_S)  # the deed: the guest ran meanwhile, and stands still again
-        domain.suspend()
+        with contextlib.suppress(libvirt.libvirtError):  # it was seen already, and is gone
+            domain.suspend()
 
 
 def killed(ground: Ground) -> None:
@@ -158,16 +160,18 @@ def epoch_rewritten(ground: Ground) -> None:
 
 def intruder_started(ground: Ground) -> None:
     """A domain with our prefix, of no machine."""
-    start_empty(ground, INTRUDER)
+    with contextlib.suppress(libvirt.libvirtError):  # destroyed before libvirt could say that it runs
+        start_empty(ground, INTRUDER)
 
 
 def strays_laid(ground: Ground) -> None:
     """An overlay, half a snapshot and a socket of older epochs lie about."""
+    overlay = ground.overlay
     for name in ("life-0", "building-0"):
         stray = ground.files.directory / name
         stray.mkdir()
         (stray / DISK).write_bytes(b"stray")
-        _give(stray, like=ground.overlay)
+        _give(stray, like=overlay)
     with socket.socket(socket.AF_UNIX) as listener:
         listener.bind(str(ground.files.directory / "life-sock"))
 

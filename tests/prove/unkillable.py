@@ -28,6 +28,7 @@ NOT_LEASED_S = 8.0
 WORDS_MAX = 100
 HARMLESS = b"#!/bin/sh\nexit 0\n"
 When = Literal["while it is leased", "while it stands ready"]
+_ENDS = ("machine.quarantined", "machine.reverted")
 WHENS: tuple[When, ...] = ("while it is leased", "while it stands ready")
 
 
@@ -43,18 +44,18 @@ class Outcome:
 
 async def prove(ground: Ground, when: When) -> Outcome:
     """Quarantined, not leased, its files kept; built again once the process is gone. Raises AssertionError."""
-    mark = ground.ear.mark()
+    epoch, mark = int((await ground.shown())["epoch"]), ground.ear.mark()
     if when == "while it stands ready":
         pid, life = ground.pid, ground.life
         with frozen(pid):
             deeds.record_removed(ground)
-            reason, after_s = await _quarantined(ground, pid, life, mark)
+            reason, after_s = await _quarantined(ground, pid, life, mark, epoch)
     else:
         async with leases.running(ground) as leased:
             pid, life = ground.pid, ground.life
             with frozen(pid):
                 await leases.cancelled(ground, leased.task_id, since=mark, timeout_s=QUARANTINED_WITHIN_S)
-                reason, after_s = await _quarantined(ground, pid, life, mark)
+                reason, after_s = await _quarantined(ground, pid, life, mark, epoch)
     began_s = time.monotonic()
     await ground.rebuilt()
     rebuilt_after_s = time.monotonic() - began_s
@@ -63,12 +64,12 @@ async def prove(ground: Ground, when: When) -> Outcome:
     return Outcome(when, after_s, reason, rebuilt_after_s)
 
 
-async def _quarantined(ground: Ground, pid: int, life: Path, mark: int) -> tuple[str, float]:
+async def _quarantined(ground: Ground, pid: int, life: Path, mark: int, epoch: int) -> tuple[str, float]:
     """The machine is out of the pool while its process lives: the recorded reason, and seconds since it was sought."""
     began_s = time.monotonic()
     end = await ground.ear.until(
         "the machine is quarantined",
-        lambda fact: fact.is_of(ground.machine_id) and fact.name in ("machine.quarantined", "machine.reverted"),
+        lambda fact: fact.is_of(ground.machine_id) and fact.name in _ENDS and int(fact.data["epoch"]) > epoch,
         since=mark,
         timeout_s=QUARANTINED_WITHIN_S,
     )
