@@ -177,14 +177,19 @@ async def service(own: PluginsSettings, connector: GuestConnector | None = None)
 
 
 @asynccontextmanager
-async def process(own: PluginsSettings) -> AsyncIterator[asyncio.subprocess.Process]:
+async def process(own: PluginsSettings, **environment: str) -> AsyncIterator[asyncio.subprocess.Process]:
     """`python -m services.plugins` runs; it is gone afterwards."""
     file = own.scratch_dir.parent / "plugins.toml"
     values = own.model_dump(mode="json").items()
     file.write_text("".join(f"{name} = {orjson.dumps(value).decode()}\n" for name, value in values), encoding="utf-8")
     with (own.scratch_dir.parent / "plugins.log").open("ab") as log:
         started = await asyncio.create_subprocess_exec(
-            sys.executable, "-m", "services.plugins", cwd=ROOT, env={"MALBOX_CONFIG": str(file)}, stderr=log
+            sys.executable,
+            "-m",
+            "services.plugins",
+            cwd=ROOT,
+            env={"MALBOX_CONFIG": str(file), **environment},
+            stderr=log,
         )
     try:
         yield started

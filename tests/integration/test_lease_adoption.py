@@ -4,7 +4,7 @@ import asyncio
 import os
 import signal
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -17,6 +17,7 @@ from contracts.plugins import (
     PluginStageFailed,
     SampleStarted,
 )
+from services.chassis.crash_points import VARIABLE, Point
 from services.plugins.ports_guest import GuestRefused
 from services.plugins.settings import PluginsSettings
 from tests.integration.guest_harness import LEASE_ID, RunningAgent, lease, running_agent
@@ -27,6 +28,7 @@ pytestmark = [
     pytest.mark.skipif(os.geteuid() != 0, reason="the agent is root in its guest, and so it must be here"),
 ]
 ADOPTION_MAX_S = 60.0
+LAUNCH_CALL = 7  # hello, twice; the clock, the sample, the plugin, its arming, and the launch
 SAMPLE = b"#!/bin/sh\necho run >> runs\necho begun\nwhile [ ! -e end ]; do sleep 0.2; done\necho ended\n"
 
 
@@ -83,9 +85,16 @@ async def until_logged(log: Path, *events: str) -> None:
             await asyncio.sleep(0.1)
 
 
+async def until_written(file: Path) -> None:
+    """The sample wrote it. Raises TimeoutError."""
+    async with asyncio.timeout(ADOPTION_MAX_S):
+        while not content(file):  # noqa: ASYNC110 - another process writes it
+            await asyncio.sleep(0.05)
+
+
 def content(file: Path) -> str:
-    """What the file holds."""
-    return file.read_text(encoding="utf-8")
+    """What the file holds, nothing if there is none."""
+    return file.read_text(encoding="utf-8") if file.exists() else ""
 
 
 async def check_outcome(lab: Laboratory) -> None:
@@ -115,6 +124,29 @@ async def test_the_lease_of_a_killed_driver_is_adopted_and_its_sample_runs_on(am
         with pytest.raises(GuestRefused, match="a later driver took this lease over: term 2, not 1"):
             await ghost.flush()
         await ghost.close()
+        lab.end_sample()
+        await check_outcome(lab)
+
+
+@pytest.mark.promise("P3", "P15")
+async def test_a_driver_that_died_before_it_could_record_the_launch_is_followed_by_one_that_finds_it(
+    amqp_url: str, database_url: str
+) -> None:
+    """Every step is asked for again and answered as before: the sample runs once, and its whole life is evidence."""
+    async with AsyncExitStack() as stack:
+        folder = stack.enter_context(open_folder())
+        agent = stack.enter_context(running_agent(folder))
+        first, second = (own(amqp_url, database_url, folder, name) for name in ("first", "second"))
+        dying = await stack.enter_async_context(process(first, **{VARIABLE: f"{Point.AGENT_AFTER}:{LAUNCH_CALL}"}))
+        bench = await stack.enter_async_context(connected(first))
+        guest = guest_assignment(endpoint=agent.endpoint(await agent.enrol()))
+        await bench.order(SAMPLE, "syscalls", stage="guest", guest=guest, request={"timeout_s": 120})
+        assert await asyncio.wait_for(dying.wait(), ADOPTION_MAX_S) == -signal.SIGKILL
+        await until_written(agent.sample_dir / "runs")
+        assert bench.said(SampleStarted) == []
+        await stack.enter_async_context(process(second))
+        lab = Laboratory(bench, agent, dying, folder / "first" / "plugins.log")
+        await lab.adopted(2)
         lab.end_sample()
         await check_outcome(lab)
 
