@@ -1,5 +1,8 @@
 """Makes a sample ready: what kind it is, which file of an archive is meant. Hostile bytes: in the sandbox only."""
 
+import asyncio
+from weakref import WeakValueDictionary
+
 import orjson
 
 from contracts.scheduler import RunStage
@@ -27,15 +30,21 @@ class Preparation:
         self._runs = runs
         self._identity = identity
         self._unpack = unpack
+        self._locks: WeakValueDictionary[str, asyncio.Lock] = WeakValueDictionary()  # kept by who holds or waits
 
     async def prepare(self, record: StageRecord) -> Prepared:
         """What all stages of the task work on. Raises PreparationFailed in words for the submitter, BlobMissing."""
-        settled = await rows.load_prepared(self._store, record.command.task_id)
-        if settled is None:
-            settled = await self._settle(record)
+        settled = await self._settled(record)
         if settled.listing is not None and record.key.stage == "static":
             await self._keep_listing(record, settled.listing)
         return settled
+
+    async def _settled(self, record: StageRecord) -> Prepared:
+        """Stages of a task that begin together look at its sample once: each look is a sandbox."""
+        task_id = record.command.task_id
+        lock = self._locks.setdefault(task_id, asyncio.Lock())
+        async with lock:
+            return await rows.load_prepared(self._store, task_id) or await self._settle(record)
 
     async def _settle(self, record: StageRecord) -> Prepared:
         command = record.command

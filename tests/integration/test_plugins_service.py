@@ -21,6 +21,8 @@ from contracts.plugins import (
     PluginStageStarted,
     PluginStarted,
 )
+from services.plugins.adapters.bubblewrap import BubblewrapRunner
+from services.plugins.ports import SandboxReport, SandboxRequest
 from tests.integration.plugins_bench import Bench, connected, open_folder, process, service, settings, until_ready
 from tests.security.test_sandbox import processes_with
 from tests.unit.plugins.test_manifest import GOOD
@@ -101,6 +103,23 @@ async def test_an_order_that_is_repeated_changes_nothing(bench: Bench) -> None:
     assert {fact.task_id for fact in bench.heard[before:] if isinstance(fact, PluginStageCompleted)} == {
         "tsk_" + "0" * 32
     }
+
+
+async def test_stages_that_begin_together_look_at_the_sample_once(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What it is is found in one sandbox, beside those of the plugins."""
+    started: list[str] = []
+    run = BubblewrapRunner.run
+
+    async def counted(runner: BubblewrapRunner, request: SandboxRequest) -> SandboxReport:
+        started.append(request.manifest.plugin.name)
+        return await run(runner, request)
+
+    monkeypatch.setattr(BubblewrapRunner, "run", counted)
+    await asyncio.gather(bench.order(SCRIPT, "yara"), bench.order(SCRIPT, "reader", stage="post"))
+    await bench.hear(PluginStageCompleted, 2)
+    assert sorted(started) == ["identity", "reader", "yara"]
 
 
 @pytest.mark.promise("P36")
