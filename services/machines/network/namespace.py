@@ -88,10 +88,12 @@ class Namespace:
         return listing
 
     async def interfaces(self) -> dict[str, list[str]]:
-        """The addresses of each interface: IPv4, and IPv6 where there is any."""
+        """The addresses of each interface, IPv6 too where there is any; and the word down where a card is."""
         shown = json.loads(await self.run(IP, "-j", "address", "show"))
         return {
-            link["ifname"]: sorted(f"{one['local']}/{one['prefixlen']}" for one in link["addr_info"]) for link in shown
+            link["ifname"]: sorted(f"{one['local']}/{one['prefixlen']}" for one in link["addr_info"])
+            + ["down"] * (link["ifname"] != "lo" and "UP" not in link["flags"])
+            for link in shown
         }
 
     async def routes(self) -> list[str]:

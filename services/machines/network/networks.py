@@ -165,6 +165,12 @@ class Networks:
         async with network.guard:
             return await self._checked(network)
 
+    async def cut(self, machine_id: str) -> None:
+        """Nothing passes the machine's card any more, whatever its rules are; the network stands to be looked at."""
+        network = self._networks.get(machine_id)
+        if network is not None and self._settings.cuts_on_breach:
+            await network.namespace.run(IP, "link", "set", CARD, "down")
+
     async def seal(self, machine_id: str, epoch: int) -> Capture | None:
         """The record of packets has ended and is in the object store; None when there is none."""
         self._fence(machine_id).advance(epoch)

@@ -150,6 +150,8 @@ class Server:
             answer = await self.answer(Verify(machine_id=machine_id, epoch=current[machine_id]))
             if answer.problem == "breached":
                 log.error("isolation_was_breached", machine=machine_id, reason=answer.reason)
+                with suppress(NetworkFault):
+                    await self._networks.cut(machine_id)
                 await self._tell(answer.model_copy(update={"machine_id": machine_id}))
 
     async def _tell(self, answer: Answer) -> None:

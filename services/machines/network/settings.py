@@ -35,6 +35,9 @@ class HelperSettings(BaseModel):
     machines_user: str = Field(description="the only user that may ask; runs QEMU too")
     services_user: str = Field(description="owns the object store")
     network_user: str = Field(description="runs cables, INetSim and the recording of packets")
+    cuts_on_breach: bool = Field(
+        default=True, description="whether a guest whose rules were changed is off its card at once; tests look longer"
+    )
     capture_max_bytes: int = Field(default=64 * 1024 * 1024, ge=4096, le=4 * 1024**3)
 
 

@@ -240,13 +240,16 @@ def _become(uid: int, gid: int) -> None:
 
 
 @asynccontextmanager
-async def laboratory(*, has_egress: bool = True, capture_max_bytes: int = 1 << 20) -> AsyncIterator[Lab]:
+async def laboratory(
+    *, has_egress: bool = True, capture_max_bytes: int = 1 << 20, cuts_on_breach: bool = True
+) -> AsyncIterator[Lab]:
     """Everything stands; afterwards nothing is left."""
     if os.geteuid() != 0:
         pytest.fail("network namespaces are made by root: run these tests as root")
     host, world = Namespace(), Namespace()
     with tempfile.TemporaryDirectory(prefix="mbx-net-", dir="/var/tmp") as made:
-        directory = _prepared(Path(made), has_egress=has_egress, capture_max_bytes=capture_max_bytes)
+        changed = {"capture_max_bytes": capture_max_bytes, "cuts_on_breach": cuts_on_breach}
+        directory = _prepared(Path(made), changed, has_egress=has_egress)
         try:
             await _connect(host, world)
             helper = start_helper(host, directory)
@@ -292,7 +295,7 @@ async def _give(owner: Namespace, link: str, other: Namespace) -> None:
     assert await process.wait() == 0
 
 
-def _prepared(directory: Path, *, has_egress: bool, capture_max_bytes: int) -> Path:
+def _prepared(directory: Path, changed: dict[str, int], *, has_egress: bool) -> Path:
     """The directory holds the object store, the machines file and the helper's settings."""
     directory.chmod(0o711)
     (directory / "blobs").mkdir()
@@ -310,7 +313,7 @@ def _prepared(directory: Path, *, has_egress: bool, capture_max_bytes: int) -> P
         "machines_user": MACHINE_USER,
         "services_user": SERVICE_USER,
         "network_user": NETWORK_USER,
-        "capture_max_bytes": capture_max_bytes,
+        **changed,
     }
     lines = "\n".join(f"{key} = {json.dumps(value)}" for key, value in settings.items())
     (directory / "network.toml").write_text(lines, encoding="utf-8")

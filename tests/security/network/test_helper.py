@@ -5,21 +5,36 @@ import os
 import signal
 import socket
 from collections.abc import AsyncIterator, Callable
+from ipaddress import IPv4Address, IPv4Network
 from pathlib import Path
 
 import pytest
 
 from deploy.local.state import MACHINE_USER, NETWORK_USER, SERVICE_USER
 from services.machines.errors import IsolationBroken, NetworkRefused, NetworkUnavailable, StaleEpoch
+from services.machines.network.rules import Limits, of_machine
 from services.machines.network.words import PACKET_MAX_BYTES
 from services.machines.ports import Breach
 from tests.security.network import frames
 from tests.security.network.conduct import counted
-from tests.security.network.lab import SERVER, Guest, Lab, as_user, laboratory, start_again, target_of
+from tests.security.network.lab import (
+    HOST,
+    RATE_KIB_S,
+    RESOLVER,
+    SERVER,
+    Guest,
+    Lab,
+    Sniffer,
+    as_user,
+    laboratory,
+    start_again,
+    target_of,
+)
 
 pytestmark = [pytest.mark.timeout(120)]
 
 LEASE = "lea_" + "1" * 32
+LIMITS = Limits(IPv4Address(RESOLVER), RATE_KIB_S, (IPv4Network("127.0.0.1"), IPv4Network(HOST)))
 OTHER_LEASE = "lea_" + "2" * 32
 
 
@@ -153,6 +168,29 @@ async def test_whoever_watches_hears_of_a_breach_at_once(lab: Lab, drift: tuple[
     assert breach.machine_id == "m"
     with pytest.raises(IsolationBroken):
         await lab.network.verify("m", epoch=2)
+
+
+@pytest.mark.promise("P22", "P23")
+async def test_a_guest_whose_rules_are_gone_is_cut_off_at_once(lab: Lab) -> None:
+    """Before anybody acts on the breach: its card is down, and putting the rules back does not bring it up."""
+    guest = Guest.connect("m", await lab.network.plug("m", epoch=1))
+    opened = await lab.network.open("m", epoch=2, lease_id=LEASE, route="internet")
+    assert opened.rules_sha256
+    with as_user("root"):
+        inside = lab.namespace_of_guest()
+        world = Sniffer(lab.world, "inet0")
+        await inside.load("flush ruleset\n")
+        async with asyncio.timeout(20):
+            while "down" not in (await inside.interfaces())["guest0"]:  # noqa: ASYNC110 - the helper does it
+                await asyncio.sleep(0.02)
+        await inside.load(of_machine("internet", guest.mac, LIMITS).text())
+        guest.send(guest.datagram(SERVER, 9, b"<after the cut>"))
+        assert b"<after the cut>" not in world.seen()
+        world.close()
+        inside.close()
+    with pytest.raises(IsolationBroken, match="down"):
+        await lab.network.verify("m", epoch=2)
+    guest.close()
 
 
 @pytest.mark.promise("P5")
