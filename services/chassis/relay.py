@@ -1,6 +1,7 @@
 """The publishing edge: rows of the outbox go to the broker and are deleted in the transaction that saw the confirms."""
 
 import asyncio
+import time
 
 import aio_pika
 import asyncpg
@@ -16,6 +17,7 @@ IDLE_POLL_S = 2.0
 PUBLISH_TIMEOUT_S = 10.0
 BACKOFF_FIRST_S = 0.1
 BACKOFF_MAX_S = 5.0
+REFUSED_RETRY_S = 0.5
 REPLAYS_HEADER = "x-malbox-replays"
 
 log = structlog.get_logger()
@@ -38,6 +40,7 @@ class Relay:
         self._url = url
         self._wake = asyncio.Event()
         self._exchanges: dict[str, AbstractExchange] = {}
+        self._refused: dict[int, float] = {}  # rows that nobody took, and when (monotonic) they are tried again
         store.on_commit(lambda unit: self._wake.set() if unit.outbox else None)
 
     def wake(self) -> None:
@@ -70,10 +73,12 @@ class Relay:
         while True:
             self._wake.clear()
             await self._sweep(channel)
-            await until_woken(self._wake, IDLE_POLL_S)
+            await until_woken(self._wake, REFUSED_RETRY_S if self._refused else IDLE_POLL_S)
 
     async def _sweep(self, channel: AbstractChannel) -> None:
-        """Every row was tried once: those that nobody takes now stand in nobody's way."""
+        """Every row was tried once, but for those that nobody took a moment ago: they stand in nobody's way."""
+        now_s = time.monotonic()
+        self._refused = {row: again_at for row, again_at in self._refused.items() if again_at > now_s}
         after: int | None = 0
         while after is not None:
             after = await self._publish_batch(channel, after)
@@ -85,10 +90,11 @@ class Relay:
             # not worth a flush of the disk. The rows themselves were flushed when they were committed.
             await connection.execute("SET LOCAL synchronous_commit TO off")
             rows = await connection.fetch(
-                "SELECT id, message_id, exchange, routing_key, body, replays FROM outbox WHERE id > $1 ORDER BY id "
-                "LIMIT $2 FOR UPDATE SKIP LOCKED",
+                "SELECT id, message_id, exchange, routing_key, body, replays FROM outbox WHERE id > $1 "
+                "AND id <> ALL($3::bigint[]) ORDER BY id LIMIT $2 FOR UPDATE SKIP LOCKED",
                 after,
                 BATCH_MAX,
+                list(self._refused),
             )
             if not rows:
                 return None
@@ -98,10 +104,10 @@ class Relay:
             await connection.execute("DELETE FROM outbox WHERE id = ANY($1::bigint[])", confirmed)
             reached(Point.PUBLISH_DELETED)
         reached(Point.PUBLISH_AFTER)
-        faults = [outcome for outcome in done if outcome is not None]
+        faults = {row["id"]: outcome for row, outcome in zip(rows, done, strict=True) if outcome is not None}
         if faults:
-            log.warning("messages_were_not_confirmed", count=len(faults), reason=repr(faults[0]))
-            await asyncio.sleep(0.5)
+            log.warning("messages_were_not_confirmed", count=len(faults), reason=repr(next(iter(faults.values()))))
+            self._refused |= dict.fromkeys(faults, time.monotonic() + REFUSED_RETRY_S)
         return int(rows[-1]["id"]) if len(rows) == BATCH_MAX else None
 
     async def _publish(self, channel: AbstractChannel, row: asyncpg.Record) -> None:
