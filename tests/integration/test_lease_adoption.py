@@ -18,6 +18,7 @@ from contracts.plugins import (
     SampleStarted,
 )
 from services.chassis.crash_points import VARIABLE, Point
+from services.plugins.adapters.guest_agent import GrpcGuestSession
 from services.plugins.ports_guest import GuestRefused
 from services.plugins.settings import PluginsSettings
 from tests.integration.guest_harness import LEASE_ID, RunningAgent, lease, running_agent
@@ -85,6 +86,17 @@ async def until_logged(log: Path, *events: str) -> None:
             await asyncio.sleep(0.1)
 
 
+async def until_refused(ghost: GrpcGuestSession) -> None:
+    """The agent has heard of the later driver: the earlier one's harmless call is refused. Raises TimeoutError."""
+    async with asyncio.timeout(ADOPTION_MAX_S):
+        while True:
+            try:
+                await ghost.arm()
+            except GuestRefused:
+                return
+            await asyncio.sleep(0.1)
+
+
 async def until_written(file: Path) -> None:
     """The sample wrote it. Raises TimeoutError."""
     async with asyncio.timeout(ADOPTION_MAX_S):
@@ -121,6 +133,7 @@ async def test_the_lease_of_a_killed_driver_is_adopted_and_its_sample_runs_on(am
         await lab.adopted(2)
         endpoint = lab.agent.endpoint(f"{LEASE_ID.replace('_', '-')}.linux-1.malbox")
         ghost = await lab.agent.connector.connect(endpoint, lease(term=1), timeout_s=10)
+        await until_refused(ghost)
         with pytest.raises(GuestRefused, match="a later driver took this lease over: term 2, not 1"):
             await ghost.flush()
         await ghost.close()
