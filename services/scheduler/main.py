@@ -24,6 +24,7 @@ async def compose(runtime: Runtime) -> Service:
         await waiting.keep_rules(
             runtime.store, running_per_owner_max=settings.running_per_owner_max, budgets=settings.budgets
         )
+        await timers.resume(runtime)
         unit = runtime.unit()
         dispatch_wanted(unit)
         await runtime.store.commit(unit)

@@ -69,6 +69,18 @@ async def host_of(store: Store, machine_id: str) -> str | None:
     return None if row is None else str(row["host"])
 
 
+async def unwatched(store: Store, limit: int) -> list[str]:
+    """Tasks that are not over, as far as is known, and that no work looks after."""
+    rows = await store.fetch(
+        "SELECT task_id FROM task_rows WHERE state NOT IN "
+        "('completed', 'failed', 'timed_out', 'cancelled', 'unserviceable') "
+        "AND NOT EXISTS (SELECT 1 FROM work WHERE kind = 'wait' AND key = task_rows.task_id) "
+        "ORDER BY submitted_at, task_id LIMIT $1",
+        limit,
+    )
+    return [row["task_id"] for row in rows]
+
+
 def keep_plugin(unit: Unit, manifest: PluginManifest) -> None:
     """The plugin may be planned."""
     unit.execute(

@@ -1,6 +1,8 @@
 """What the scheduler does when something is lost, late, or not to be had: real PostgreSQL, real handlers and work."""
 
 from collections.abc import AsyncIterator
+from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -18,15 +20,21 @@ from contracts.scheduler import (
     TaskCancelled,
     TaskCompleted,
     TaskEnded,
+    TaskPlanned,
     TaskTimedOut,
     TaskUnserviceable,
 )
+from services.chassis.blobs import BlobStore
 from services.chassis.migrations import migrate
+from services.chassis.projections import Projector
+from services.chassis.run import Runtime
 from services.chassis.store import Store
-from services.scheduler import waiting
+from services.scheduler import timers, waiting
+from services.scheduler.announcements import announce
 from services.scheduler.domain.task import NotPossible
 from services.scheduler.main import MIGRATIONS
 from services.scheduler.settings import SchedulerSettings
+from services.scheduler.tables import TASKS
 from services.scheduler.view import present
 from tests.contracts.examples import BLOB
 from tests.integration.scheduler_desk import RESULT, Desk, only, orders_of
@@ -34,6 +42,7 @@ from tests.integration.scheduler_desk import RESULT, Desk, only, orders_of
 pytestmark = pytest.mark.integration
 
 HOUR_S = 3600.0
+SHARED = {"amqp_url": "x", "database_url": "x", "blob_dir": "/", "scratch_dir": "/", "http_port": 0}
 
 
 @pytest.fixture
@@ -214,8 +223,7 @@ async def test_a_task_is_refused_with_the_reason_when_every_machine_was_retired(
 @pytest.mark.promise("G3")
 async def test_a_waiting_task_says_what_it_waits_for_and_costs_nothing(desk: Desk) -> None:
     """Why names the machines and what they are busy with, or the owner's own limit; no work is due for days."""
-    settings = {"amqp_url": "x", "database_url": "x", "blob_dir": "/", "scratch_dir": "/", "http_port": 0}
-    limits = SchedulerSettings.model_validate({**settings, "gateway_secret": "x" * 16, "running_per_owner_max": 1})
+    limits = SchedulerSettings.model_validate({**SHARED, "gateway_secret": "x" * 16, "running_per_owner_max": 1})
     await waiting.keep_rules(desk.store, running_per_owner_max=1, budgets=limits.budgets)
     first = await desk.submit("first")
     second = await desk.submit("second")
@@ -250,6 +258,63 @@ async def test_a_task_whose_queue_budget_ends_is_timed_out_with_that_reason(desk
     end = only(TaskTimedOut, await desk.said())
     assert end.reason == "no machine was free for 86400 s"
     assert await leftovers(desk.store) == {"queue": 0, "heads": 0, "holding": 0, "waits": 0}
+
+
+@pytest.mark.promise("P13", "P15")
+async def test_a_submission_that_is_said_again_under_another_id_is_the_same_task(desk: Desk) -> None:
+    """One task, planned once, however often intake repeats itself."""
+    task_id = await desk.submit()
+    first = await desk.said()
+    version = (await desk.task(task_id)).version
+    assert await desk.submit() == task_id
+    assert (await desk.task(task_id)).version == version
+    assert [type(message) for message in first].count(TaskPlanned) == 1
+    assert await desk.said() == []
+
+
+@pytest.mark.promise("P21", "A2", "A4")
+async def test_what_was_asked_of_the_scheduler_is_what_it_orders(desk: Desk) -> None:
+    """Machine, route, timeout, enforcement and priority: each is seen in an order or in who comes first."""
+    await desk.hear(desk.registered("linux-1", "active", epoch=4))
+    await desk.hear(desk.registered("linux-2", "active", epoch=4, routes=("none", "simulated")))
+    await desk.submit("plain")
+    asked: dict[str, Any] = {
+        "machine": "linux-2",
+        "route": "simulated",
+        "timeout_s": 77,
+        "enforce_timeout": True,
+        "priority": 9,
+    }
+    urgent = await desk.submit("urgent", **asked)
+    await desk.said()
+    await desk.hear(desk.registered("linux-2", "ready", epoch=5, routes=("none", "simulated")))
+    await desk.work()
+    order = only(LeaseMachine, await desk.said())
+    assert (order.task_id, order.machine_id, order.route) == (urgent, "linux-2", "simulated")
+    assert order.hold_s == 300 + 77 + 120 + 240
+    await desk.hear(desk.leased(order, epoch=6))
+    [run] = orders_of("guest", await desk.said())
+    assert (run.request.timeout_s, run.request.enforce_timeout) == (77, True)
+    assert run.budgets is not None
+    assert run.budgets.observation_s == 77
+
+
+async def test_a_task_that_nobody_looks_after_is_looked_after_from_the_next_start_on(
+    desk: Desk, tmp_path: Path
+) -> None:
+    """An earlier release put down no such work: its tasks have budgets and repetitions all the same."""
+    task_id = await desk.submit()
+    await desk.store.fetch("DELETE FROM work")
+    await desk.store.fetch("DELETE FROM holding")
+    projector = Projector(desk.store, TASKS)
+    while (await projector.advance())[0]:
+        pass
+    settings = SchedulerSettings.model_validate({**SHARED, "gateway_secret": "x" * 16})
+    runtime = Runtime(settings, desk.store, BlobStore(tmp_path), desk.clock, announce)
+    await timers.resume(runtime)
+    assert [row["task_id"] for row in await desk.store.fetch("SELECT task_id FROM holding")] == [task_id]
+    await desk.said()
+    assert only(LeaseMachine, await desk.pass_time(62)).task_id == task_id
 
 
 STATES = ("queued", "preparing", "running", "collecting", "reporting")
