@@ -172,6 +172,7 @@ def _made(here: Installation, fleet: Fleet, preferences: Mapping[str, Sequence[s
     settings.write(here, libvirt.uri(state))
     _prefer(state, "plugins", STAGES)
     if fleet.is_instant:
+        _leave_out(state, "machines", "network_socket")  # machines that do not exist have no network
         _prefer(state, "machines", INSTANT)
         _forget(state, "machines", "network_socket")  # machines that do not exist have no network
     elif network.is_possible():
@@ -183,6 +184,14 @@ def _made(here: Installation, fleet: Fleet, preferences: Mapping[str, Sequence[s
     made = Bed(here, fleet)
     made.start()
     return made
+
+
+def _leave_out(state: State, service: str, key: str) -> None:
+    """The service's settings say nothing of it."""
+    file = state.settings_file(service)
+    lines = file.read_text(encoding="utf-8").splitlines(keepends=True)
+    kept = "".join(line for line in lines if not line.startswith(f"{key} = "))
+    write_private(file, kept, state.users.of_service(service))
 
 
 def _prefer(state: State, service: str, line: str) -> None:
