@@ -202,6 +202,7 @@ class Projector:
                 count, is_behind = await self.advance()
             except (StoreUnavailable, *UNAVAILABLE) as error:
                 log.warning("projection_was_interrupted", projection=self._projection.name, reason=repr(error))
+                self._at = None  # what comes back may be an older database
                 await asyncio.sleep(0.5)
                 continue
             if count < BATCH_MAX and not is_behind:
