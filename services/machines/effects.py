@@ -192,7 +192,13 @@ class Effects:
         await self._fail(item, context, error, lambda fresh, unit: fresh.fail_verification(str(error), unit.at))
 
     async def give_up_preparing(self, item: WorkItem, context: WorkContext, error: Exception) -> None:
-        """The guest could not be made ready for its lease: the attempt failed, the machine is cleaned."""
+        """The guest could not be made ready for its lease: the attempt failed, the machine is cleaned.
+
+        Not so where the fence stands higher: ending the lease would give an epoch a second time that the host knows.
+        """
+        if isinstance(error, StaleEpoch):
+            log.warning("fence_stands_higher", machine=item.payload["machine_id"], reason=str(error))
+            return
         reason = f"the guest could not be prepared: {error}"
         await self._record(
             item, context, lambda fresh, unit: fresh.expire_lease(fresh.lease_id or "", "not_prepared", reason, unit.at)
