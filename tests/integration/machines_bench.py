@@ -49,6 +49,7 @@ class ShiftedClock(SystemClock):
     """The system's clock, moved."""
 
     def __init__(self) -> None:
+        super().__init__()
         self.shift = timedelta()
 
     def now(self) -> datetime:

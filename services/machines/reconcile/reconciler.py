@@ -31,6 +31,8 @@ from services.machines.reconcile.wishes import Wishes
 INTRODUCE_INTERVAL_S = 60.0
 PASS_GAP_S = 1.0
 """Passes follow one another no closer than this, however much happens."""
+REST_PER_WORK = 4.0
+"""After a pass that took long the next one waits so many times as long, up to the interval."""
 SUSPECTS_MAX = 200
 LOOKS_MAX = 64
 LOOKS_AT_ONCE = 4
@@ -68,16 +70,19 @@ class Reconciler:
     async def run(self) -> None:
         """A pass whenever something changed and at every interval, until cancelled; now and then says what is ready."""
         introduced_at = time.monotonic()
+        looked_at = introduced_at - self._interval_s
         async with asyncio.TaskGroup() as group:
             group.create_task(self._listen())
             while True:
                 self._wake.clear()
-                await self._attempt()
+                is_close = time.monotonic() - looked_at >= self._interval_s
+                looked_at = time.monotonic() if is_close else looked_at
+                await self._attempt(is_close=is_close)
                 if time.monotonic() - introduced_at > INTRODUCE_INTERVAL_S:
                     introduced_at = time.monotonic()
                     with contextlib.suppress(MalboxError):  # said again in a minute
                         await self.introduce(only_ready=True)
-                await asyncio.sleep(PASS_GAP_S)
+                await asyncio.sleep(max(PASS_GAP_S, min(REST_PER_WORK * self.last.took_s, self._interval_s)))
                 limit_s = EMPTY_CONFIRM_S if self._sight.is_in_doubt else self._interval_s
                 await until_woken(self._wake, limit_s)
 
@@ -97,8 +102,8 @@ class Reconciler:
                 app.introduce(unit, row.summary(), state=at.state, epoch=at.epoch, version=row.version)
             await self._runtime.store.commit(unit)
 
-    async def pass_once(self) -> Report:
-        """Everything is compared once. Raises StoreUnavailable."""
+    async def pass_once(self, *, is_close: bool = True) -> Report:
+        """Everything is compared once; `is_close`: what stands ready is looked at closely. Raises StoreUnavailable."""
         began, now = time.monotonic(), self._runtime.clock.now()
         fault = "" if self._wishes.refresh() else "the machines file is being written"
         rows = await fleet(self._runtime.store, self._host)
@@ -111,14 +116,14 @@ class Reconciler:
         acted = await self._act(sorted(found)[:SUSPECTS_MAX])
         if domains is not None:
             await self._remove_strays(domains, rows)
-            acted |= await self._look_closely(rows, found.keys() | acted.keys())
+            acted |= await self._look_closely(rows, found.keys() | acted.keys()) if is_close else {}
         if max(len(found), len(unsettled)) > SUSPECTS_MAX:
             self._wake.set()
         return Report(now, time.monotonic() - began, len(rows), acted, fault)
 
-    async def _attempt(self) -> None:
+    async def _attempt(self, *, is_close: bool) -> None:
         try:
-            self.last = await self.pass_once()
+            self.last = await self.pass_once(is_close=is_close)
         except MalboxError as error:
             log.warning("reconciliation_was_interrupted", reason=str(error))
             self.last.fault = str(error)
