@@ -48,7 +48,7 @@ def doctor(state: State) -> list[Finding]:
         _memory,
         _namespaces,
         _acceleration,
-        _networks,
+        networks,
         _ports,
         _image,
         _running,
@@ -116,7 +116,7 @@ def _acceleration(state: State) -> list[Finding]:
     return [Finding("acceleration", "note", "/dev/kvm is there; whether a guest boots on it is tried, then remembered")]
 
 
-def _networks(_state: State) -> list[Finding]:
+def networks(_state: State) -> list[Finding]:
     """Whether guests can be given a network: only root can make one, and only with the right programs."""
     if not network.is_possible():
         remedy = "for the routes simulated and internet, install and start Malbox as root"

@@ -32,7 +32,7 @@ def write(here: Installation, libvirt_uri: str) -> None:
     """Every service's settings file says what it needs, readable by its user only."""
     state = here.state
     if not machines_file(state).exists():
-        write_private(machines_file(state), MACHINES.replace("@ROUTES@", _routes()), mode=0o644)
+        write_private(machines_file(state), MACHINES.replace("@ROUTES@", json.dumps(routes())), mode=0o644)
     for service in SERVICES:
         values = {**_shared(here, service), **_own(here, service, libvirt_uri)}
         write_private(state.settings_file(service), toml(values), state.users.of_service(service))
@@ -41,9 +41,9 @@ def write(here: Installation, libvirt_uri: str) -> None:
     write_private(endpoint_file(state), toml({"url": gateway_url(here.ports)}), mode=0o644)
 
 
-def _routes() -> str:
+def routes() -> list[str]:
     """What the first machines may be put on: where this is not root's, nothing can be opened for them."""
-    return '["none", "simulated"]' if network.is_possible() else '["none"]'
+    return ["none", "simulated"] if network.is_possible() else ["none"]
 
 
 def machines_file(state: State) -> Path:

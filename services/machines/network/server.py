@@ -51,13 +51,19 @@ class Server:
     async def run(self) -> None:
         """Answers until cancelled."""
         with self._bound() as listening:
-            async with asyncio.TaskGroup() as group:
-                group.create_task(self._look())
-                loop = asyncio.get_running_loop()
-                while True:
-                    await self._busy.acquire()
-                    client, _ = await loop.sock_accept(listening)
-                    group.create_task(self._converse(client))
+            try:
+                await self._serve(listening)
+            finally:
+                self._path.unlink(missing_ok=True)
+
+    async def _serve(self, listening: socket.socket) -> None:
+        async with asyncio.TaskGroup() as group:
+            group.create_task(self._look())
+            loop = asyncio.get_running_loop()
+            while True:
+                await self._busy.acquire()
+                client, _ = await loop.sock_accept(listening)
+                group.create_task(self._converse(client))
 
     def _bound(self) -> socket.socket:
         self._path.unlink(missing_ok=True)
