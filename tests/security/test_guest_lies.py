@@ -25,7 +25,7 @@ from tests.integration.plugins_bench import Bench, connected, open_folder, proce
 from tests.security.lies import HONEST, LIES, TRUTH, Lie
 from tests.security.lying_guest import LOOT, LyingGuest, serving
 
-pytestmark = pytest.mark.integration
+pytestmark = [pytest.mark.integration, pytest.mark.timeout(600)]  # every lie is told in the first set-up
 MACHINE = "linux-1"
 EPOCH = 7
 WINDOW_S = 3
