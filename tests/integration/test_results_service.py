@@ -104,7 +104,7 @@ async def test_the_interface_describes_itself_and_headers_can_be_had_alone(bench
     fact = await bench.produce("syscalls", b"trace", kind="bytes")
     await bench.hear(ArtifactStored)
     paths = (await bench.get("/openapi/results.json")).json()["paths"]
-    assert {path for path in paths if "health" not in path} == {
+    assert {path for path in paths if path.split("/")[3] in ("tasks", "artifacts")} == {
         "/api/v1/tasks/{task_id}/report",
         "/api/v1/tasks/{task_id}/results",
         "/api/v1/tasks/{task_id}/artifacts",
