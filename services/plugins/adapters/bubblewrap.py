@@ -21,6 +21,7 @@ from contracts.plugins import RunOutcome
 from malbox.sdk import frames
 from malbox.sdk.manifest import ManifestError, load_manifest
 from services.plugins.adapters.output import Output
+from services.plugins.adapters.pipe_reader import PipeReader
 from services.plugins.adapters.process_tree import Init, read_init
 from services.plugins.adapters.seccomp import build_filter
 from services.plugins.errors import OutputRefused, SandboxUnavailable
@@ -106,7 +107,7 @@ class BubblewrapRunner:
         request: SandboxRequest,
         output: Output,
         process: asyncio.subprocess.Process,
-        stream: asyncio.StreamReader,
+        stream: PipeReader,
         init: Init,
     ) -> tuple[RunOutcome, str] | None:
         """Waits for the end of the process. What it did that ends it here, if anything."""
@@ -131,7 +132,7 @@ class BubblewrapRunner:
     @contextlib.asynccontextmanager
     async def _started(
         self, request: SandboxRequest
-    ) -> AsyncIterator[tuple[asyncio.subprocess.Process, asyncio.StreamReader, Init]]:
+    ) -> AsyncIterator[tuple[asyncio.subprocess.Process, PipeReader, Init]]:
         pipes = _Pipes(*os.pipe(), *os.pipe())
         try:
             with build_filter() as seccomp:
@@ -145,8 +146,8 @@ class BubblewrapRunner:
             os.close(pipes.info_write)
         async with contextlib.AsyncExitStack() as stack:
             stack.push_async_callback(_end, process)
-            stream, transport = await _reader(pipes.output_read)
-            stack.callback(transport.close)
+            stream = PipeReader(pipes.output_read)
+            stack.callback(stream.close)
             init = await self._init_of(process, pipes.info_read)
             stack.push_async_callback(init.ended, END_TIMEOUT_S)
             stack.push_async_callback(_end, process)
@@ -264,14 +265,6 @@ def _request_frame(request: SandboxRequest) -> bytes:
             ],
         }
     )
-
-
-async def _reader(read_fd: int) -> tuple[asyncio.StreamReader, asyncio.BaseTransport]:
-    loop = asyncio.get_running_loop()
-    stream = asyncio.StreamReader(limit=2 * frames.FRAME_MAX_BYTES)
-    pipe = os.fdopen(read_fd, "rb", buffering=0)
-    transport, _ = await loop.connect_read_pipe(lambda: asyncio.StreamReaderProtocol(stream), pipe)
-    return stream, transport
 
 
 async def _send(process: asyncio.subprocess.Process, request: bytes) -> None:

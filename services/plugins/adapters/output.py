@@ -12,6 +12,7 @@ from contracts.limits import ARTIFACT_MAX_BYTES, ARTIFACTS_PER_RUN_MAX, REASON_M
 from contracts.plugins import RunOutcome
 from malbox.sdk import frames
 from malbox.sdk.manifest import Manifest
+from services.plugins.adapters.pipe_reader import PipeReader
 from services.plugins.errors import OutputRefused
 from services.plugins.ports import SpooledResult
 
@@ -38,7 +39,7 @@ class Output:
     _names: set[str] = field(default_factory=set)
     _total_bytes: int = 0
 
-    async def read(self, stream: asyncio.StreamReader) -> None:
+    async def read(self, stream: PipeReader) -> None:
         """Every frame up to the end of the stream is taken in. Raises OutputRefused at the first that may not be."""
         try:
             for _ in range(FRAMES_MAX):
@@ -60,7 +61,7 @@ class Output:
         if self._total_bytes > self.total_max_bytes:
             raise OutputRefused(f"more than {self.total_max_bytes} bytes of output")
 
-    async def _take(self, stream: asyncio.StreamReader, header: bytes) -> None:
+    async def _take(self, stream: PipeReader, header: bytes) -> None:
         kind, length = frames.decode_header(header)
         if kind != frames.JSON_KIND:
             raise OutputRefused("bytes that no result announced")
@@ -83,7 +84,7 @@ class Output:
             raise OutputRefused("an outcome that is none")
         self.outcome, self.reason = cast("RunOutcome", outcome), reason[:REASON_MAX_CHARS]
 
-    async def _take_result(self, stream: asyncio.StreamReader, said: dict[str, Any]) -> None:
+    async def _take_result(self, stream: PipeReader, said: dict[str, Any]) -> None:
         name, kind, media_type, size = self._checked(said)
         path = self.spool_dir / f"{len(self.results):04d}"
         await self._spool(stream, path, size)
@@ -109,7 +110,7 @@ class Output:
             raise OutputRefused(f"result {name} is over the limit of {limit} bytes")
         return name, kind, media_type, size
 
-    async def _spool(self, stream: asyncio.StreamReader, path: Path, size: int) -> None:
+    async def _spool(self, stream: PipeReader, path: Path, size: int) -> None:
         left = size
         with path.open("xb") as spool:
             while left:
@@ -121,7 +122,7 @@ class Output:
         self._total_bytes += size
 
 
-async def _rest(stream: asyncio.StreamReader, count: int) -> bytes:
+async def _rest(stream: PipeReader, count: int) -> bytes:
     return await stream.readexactly(count) if count else b""
 
 

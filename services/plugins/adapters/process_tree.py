@@ -21,7 +21,7 @@ class Init:
     async def ended(self, timeout_s: float) -> None:
         """The process, and so the whole namespace, is gone. Raises TimeoutError."""
         try:
-            await asyncio.wait_for(_readable(self.pidfd), timeout_s)
+            await asyncio.wait_for(readable(self.pidfd), timeout_s)
         finally:
             os.close(self.pidfd)
 
@@ -35,7 +35,7 @@ async def read_init(info_fd: int) -> Init:
     try:
         content = b""
         while not content.rstrip().endswith(b"}") and len(content) < INFO_MAX_BYTES:
-            await _readable(info_fd)
+            await readable(info_fd)
             piece = os.read(info_fd, INFO_MAX_BYTES)
             if not piece:
                 break
@@ -46,17 +46,18 @@ async def read_init(info_fd: int) -> Init:
     return Init(pid=pid, pidfd=os.pidfd_open(pid))
 
 
-async def _readable(file_descriptor: int) -> None:
+async def readable(file_descriptor: int) -> None:
+    """There is something to be read, or the end."""
     loop = asyncio.get_running_loop()
-    readable: asyncio.Future[None] = loop.create_future()
+    something: asyncio.Future[None] = loop.create_future()
 
     def wake() -> None:
-        if not readable.done():
-            readable.set_result(None)
+        if not something.done():
+            something.set_result(None)
 
     loop.add_reader(file_descriptor, wake)
     try:
-        await readable
+        await something
     finally:
         loop.remove_reader(file_descriptor)
 
