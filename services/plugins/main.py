@@ -1,10 +1,15 @@
 """What is plugged into what in the plugins service."""
 
+import asyncio
+from functools import partial
 from importlib.resources import files
 from pathlib import Path
 
+import structlog
+
 from contracts.plugins import PluginRegistered, PluginRejected, PluginRemoved
 from malbox.sdk.manifest import load_manifest
+from services.chassis.errors import TransientError
 from services.chassis.housekeeping import Expiry
 from services.chassis.run import Runtime, Service
 from services.plugins import rows
@@ -26,7 +31,10 @@ MIGRATIONS = tuple(
     (files("services.plugins") / name).read_text(encoding="utf-8")
     for name in ("schema.sql", "schema_2.sql", "schema_3.sql", "schema_4.sql", "schema_5.sql")
 )
+INTRODUCE_INTERVAL_S = 60.0
 UNPACK_DIR = Path(__file__).parent / "internal" / "unpack"
+
+log = structlog.get_logger()
 
 
 async def compose(runtime: Runtime, connector: GuestConnector | None = None) -> Service:
@@ -77,8 +85,22 @@ async def compose(runtime: Runtime, connector: GuestConnector | None = None) -> 
         runners=(stages.runner(stages_at_once=settings.stages_at_once),),
         routers=(router(catalogue),),
         expiries=(Expiry("late_results", "recorded_at", rows.LATE_DAYS),),
+        background=(partial(repeat_catalogue, runtime, catalogue),),
         on_start=on_start,
     )
+
+
+async def repeat_catalogue(runtime: Runtime, catalogue: Catalogue) -> None:
+    """Whoever lost the word of a plugin, as a broker that lost its data does, hears it again within a minute."""
+    while True:
+        await asyncio.sleep(INTRODUCE_INTERVAL_S)
+        unit = runtime.unit()
+        for name in sorted(catalogue.plugins):
+            unit.say(PluginRegistered(manifest=catalogue.plugins[name].public()))
+        try:
+            await runtime.store.commit(unit)
+        except TransientError as error:
+            log.warning("catalogue_was_not_repeated", reason=str(error))
 
 
 async def say_catalogue(runtime: Runtime, catalogue: Catalogue) -> None:

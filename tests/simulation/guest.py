@@ -252,6 +252,7 @@ class SimSession:
             await asyncio.sleep(SILENCE_S)
             raise GuestUnreachable("the agent does not answer")
         self.check_lease()
+        guest.highest_term = max(guest.highest_term, self.lease.term)
         return guest
 
     async def _back(self) -> None:

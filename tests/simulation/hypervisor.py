@@ -70,6 +70,10 @@ class Host:
     fence: int = -1
     highest: int = -1
     """The highest epoch that anybody ever asked for: what the fence should know."""
+    actor: int = 0
+    """The number of the newest process that acted here."""
+    standing: int | None = None
+    """The incarnation that was verified and stands still."""
     is_disturbed: bool = False
     """Whether something that no service did happened to its present incarnation."""
     warm_epoch: int | None = None
@@ -299,6 +303,10 @@ class SimHypervisor:
         host = self.world.host(machine_id)
         if host.life is None:
             raise HypervisorUnavailable(f"{machine_id} has no domain")
+        if is_running and host.life.number != host.standing:
+            self.world.counts["changed_machine_refused"] += 1
+            raise HypervisorRefused(f"what stands there as {machine_id} is not what was verified")
+        host.standing = host.standing if is_running else host.life.number
         host.life.is_running = is_running
         if host.life.guest is not None:
             host.life.guest.changed()
@@ -336,10 +344,14 @@ class SimHypervisor:
         try:
             async with asyncio.timeout(CALL_TIMEOUT_S):
                 self.check_fence(host, epoch)
+                is_rival = self.process.number < host.actor  # the fence tells epochs apart, not their workers
+                self.world.counts["rival_of_one_epoch"] += is_rival
+                host.actor = max(host.actor, self.process.number)
                 if epoch < host.highest:
                     self.world.on_wrong(f"{machine_id} was acted on for epoch {epoch} after {host.highest}")
                 for step in steps:
                     await self._request(host, token, step)
+                host.is_disturbed |= is_rival
         except TimeoutError as error:
             self.world.counts["hypervisor_timeout"] += 1
             raise HypervisorUnavailable("libvirt did not answer in time") from error

@@ -156,13 +156,3 @@ def ready_from_memory(_sim: Simulation, stack: ExitStack) -> None:
 def a_lease_never_expires(_sim: Simulation, stack: ExitStack) -> None:
     """Only its owner ends a lease."""
     stack.enter_context(patch.object(Machine, "expire_lease", lambda *_arguments, **_named: None))
-
-
-def the_term_is_not_checked(_sim: Simulation, stack: ExitStack) -> None:
-    """A driver that was replaced is obeyed like the one that replaced it."""
-
-    def check_lease(self: SimSession) -> None:
-        if self.lease.lease_id != self.life.lease_id:
-            SimSession.refuse(self)
-
-    stack.enter_context(patch.object(SimSession, "check_lease", check_lease))

@@ -168,6 +168,31 @@ class Simulation:
         self.all = [service for service in self.all if not service.process.is_dead]
         return list(self.all)
 
+    def backup(self) -> dict[str, bytes]:
+        """All databases as they are at this instant."""
+        return {name: database.backup() for name, database in self.databases.items() if not self.locks[name].holder}
+
+    def restore(self, backup: dict[str, bytes]) -> None:
+        """All databases are as they were then, and so is what is known of them; whoever used them begins again."""
+        if backup.keys() != self.databases.keys():
+            return
+        for service in self.everybody():
+            self.crash(service)
+        for name, content in backup.items():
+            self.databases[name].restore(content)
+        self.truth.forget()
+        for name, hear in (("machines", self.truth.machines_events), ("scheduler", self.truth.scheduler_events)):
+            rows = self.databases[name].run("SELECT stream, version, topic, state FROM events ORDER BY position", ())
+            self.truth.is_replaying = True
+            hear([(row["stream"], row["version"], row["topic"], row["state"]) for row in rows])
+            self.truth.is_replaying = False
+        known = self.databases["intake"].run("SELECT tasks FROM submissions", ())
+        self.clients = [
+            client
+            for client in self.clients
+            if not client.is_accepted or any(client.task_id in row["tasks"] for row in known)
+        ]
+
     def cut_connections(self) -> None:
         """Every connection to the databases is gone."""
         for service in self.everybody():
@@ -190,6 +215,7 @@ class Simulation:
         process.on_death.append(pool.cut)
         self.live[name] = service
         self.all.append(service)
+        self.latest = service
         process.spawn(self._attended(service))
         return service
 

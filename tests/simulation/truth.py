@@ -26,6 +26,8 @@ class Truth:
         self.leases: dict[str, str] = {}
         """Which task each lease was ever granted to: for ever, whatever a database forgets."""
         self.ends: Counter[str] = Counter()
+        self.is_replaying = False
+        """Whether what is heard was committed, and judged, before."""
         self.names: dict[str, str] = {}
         """The task that each sample belongs to, by the sample's name."""
         self._decode = decode
@@ -34,6 +36,8 @@ class Truth:
 
     def wrong(self, words: str) -> None:
         """Something that must not be is."""
+        if self.is_replaying:
+            return
         self.violations.append(f"{self.world.loop.now:.3f} {words}")
 
     def forget(self) -> None:
