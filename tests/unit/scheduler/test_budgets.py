@@ -218,6 +218,17 @@ def test_a_host_stage_over_its_budget_is_told_to_stop_and_then_ended_without_its
     assert task.outcome_reason == "it took more than 200 s, and did not stop"
 
 
+@pytest.mark.promise("C5")
+def test_how_the_observation_ended_is_said_by_the_guest_stage_alone() -> None:
+    """A host stage that was told to stop says `cancelled` of itself, and not of what was observed."""
+    task = begun("guest", "post")
+    task.match("linux-1", "local", at(1))
+    task.grant(leased(task), at(2))
+    task.end_stage("guest", 1, at=at(9), result_ids=RESULT, ended_by="sample_exit")
+    task.end_stage("post", 1, at=at(300), ended_by="cancelled")
+    assert (task.outcome, task.ended_by) == ("completed", "sample_exit")
+
+
 @pytest.mark.promise("P9", "A4")
 def test_cleaning_is_never_skipped_because_it_takes_long() -> None:
     """Its budget is pointed out; the task still waits for the machine."""

@@ -209,7 +209,8 @@ class StageEnded(Event):
         task.stage_since[self.stage] = self.timestamp
         task.result_ids.extend(self.result_ids)
         task.errors.extend(RunError.model_validate(error) for error in self.errors)
-        task.ended_by = self.ended_by or task.ended_by
+        if self.stage == "guest" or task.cancelled_by is not None:  # a host stage that was told to stop ends no watch
+            task.ended_by = self.ended_by or task.ended_by
         if self.outcome in ("failed", "skipped"):
             task.errors.append(
                 RunError(stage=self.stage, outcome=self.outcome, reason=self.reason or "no reason given")
