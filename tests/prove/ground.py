@@ -23,7 +23,7 @@ from services.machines.adapters import qemu_processes, standing
 from services.machines.adapters.domain_xml import domain_name
 from services.machines.adapters.machine_files import DISK, ENROLMENT, MEMORY, MachineFiles
 from services.machines.adapters.standing import Standing
-from tests.bench.wire import Origin
+from tests.bench.wire import Origin, Refused
 from tests.prove.facts import Ear, Fact
 from tests.prove.orphans import OLD_S, orphans
 
@@ -159,13 +159,16 @@ class Ground:
         await self.told("rebuild", "the proof put the file right")
         return await self.reverted(since=mark, timeout_s=REBUILD_TIMEOUT_S)
 
-    async def made_ready(self) -> None:
-        """The machine is ready, whatever it takes but a restart. Raises TimeoutError."""
-        async with asyncio.timeout(REBUILD_TIMEOUT_S):
-            while (state := (await self.shown())["state"]) != "ready":
+    async def made_ready(self, *, timeout_s: float = REBUILD_TIMEOUT_S) -> None:
+        """The machine is ready, whatever it takes but a restart. Raises AssertionError, saying what it is instead."""
+        give_up_at, state = time.monotonic() + timeout_s, "unknown"
+        while state != "ready":
+            assert time.monotonic() < give_up_at, f"{self.machine_id} is {state} after {timeout_s:.0f} s"
+            await asyncio.sleep(LOOK_S)
+            with contextlib.suppress(Refused):  # it is not known yet, or moved on before the word came
+                state = (await self.shown())["state"]
                 if state == "quarantined":
                     await self.told("rebuild", "the proof goes on")
-                await asyncio.sleep(LOOK_S)
 
     async def reverted(self, *, since: int, timeout_s: float, above: int = -1) -> Fact:
         """The machine was verified clean, at an epoch above that one. Raises NotHeardError."""

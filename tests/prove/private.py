@@ -14,7 +14,8 @@ from tests.prove.ground import Ground
 from tests.prove.report import tell
 
 CHECKOUT = Path(__file__).resolve().parents[2]
-READY_TIMEOUT_S = 300.0
+BUILT_TIMEOUT_S = 600.0  # UEFI takes a minute to boot under emulation, and several when the processors are busy
+READY_TIMEOUT_S = 180.0
 
 T = TypeVar("T")
 
@@ -32,7 +33,8 @@ def on_private_ground(prove: Callable[[Ground], Awaitable[T]], *, firmware: str 
 
 async def _on(made: Bed, prove: Callable[[Ground], Awaitable[T]]) -> T:
     async with ear(made.here) as listening:
-        await tasks.machines_ready(made.origin, 1, timeout_s=READY_TIMEOUT_S)
+        ground = Ground(made.here, listening)
+        await ground.made_ready(timeout_s=BUILT_TIMEOUT_S)
         await tasks.warm_up(made.origin, tasks.GUEST_ONLY, timeout_s=READY_TIMEOUT_S)
-        await tasks.machines_ready(made.origin, 1, timeout_s=READY_TIMEOUT_S)
-        return await prove(Ground(made.here, listening))
+        await ground.made_ready()
+        return await prove(ground)
