@@ -12,7 +12,7 @@ import pytest
 
 from contracts.machines import GuestEndpoint, LeaseRef
 from deploy.local import libvirt as daemon
-from deploy.local import pki, processes
+from deploy.local import pki
 from services.machines.adapters import canary, qemu_processes
 from services.machines.adapters.hardening import confinement, faults_of_domain, faults_of_process
 from services.machines.adapters.libvirt import LibvirtHypervisor
@@ -30,6 +30,7 @@ from services.plugins.ports_guest import ProcessExited
 from tests.integration.hypervisor_harness import SPEC, Laboratory, as_deployer, as_machine_user, laboratory
 from tests.integration.skipped_reverts import KeepsOverlay, SkipsRevert
 from tests.prove.bytes import flipped
+from tests.prove.daemon import kill
 
 pytestmark = [pytest.mark.integration, pytest.mark.timeout(600)]
 
@@ -248,7 +249,7 @@ async def test_a_machine_is_stopped_even_when_the_daemon_that_started_it_was_kil
     await hypervisor.restore(SPEC, epoch=epoch)
     (pid,) = qemu_processes.of_machine(lab.directory)
     with as_deployer():
-        _kill_daemon(lab)
+        kill(lab.state)
     with pytest.raises(HypervisorUnavailable):
         await hypervisor.observe()
     with pytest.raises(HypervisorUnavailable):
@@ -258,15 +259,6 @@ async def test_a_machine_is_stopped_even_when_the_daemon_that_started_it_was_kil
     await hypervisor.destroy(SPEC.machine_id, epoch=epoch)
     assert pid not in qemu_processes.of_machine(lab.directory)
     assert await hypervisor.observe() == []
-
-
-def _kill_daemon(lab: Laboratory) -> None:
-    running = processes.started(lab.state, daemon.NAME)
-    assert running is not None
-    for child in Path(f"/proc/{running.pid}/task/{running.pid}/children").read_text(encoding="ascii").split():
-        if Path(f"/proc/{child}/comm").read_text(encoding="ascii").strip() == "libvirtd":
-            os.kill(int(child), signal.SIGKILL)
-    processes.end(running, signal.SIGKILL, 5)
 
 
 @pytest.mark.promise("P7")

@@ -3,8 +3,6 @@
 import asyncio
 import contextlib
 import json
-import os
-import signal
 import time
 from collections.abc import AsyncIterator, Iterator
 from dataclasses import dataclass
@@ -24,6 +22,7 @@ from services.machines.adapters.domain_xml import domain_name
 from services.machines.adapters.machine_files import DISK, ENROLMENT, MEMORY, MachineFiles
 from services.machines.adapters.standing import Standing
 from tests.bench.wire import Origin, Refused
+from tests.prove.daemon import kill
 from tests.prove.facts import Ear, Fact
 from tests.prove.orphans import OLD_S, orphans
 
@@ -112,12 +111,7 @@ class Ground:
 
     def restart_libvirt(self, *, forgetting: bool = False) -> None:
         """The daemon was killed and another one answers; it may have forgotten that the machine runs."""
-        running = processes.started(self.here.state, daemon.NAME)
-        assert running is not None
-        for child in Path(f"/proc/{running.pid}/task/{running.pid}/children").read_text(encoding="ascii").split():
-            if Path(f"/proc/{child}/comm").read_text(encoding="ascii").strip() == "libvirtd":
-                os.kill(int(child), signal.SIGKILL)
-        processes.end(running, signal.SIGKILL, processes.KILL_TIMEOUT_S)
+        kill(self.here.state)
         if forgetting:
             (
                 self.here.state.libvirt / "run" / "libvirt" / "qemu" / "run" / f"{domain_name(self.machine_id)}.xml"
