@@ -289,6 +289,21 @@ async def test_a_machine_that_is_not_what_was_verified_is_not_resumed(
     assert [domain.state for domain in await hypervisor.observe()] == ["paused"]
 
 
+@pytest.mark.promise("P6")
+async def test_a_daemon_that_was_started_again_changes_nothing_of_what_stands_ready(
+    lab: Laboratory, hypervisor: LibvirtHypervisor
+) -> None:
+    """The emulator goes on, the new daemon finds it, and it is what was verified."""
+    ready = lab.next_epoch()
+    await hypervisor.restore(SPEC, epoch=ready)
+    await hypervisor.pause(SPEC.machine_id, epoch=ready)
+    with as_deployer():
+        kill(lab.state)
+        daemon.start(lab.state)
+    assert await hypervisor.departures(SPEC.machine_id, epoch=ready) == []
+    await hypervisor.resume(SPEC.machine_id, epoch=lab.next_epoch())
+
+
 async def enrolled(lab: Laboratory, hypervisor: LibvirtHypervisor) -> Incarnation:
     """An incarnation that serves a lease: it proved fresh, and its canary is planted."""
     epoch = lab.next_epoch()

@@ -106,7 +106,7 @@ class MachineFiles:
         sync_directory(self.directory)
         return snapshot
 
-    def snapshot(self) -> Snapshot:
+    def snapshot(self, *, is_hurried: bool = False) -> Snapshot:
         """The warm snapshot, its files and its image's holding the bytes that were recorded.
 
         Raises DigestMismatch when they do not, HypervisorRefused when there is no snapshot.
@@ -115,7 +115,7 @@ class MachineFiles:
             recorded = Snapshot.model_validate_json((self.warm / _SNAPSHOT).read_bytes())
         except (OSError, ValidationError) as error:
             raise HypervisorRefused(f"{self.directory.name} has no warm snapshot: {error}") from error
-        checked = recorded.checked(time.time())
+        checked = recorded.checked(time.time(), is_hurried=is_hurried)
         if checked != recorded:
             write_durably(self.warm / _SNAPSHOT, checked.model_dump_json(indent=2))
         return checked

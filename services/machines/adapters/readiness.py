@@ -35,7 +35,7 @@ def stand(connection: Any, files: MachineFiles) -> None:
 def departures(connection: Any, files: MachineFiles, epoch: int) -> list[Departure]:
     """In what the incarnation of that epoch differs from how it stood; what any other left is removed."""
     life = files.life(epoch)
-    faults = _differences(connection, files, life)
+    faults = _differences(connection, files, life, is_hurried=False)
     try:
         removed = files.discard_lives(but=life)
     except HypervisorUnavailable as fault:
@@ -53,18 +53,18 @@ def resume(connection: Any, files: MachineFiles, epoch: int) -> None:
         raise HypervisorRefused(f"{machine_id} does not stand ready")
     life, stood = stood_in[0]
     if stood.resumed_for != epoch:  # else this is a repetition: it runs since
-        if faults := _differences(connection, files, life):
+        if faults := _differences(connection, files, life, is_hurried=True):
             said = "; ".join(one.reason for one in faults)
             raise HypervisorRefused(f"{machine_id} is not what was verified: {said}")
         stood.model_copy(update={"resumed_for": epoch}).keep(life)
     domains.resume(connection, machine_id)
 
 
-def _differences(connection: Any, files: MachineFiles, life: Path) -> list[Departure]:
+def _differences(connection: Any, files: MachineFiles, life: Path, *, is_hurried: bool) -> list[Departure]:
     domain = domains.found(connection, files.directory.name)
     faults = [Departure("domain", "its domain is gone")] if domain is None else standing.departures(domain, life)
     try:
-        files.snapshot()
+        files.snapshot(is_hurried=is_hurried)
     except HypervisorRefused as fault:
         faults.append(Departure("snapshot", str(fault)))
     return faults

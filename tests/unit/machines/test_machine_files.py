@@ -161,6 +161,7 @@ def test_every_file_is_read_once_a_day_even_if_none_was_touched(images: Path, tm
     lying = {name: kept.model_copy(update={"sha256": "0" * 64}) for name, kept in snapshot.files.items()}
     wrong = snapshot.model_copy(update={"files": lying})
     wrong.checked(snapshot.digested_at_s + FULL_DIGEST_INTERVAL_S - 1)
+    wrong.checked(snapshot.digested_at_s + FULL_DIGEST_INTERVAL_S, is_hurried=True)
     for late_s in (FULL_DIGEST_INTERVAL_S, -1):  # a clock that was set back says nothing of how long ago it was
         with pytest.raises(DigestMismatch, match="image disk"):
             wrong.checked(snapshot.digested_at_s + late_s)
