@@ -38,11 +38,11 @@ SAMPLE = """\
 start='mbx-'; start="${{start}}canary-"
 places='/home/sample /var/tmp /tmp /dev/shm /run/lock'
 for earlier in {earlier}; do
-    mark="$start$earlier"
+    mark="${{start}}$earlier"
     grep -rqsF "$mark" $places && exit {earlier_found}
     grep -qsF "$mark" /proc/[0-9]*/environ /dev/vda && exit {earlier_found}
 done
-mark="$start{own}"
+mark="${{start}}{own}"
 for place in $places; do echo "$mark" > "$place/planted" 2>/dev/null; done
 exec 9> /var/tmp/nameless; rm /var/tmp/nameless; echo "$mark" >&9
 bulk="$mark "; i=0; while [ $i -lt 12 ]; do bulk="$bulk$bulk"; i=$((i+1)); done
