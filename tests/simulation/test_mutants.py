@@ -9,12 +9,12 @@ SINGLE: tuple[tuple[Mutation, int], ...] = (
     (mutants.amnesia_at_restart, 20),
     (mutants.released_though_the_stop_failed, 40),
     (mutants.completed_at_the_release, 20),
-    (mutants.append_without_a_version_check, 100),
-    (mutants.whoever_answers_is_the_guest, 60),
-    (mutants.no_fence_at_the_host, 80),
+    (mutants.append_without_a_version_check, 200),
+    (mutants.whoever_answers_is_the_guest, 200),
+    (mutants.no_fence_at_the_host, 300),
     (mutants.inbox_without_dedupe, 20),
     (mutants.outbox_deleted_before_the_confirm, 20),
-    (mutants.ready_from_memory, 100),
+    (mutants.ready_from_memory, 200),
     (mutants.a_lease_never_expires, 60),
 )
 PAIRS: tuple[tuple[Mutation, Mutation, int], ...] = (
