@@ -139,13 +139,13 @@ class Effects:
         if machine is None:
             return
         endpoint = machine.next_endpoint
-        if endpoint is None:
+        if endpoint is None or machine.current is None:
             raise GuestRefused("the machine stood ready without an agent enrolled for this lease")
         if machine.spec.has_analysis_card:
             await self._network.open(
                 machine.machine_id, epoch=machine.epoch, lease_id=machine.lease_id or "", route=machine.route
             )
-        await self._hypervisor.resume(machine.machine_id, epoch=machine.epoch)
+        await self._hypervisor.resume(machine.machine_id, epoch=machine.epoch, grant=machine.current.grant)
         await self._record(item, context, lambda fresh, unit: fresh.attest(endpoint, unit.at))
 
     async def stop(self, item: WorkItem, context: WorkContext) -> None:

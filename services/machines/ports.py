@@ -97,8 +97,12 @@ class Hypervisor(Protocol):
         again; one that stands higher raises StaleEpoch.
         """
 
-    async def resume(self, machine_id: str, *, epoch: int) -> None:
-        """The machine's processors run. Raises HypervisorRefused when it differs from what was verified."""
+    async def resume(self, machine_id: str, *, epoch: int, grant: str) -> None:
+        """The machine's processors run, for that grant of a lease; repeating it changes nothing.
+
+        Raises HypervisorRefused when the machine differs from what was verified, or ran for another grant: a store
+        that was restored from a backup gives an epoch twice.
+        """
 
     async def destroy(self, machine_id: str, *, epoch: int) -> None:
         """No process of the machine exists, and no overlay, socket or definition of any epoch below `epoch`.

@@ -141,7 +141,7 @@ async def test_a_paused_machine_does_not_answer_and_a_resumed_one_does(
     with pytest.raises(GuestUnreachable):
         await lab.enroller.attest(incarnation.address, lab.authority, SPEC.machine_id, timeout_s=2)
     for _ in range(2):
-        await hypervisor.resume(SPEC.machine_id, epoch=epoch)
+        await hypervisor.resume(SPEC.machine_id, epoch=epoch, grant="one")
     seen = (await hypervisor.observe())[0]
     assert (seen.machine_id, seen.epoch, seen.state) == (SPEC.machine_id, epoch, "running")
     assert await hypervisor.address(SPEC.machine_id) == incarnation.address
@@ -157,7 +157,7 @@ async def test_a_stale_owner_has_no_effect_on_the_host(lab: Laboratory, hypervis
     calls = (
         lambda: hypervisor.destroy(SPEC.machine_id, epoch=stale),
         lambda: hypervisor.pause(SPEC.machine_id, epoch=stale),
-        lambda: hypervisor.resume(SPEC.machine_id, epoch=stale),
+        lambda: hypervisor.resume(SPEC.machine_id, epoch=stale, grant="one"),
         lambda: hypervisor.restore(SPEC, epoch=stale),
         lambda: hypervisor.provision(SPEC, epoch=stale, enrolment=lab.authority.enrolment, agent_waits=lab.agent_waits),
     )
@@ -285,8 +285,23 @@ async def test_a_machine_that_is_not_what_was_verified_is_not_resumed(
     assert await hypervisor.departures(SPEC.machine_id, epoch=ready) == []
     lease = lab.next_epoch()
     with flipped(lab.directory / f"life-{ready}" / DISK, 0), pytest.raises(HypervisorRefused, match="not what was"):
-        await hypervisor.resume(SPEC.machine_id, epoch=lease)
+        await hypervisor.resume(SPEC.machine_id, epoch=lease, grant="one")
     assert [domain.state for domain in await hypervisor.observe()] == ["paused"]
+
+
+@pytest.mark.promise("P4", "P8")
+async def test_an_incarnation_that_ran_for_one_grant_is_let_run_for_no_other(
+    lab: Laboratory, hypervisor: LibvirtHypervisor
+) -> None:
+    """A restored store may give the same epoch to another task: what the first one's sample touched is not for it."""
+    ready = lab.next_epoch()
+    await hypervisor.restore(SPEC, epoch=ready)
+    await hypervisor.pause(SPEC.machine_id, epoch=ready)
+    lease = lab.next_epoch()
+    for _ in range(2):
+        await hypervisor.resume(SPEC.machine_id, epoch=lease, grant="one")
+    with pytest.raises(HypervisorRefused, match="ran before"):
+        await hypervisor.resume(SPEC.machine_id, epoch=lease, grant="another")
 
 
 @pytest.mark.promise("P6")
@@ -301,7 +316,7 @@ async def test_a_daemon_that_was_started_again_changes_nothing_of_what_stands_re
         kill(lab.state)
         daemon.start(lab.state)
     assert await hypervisor.departures(SPEC.machine_id, epoch=ready) == []
-    await hypervisor.resume(SPEC.machine_id, epoch=lab.next_epoch())
+    await hypervisor.resume(SPEC.machine_id, epoch=lab.next_epoch(), grant="one")
 
 
 async def enrolled(lab: Laboratory, hypervisor: LibvirtHypervisor) -> Incarnation:

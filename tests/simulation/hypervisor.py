@@ -48,6 +48,7 @@ class Life:
     is_unkillable: bool = False
     is_mute: bool = False
     identity: str | None = None
+    resumed_for: str | None = None
     lease_id: str | None = None
     lease_epoch: int = -1
     term: int = 0
@@ -234,9 +235,9 @@ class SimHypervisor:
         is_it = life is not None and life.epoch == epoch and not life.is_running
         return [] if is_it else [Departure("domain", "another incarnation stands there, or none")]
 
-    async def resume(self, machine_id: str, *, epoch: int) -> None:
-        """It runs."""
-        await self._act(machine_id, epoch, (lambda: self._switch(machine_id, is_running=True),))
+    async def resume(self, machine_id: str, *, epoch: int, grant: str) -> None:
+        """It runs, for that grant."""
+        await self._act(machine_id, epoch, (lambda: self._let_run(machine_id, grant),))
 
     async def destroy(self, machine_id: str, *, epoch: int) -> None:
         """Nothing of it is left."""
@@ -298,6 +299,15 @@ class SimHypervisor:
             self.world.counts["second_domain_refused"] += 1
             raise HypervisorRefused(f"domain {host.machine_id} exists")
         self.check_fence(host, epoch)
+
+    def _let_run(self, machine_id: str, grant: str) -> None:
+        life = self.world.host(machine_id).life
+        if life is not None and life.resumed_for not in (None, grant):
+            self.world.counts["second_grant_refused"] += 1
+            raise HypervisorRefused(f"{machine_id} ran before, for another grant")
+        self._switch(machine_id, is_running=True)
+        if life is not None:
+            life.resumed_for = grant
 
     def _switch(self, machine_id: str, *, is_running: bool) -> None:
         host = self.world.host(machine_id)

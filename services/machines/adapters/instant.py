@@ -94,7 +94,7 @@ class InstantFleet:
         await self._fenced(machine_id, epoch)
         return []
 
-    async def resume(self, machine_id: str, *, epoch: int) -> None:
+    async def resume(self, machine_id: str, *, epoch: int, grant: str) -> None:  # noqa: ARG002 - the port's shape
         """The machine is as if running."""
         (await self._fenced(machine_id, epoch)).is_running = True
 

@@ -144,10 +144,10 @@ class LibvirtHypervisor:
         files = self._files(machine_id)
         return await self._act(machine_id, epoch, lambda connection, _: readiness.departures(connection, files, epoch))
 
-    async def resume(self, machine_id: str, *, epoch: int) -> None:
+    async def resume(self, machine_id: str, *, epoch: int, grant: str) -> None:
         """The machine's processors run. Raises HypervisorRefused when it is not what was verified any more."""
         files = self._files(machine_id)
-        await self._act(machine_id, epoch, lambda connection, _: readiness.resume(connection, files, epoch))
+        await self._act(machine_id, epoch, lambda connection, _: readiness.resume(connection, files, grant))
 
     async def destroy(self, machine_id: str, *, epoch: int) -> None:
         """No process, overlay or definition of the machine is left; the warm snapshot stays."""

@@ -45,18 +45,20 @@ def departures(connection: Any, files: MachineFiles, epoch: int) -> list[Departu
     return faults
 
 
-def resume(connection: Any, files: MachineFiles, epoch: int) -> None:
-    """The processors run, for the owner of that epoch. Raises HypervisorRefused when anything differs."""
+def resume(connection: Any, files: MachineFiles, grant: str) -> None:
+    """The processors run, for that grant and no other. Raises HypervisorRefused when anything differs."""
     machine_id = files.directory.name
     stood_in = [(life, stood) for life in files.lives() if (stood := standing.read(life))]
     if len(stood_in) != 1:
         raise HypervisorRefused(f"{machine_id} does not stand ready")
     life, stood = stood_in[0]
-    if stood.resumed_for != epoch:  # else this is a repetition: it runs since
+    if stood.resumed_for not in (None, grant):
+        raise HypervisorRefused(f"{machine_id} ran before, for {stood.resumed_for}: nobody else may have it")
+    if stood.resumed_for is None:  # else this is a repetition: it runs since
         if faults := _differences(connection, files, life, is_hurried=True):
             said = "; ".join(one.reason for one in faults)
             raise HypervisorRefused(f"{machine_id} is not what was verified: {said}")
-        stood.model_copy(update={"resumed_for": epoch}).keep(life)
+        stood.model_copy(update={"resumed_for": grant}).keep(life)
     domains.resume(connection, machine_id)
 
 

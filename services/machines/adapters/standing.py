@@ -22,7 +22,7 @@ STRAY_PROCESSOR_NS = 500_000  # one that stands still runs for nothing at all; o
 
 
 class Standing(BaseModel):
-    """One incarnation that stands still. `resumed_for` is the epoch that it was let run for."""
+    """One incarnation that stands still. `resumed_for` is the grant that it was let run for."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
@@ -31,7 +31,7 @@ class Standing(BaseModel):
     domain_sha256: str
     files: dict[str, FileIdentity]
     processor_ns: int
-    resumed_for: int | None = None
+    resumed_for: str | None = None
 
     def keep(self, life: Path) -> None:
         """The record is on disk."""

@@ -42,6 +42,11 @@ class Lease:
     ended_epoch: int = 0
     reason: str = ""
 
+    @property
+    def grant(self) -> str:
+        """This grant and no other: a restored store may grant the same lease again, but not at the same instant."""
+        return f"{self.operation_id} until {self.hard_deadline_at.isoformat()}"
+
 
 @dataclass(frozen=True)
 class Wish:
