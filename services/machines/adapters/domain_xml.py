@@ -156,6 +156,18 @@ def identity(xml: str) -> str:
             _drop(element)
     for argument in _find(domain, "q:commandline/q:arg[starts-with(@value, 'user,')]"):
         argument.set("value", "user")
+    return _digest(domain)
+
+
+def definition(xml: str) -> str:
+    """sha256 of a live domain as one incarnation has it. Aliases do not count: a new libvirt daemon forgets some."""
+    domain = _parse(xml)
+    for alias in _find(domain, "//alias"):
+        _drop(alias)
+    return _digest(domain)
+
+
+def _digest(domain: _Element) -> str:
     canonical = etree.canonicalize(etree.tostring(domain, encoding="unicode"), strip_text=True)
     return hashlib.sha256(canonical.encode()).hexdigest()
 

@@ -4,7 +4,6 @@ The record lies beside the overlay. An incarnation that stands ready changes in 
 somebody else, and what was verified is no longer what is there.
 """
 
-import hashlib
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -13,7 +12,7 @@ import libvirt
 from pydantic import BaseModel, ConfigDict, ValidationError
 
 from services.machines.adapters import qemu_processes
-from services.machines.adapters.domain_xml import forwarded_port
+from services.machines.adapters.domain_xml import definition, forwarded_port
 from services.machines.adapters.kept_files import FileIdentity, write_durably
 from services.machines.ports import Departure
 
@@ -51,7 +50,7 @@ def record(domain: Any, machine_dir: Path, life: Path) -> Standing:
     return Standing(
         process=process,
         port=port,
-        domain_sha256=_sha256(xml),
+        domain_sha256=definition(xml),
         files={path.name: FileIdentity.of(path) for path in sorted(life.iterdir()) if path.name != STANDING},
         processor_ns=qemu_processes.processor_ns(process.pid),
     )
@@ -78,7 +77,7 @@ def _of_domain(domain: Any, standing: Standing) -> Iterator[Departure]:
         yield Departure("processors", "its domain does not stand still")
     if domain.isPersistent():
         yield Departure("domain", "its domain was made persistent, so that it could be started a second time")
-    if _sha256(domain.XMLDesc(0)) != standing.domain_sha256:
+    if definition(domain.XMLDesc(0)) != standing.domain_sha256:
         yield Departure("domain", "its domain is not defined as it was")
 
 
@@ -106,7 +105,3 @@ def _of_files(life: Path, standing: Standing) -> Iterator[Departure]:
     added = {path.name for path in life.iterdir()} - {*standing.files, STANDING}
     for name in sorted(added):
         yield Departure("files", f"{name[:60]!a} was added to its files")
-
-
-def _sha256(text: str) -> str:
-    return hashlib.sha256(text.encode()).hexdigest()
