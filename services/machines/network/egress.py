@@ -4,6 +4,7 @@ Its way out is a card of its own on the host's interface (macvlan). The kernel p
 the host that it sits on, and the host forwards nothing.
 """
 
+import asyncio
 import json
 import os
 from ipaddress import IPv4Network
@@ -23,6 +24,7 @@ class Egress:
         self._settings = settings
         self._namespace: Namespace | None = None
         self._slots: dict[str, int] = {}
+        self._furnishing = asyncio.Lock()
 
     async def limits(self) -> Limits:
         """What a guest may use up now; the host's own addresses are out of its reach."""
@@ -86,15 +88,16 @@ class Egress:
             self._namespace = None
 
     async def _standing(self) -> Namespace:
-        if self._namespace is None:
-            made = Namespace()
-            try:
-                await self._furnish(made)
-            except NetworkFault:
-                made.close()
-                raise
-            self._namespace = made
-        return self._namespace
+        async with self._furnishing:
+            if self._namespace is None:
+                made = Namespace()
+                try:
+                    await self._furnish(made)
+                except BaseException:
+                    made.close()
+                    raise
+                self._namespace = made
+            return self._namespace
 
     async def _furnish(self, made: Namespace) -> None:
         chosen = self._settings

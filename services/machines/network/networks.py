@@ -64,8 +64,6 @@ class Network:
     services: Child | None = None
     recording: Recording | None = None
     ears: list["asyncio.Task[None]"] = field(default_factory=list)
-    guard: asyncio.Lock = field(default_factory=asyncio.Lock)
-    """Whoever changes or compares the network holds it: a check in the middle of a change would see half of it."""
 
     def rules(self) -> Ruleset:
         """What its namespace must have."""
@@ -93,6 +91,7 @@ class Networks:
         self._guests = Account.named(settings.machines_user)
         self._blobs = Account.named(settings.services_user)
         self._networks: dict[str, Network] = {}
+        self._turns: dict[str, asyncio.Lock] = {}
         self._egress: Egress | None = None
 
     async def start(self) -> None:
@@ -114,14 +113,18 @@ class Networks:
 
     async def plug(self, machine_id: str, epoch: int) -> Path:
         """A fresh cable that leads nowhere; the socket that the machine's card connects to. Raises NetworkFault."""
-        self._fence(machine_id).advance(epoch)
-        await self._drop(machine_id)
+        async with self._turn(machine_id):
+            self._fence(machine_id).advance(epoch)
+            await self._drop(machine_id)
+            return await self._plugged(machine_id, epoch)
+
+    async def _plugged(self, machine_id: str, epoch: int) -> Path:
         namespace = Namespace()
         where = self._settings.directory / socket_name(machine_id)
         try:
             await quieten(namespace)
             cable = await self._cable(namespace, where)
-        except NetworkFault:
+        except BaseException:
             namespace.close()
             raise
         network = Network(machine_id, epoch, namespace, cable, where)
@@ -130,7 +133,7 @@ class Networks:
             await namespace.load(network.rules().text())
             await namespace.run(IP, "link", "set", CARD, "address", GATEWAY_MAC, "up")
             await self._checked(network)
-        except (NetworkFault, Breached):
+        except BaseException:
             await self._drop(machine_id)
             raise
         network.ears.append(cable.follow(lambda _line: self._on_change(machine_id)))
@@ -141,9 +144,9 @@ class Networks:
 
         Whoever asks again for the same lease gets the same network; another lease or route is refused.
         """
-        self._fence(machine_id).advance(epoch)
-        network = self._of(machine_id)
-        async with network.guard:
+        async with self._turn(machine_id):
+            self._fence(machine_id).advance(epoch)
+            network = self._of(machine_id)
             if network.lease_id is not None:
                 if (network.lease_id, network.route, network.epoch) != (lease_id, route, epoch):
                     raise NetworkFault(f"{machine_id} is open for lease {network.lease_id} on {network.route}")
@@ -154,16 +157,15 @@ class Networks:
                 return as_plugged
             try:
                 return await self._opened(network, epoch, lease_id, route)
-            except (NetworkFault, Breached):
+            except BaseException:
                 await self._drop(machine_id)  # half open is worse than none
                 raise
 
     async def verify(self, machine_id: str, epoch: int) -> Seen:
         """The kernel has exactly what the route says. Raises Breached, NoSuchNetwork."""
-        self._fence(machine_id).check(epoch)
-        network = self._of(machine_id)
-        async with network.guard:
-            return await self._checked(network)
+        async with self._turn(machine_id):
+            self._fence(machine_id).check(epoch)
+            return await self._checked(self._of(machine_id))
 
     async def cut(self, machine_id: str) -> None:
         """Nothing passes the machine's card any more, whatever its rules are; the network stands to be looked at."""
@@ -173,22 +175,24 @@ class Networks:
 
     async def seal(self, machine_id: str, epoch: int) -> Capture | None:
         """The record of packets has ended and is in the object store; None when there is none."""
-        self._fence(machine_id).advance(epoch)
-        network = self._networks.get(machine_id)
-        if network is None or network.recording is None:
-            return None
-        async with network.guard:
+        async with self._turn(machine_id):
+            self._fence(machine_id).advance(epoch)
+            network = self._networks.get(machine_id)
+            if network is None or network.recording is None:
+                return None
             return await network.recording.seal(self._settings.blob_dir, self._blobs)
 
     async def close(self, machine_id: str, epoch: int) -> None:
         """Nothing of the machine's network is left."""
-        self._fence(machine_id).advance(epoch)
-        await self._drop(machine_id)
+        async with self._turn(machine_id):
+            self._fence(machine_id).advance(epoch)
+            await self._drop(machine_id)
 
     async def close_all(self) -> None:
         """Nothing of any network is left."""
         for machine_id in list(self._networks):
-            await self._drop(machine_id)
+            async with self._turn(machine_id):
+                await self._drop(machine_id)
         if self._egress is not None:
             self._egress.close()
 
@@ -227,8 +231,8 @@ class Networks:
 
     async def _checked(self, network: Network) -> Seen:
         """Raises Breached with every difference."""
-        if not network.cable.is_running:
-            raise NoSuchNetwork
+        if not network.cable.is_running or (network.services is not None and not network.services.is_running):
+            raise NoSuchNetwork  # what ended is gone, not broken through
         inside = network.namespace
         listed, interfaces, routes, forwards = await asyncio.gather(
             inside.listed(), inside.interfaces(), inside.routes(), inside.setting("net.ipv4.ip_forward")
@@ -243,8 +247,6 @@ class Networks:
         ):
             if wanted != found:
                 faults.append(f"{what}: {json.dumps(found)} instead of {json.dumps(wanted)}")
-        if network.services is not None and not network.services.is_running:
-            faults.append("the simulated services ended")
         if network.route == "internet" and self._egress is not None:
             faults += await self._egress.faults()
         if faults:
@@ -296,6 +298,10 @@ class Networks:
                 await self._egress.disconnect(machine_id)
         network.namespace.close()
         network.socket.unlink(missing_ok=True)
+
+    def _turn(self, machine_id: str) -> asyncio.Lock:
+        """Who changes or compares a machine's network holds it; the fence is asked by whoever has it."""
+        return self._turns.setdefault(machine_id, asyncio.Lock())
 
     def _of(self, machine_id: str) -> Network:
         network = self._networks.get(machine_id)

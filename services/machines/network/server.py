@@ -31,6 +31,7 @@ from services.machines.network.words import (
 SOCKET = "helper"
 CONNECTIONS_MAX = 64
 _REASON_MAX_CHARS = 4000
+_WATCHER_PATIENCE_S = 1.0
 _PEER = struct.Struct("3i")  # struct ucred (unix(7))
 
 log = structlog.get_logger()
@@ -116,6 +117,9 @@ class Server:
         except NoSuchNetwork:
             return Answer(problem="unknown", reason="the machine has no network of that epoch")
         except Breached as error:
+            if not isinstance(request, (Inventory, Watch)):
+                with suppress(NetworkFault, OSError):
+                    await self._networks.cut(request.machine_id)
             return Answer(problem="breached", reason=str(error)[:_REASON_MAX_CHARS])
         except (NetworkFault, OSError) as error:
             return Answer(problem="failed", reason=str(error)[:_REASON_MAX_CHARS])
@@ -156,15 +160,16 @@ class Server:
             answer = await self.answer(Verify(machine_id=machine_id, epoch=current[machine_id]))
             if answer.problem == "breached":
                 log.error("isolation_was_breached", machine=machine_id, reason=answer.reason)
-                with suppress(NetworkFault):
-                    await self._networks.cut(machine_id)
                 await self._tell(answer.model_copy(update={"machine_id": machine_id}))
 
     async def _tell(self, answer: Answer) -> None:
         loop = asyncio.get_running_loop()
         for watcher in list(self._watchers):
-            with suppress(OSError):
-                await loop.sock_sendall(watcher, _packed(answer))
+            try:
+                async with asyncio.timeout(_WATCHER_PATIENCE_S):
+                    await loop.sock_sendall(watcher, _packed(answer))
+            except OSError:  # TimeoutError is one: nobody who does not listen holds up the others
+                self._watchers.discard(watcher)
 
 
 def _packed(answer: Answer) -> bytes:
