@@ -141,6 +141,11 @@ class Ground:
         with self.libvirt() as connection:
             return orphans(self.here.state, connection, machines)
 
+    async def epoch(self) -> int:
+        """The machine's epoch: the latest that was heard of, or that is shown."""
+        heard = [int(fact.data["epoch"]) for fact in self.ear.facts if fact.is_of(self.machine_id)]
+        return max([*heard, int((await self.shown())["epoch"])])
+
     async def told(self, order: str, reason: str) -> None:
         """An administrator's word about the machine."""
         body = json.dumps({"reason": reason}).encode()

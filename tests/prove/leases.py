@@ -62,6 +62,7 @@ async def analysed(ground: Ground, sample: bytes, *, timeout_s: int = 30) -> Lea
     fact = await leased_to(ground, task_id, since=mark)
     end = await over(ground, task_id, since=mark)
     assert end.name == "task.completed", end.data
+    await ground.reverted(since=mark, timeout_s=END_TIMEOUT_S, above=int(fact.data["epoch"]))
     return Leased(task_id, fact)
 
 
