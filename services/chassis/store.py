@@ -24,6 +24,9 @@ from services.chassis.unit import Unit
 
 POOL_MAX_CONNECTIONS = 12
 STATEMENT_TIMEOUT_S = 30.0
+STANDSTILL_MAX_S = 12
+"""How long a transaction may wait for its own process. One that is stopped in the middle (SIGSTOP, a suspended host)
+would keep its locks from who takes over, and hold up every projection. Longer than the relay waits for a confirm."""
 EVENTS_MAX = 10_000  # read at once
 
 log = structlog.get_logger()
@@ -59,6 +62,7 @@ UNAVAILABLE = (
     asyncpg.TooManyConnectionsError,
     asyncpg.InsufficientResourcesError,
     asyncpg.QueryCanceledError,
+    asyncpg.IdleInTransactionSessionTimeoutError,
 )
 
 
@@ -107,7 +111,11 @@ class Store:
                 command_timeout=STATEMENT_TIMEOUT_S,
                 timeout=10,
                 reset=_nothing_to_reset,
-                server_settings={"search_path": schema, "application_name": f"malbox-{schema}"},
+                server_settings={
+                    "search_path": schema,
+                    "application_name": f"malbox-{schema}",
+                    "idle_in_transaction_session_timeout": f"{STANDSTILL_MAX_S}s",
+                },
             )
         return cls(pool, schema)
 

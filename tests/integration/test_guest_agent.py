@@ -72,7 +72,7 @@ async def start(session: GrpcGuestSession, folder: Path, script: str, interprete
     return await session.launch((interpreter, path))
 
 
-async def watch_until(session: GrpcGuestSession, kind: type[GuestEvent], *, timeout_s: float = 20) -> list[GuestEvent]:
+async def watch_until(session: GrpcGuestSession, kind: type[GuestEvent], *, timeout_s: float = 60) -> list[GuestEvent]:
     """The events up to the first of that kind."""
     seen: list[GuestEvent] = []
     stream = session.watch()
