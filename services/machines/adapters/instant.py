@@ -210,9 +210,10 @@ class InstantFleet:
 
     async def _end(self, machine: _Machine) -> None:
         machine.is_running, machine.life_epoch, machine.address = False, None, NOWHERE
-        if machine.server is not None:
-            await machine.server.stop(STOP_GRACE_S)
-            machine.server = None
+        server, machine.server = machine.server, None
+        if server is not None:
+            # A stop that is cancelled half-way leaves a server that cannot be asked to stop again.
+            await asyncio.shield(server.stop(STOP_GRACE_S))
 
 
 def _request(key: ec.EllipticCurvePrivateKey) -> bytes:
