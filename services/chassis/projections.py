@@ -209,17 +209,27 @@ class Projector:
                 await until_woken(self._wake, IDLE_POLL_S)
             await asyncio.sleep(GATHER_S)
 
+    async def _is_still_there(self) -> bool:
+        """Whether the projection is where this one knew it: not if the database is an older one by now."""
+        row = await self._store.fetchrow(
+            "SELECT txid::text::bigint AS txid, position FROM checkpoints WHERE projection = $1", self._projection.name
+        )
+        if row is not None and Position(row["txid"], row["position"]) == self._at:
+            return True
+        self._at = None
+        return False
+
     async def advance(self) -> tuple[int, bool]:
         """One batch is applied: how many events, and whether more are there that could not be applied yet.
 
-        Where there is nothing to apply, that is one look and no transaction.
+        Where there is nothing to apply, those are two looks and no transaction.
         """
         if self._at is None:
             async with self._store.transaction() as connection:
                 self._at = await locked_checkpoint(connection, self._projection.name)
         batch = await read_batch(self._store, self._store.pool, self._at, BATCH_MAX)
         if not batch.events:
-            return 0, batch.is_behind
+            return 0, batch.is_behind or not await self._is_still_there()
         start, self._at = self._at, None
         async with self._store.transaction() as connection:
             # Rows and checkpoint are lost together, if at all, and then made again from the events.

@@ -101,6 +101,22 @@ async def test_an_event_whose_transaction_commits_late_is_not_skipped(store: Sto
     assert sorted(str(row["machine_id"]) for row in await fleet(store) if "machine_id" in row) == ["early", "late"]
 
 
+@pytest.mark.promise("P16")
+async def test_a_projector_that_idles_notices_that_its_database_is_an_older_one(store: Store) -> None:
+    """What is committed after a restore stands before the place that it knew, and is projected all the same."""
+    await save(store, registered("kept"))
+    await caught_up(store)
+    (kept,) = await store.fetch("SELECT txid, position FROM checkpoints")
+    await store.fetch("UPDATE checkpoints SET txid = '9000000000000000', position = 9000000000000000")
+    projector = Projector(store, FLEET)
+    assert await projector.advance() == (0, False)
+    await store.fetch("UPDATE checkpoints SET txid = $1, position = $2", kept["txid"], kept["position"])
+    await save(store, registered("after"))
+    assert await projector.advance() == (0, True)
+    assert await projector.advance() == (1, False)
+    assert sorted(str(row["machine_id"]) for row in await fleet(store) if "machine_id" in row) == ["after", "kept"]
+
+
 @pytest.mark.promise("P13", "P15")
 async def test_two_writers_of_one_aggregate_conflict_and_a_lost_reply_does_not(store: Store) -> None:
     """The version decides; the same events again are a reply that was lost."""
