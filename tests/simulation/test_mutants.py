@@ -7,7 +7,7 @@ from tests.simulation.mutants import Mutation, seeds_until_caught
 
 SINGLE: tuple[tuple[Mutation, int], ...] = (
     (mutants.amnesia_at_restart, 20),
-    (mutants.released_though_the_stop_failed, 40),
+    (mutants.released_though_the_stop_failed, 200),
     (mutants.completed_at_the_release, 20),
     (mutants.append_without_a_version_check, 200),
     (mutants.whoever_answers_is_the_guest, 200),
