@@ -87,9 +87,10 @@ class Ground:
         if identity is not None:
             processes.end(identity, signal.SIGKILL, KILL_TIMEOUT_S)
 
-    def log_tail(self, service: str) -> str:
-        """The last that it said."""
-        return processes.log_tail(self.state, service, lines=6)
+    def last_words(self) -> str:
+        """The last that every process said."""
+        names = sorted(path.stem for path in self.state.log.glob("*.log"))
+        return "\n".join(f"{name}:\n{processes.log_tail(self.state, name, lines=8)}" for name in names)
 
 
 def wait_for_sigkill(identity: Identity) -> None:

@@ -184,8 +184,8 @@ class Record:
             f"{task} is {known.get(task, 'unknown to the scheduler')}" for task in tasks if known.get(task) not in OVER
         ]
         for service in SERVICES:
-            count = await connection.fetchval(f"SELECT count(*) FROM {service}.outbox")  # noqa: S608 - names from our own code
-            found += [f"{service} has {count} messages to send"] if count else []
+            unsaid = await connection.fetch(f"SELECT routing_key, written_at FROM {service}.outbox ORDER BY id")  # noqa: S608 - names from our own code
+            found += [f"{service} has not said {row['routing_key']} since {row['written_at']:%T}" for row in unsaid]
             found += [
                 f"{service} is late with {row['kind']} {row['key']} (attempt {row['attempts']}): {row['last_error']}"
                 for row in await connection.fetch(

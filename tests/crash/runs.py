@@ -105,7 +105,10 @@ class Arena:
         tasks = [one.task_id for one in accepted]
         while unrest := await self.record.unrest(tasks):
             if time.monotonic() > give_up_at:
-                raise PromiseBroken(f"{what}: after {self.recovery_max_s:.0f} s there is no rest: {'; '.join(unrest)}")
+                raise PromiseBroken(
+                    f"{what}: after {self.recovery_max_s:.0f} s there is no rest: {'; '.join(unrest)}\n"
+                    f"{self.ground.last_words()}"
+                )
             await asyncio.sleep(POLL_S)
 
     async def judge(self, accepted: Sequence[Accepted], what: str) -> None:
