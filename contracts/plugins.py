@@ -26,6 +26,7 @@ class PluginManifest(BaseModel):
     stages: tuple[StageName, ...]
     platforms: tuple[str, ...] = Field(default=(), description="empty: any")
     packages: tuple[str, ...] = Field(default=(), description="empty: any")
+    mime: tuple[str, ...] = Field(default=(), description="patterns of media types by content; empty: any")
     after: tuple[PluginName, ...] = ()
     before: tuple[PluginName, ...] = ()
     requires: tuple[PluginName, ...] = ()

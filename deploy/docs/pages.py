@@ -22,6 +22,7 @@ def documents(root: Path) -> dict[str, str]:
         f"{REFERENCE}/http.md": http_page.page(),
         f"{REFERENCE}/cli.md": cli_reference(),
         f"{REFERENCE}/report.schema.json": report_schema(),
+        f"{REFERENCE}/plugin.schema.json": schemas.manifest(),
         f"{REFERENCE}/asyncapi.json": schemas.asyncapi(),
         **{f"{SCHEMAS}/{name}": text for name, text in schemas.files().items()},
         **dict(_readmes(root)),

@@ -1,4 +1,4 @@
-"""JSON Schemas of the messages, and the AsyncAPI 3.0 document that joins them."""
+"""JSON Schemas of the messages and of a plugin's manifest, and the AsyncAPI 3.0 document that joins them."""
 
 import json
 from typing import Any
@@ -6,6 +6,7 @@ from typing import Any
 from contracts.catalogue import BY_TYPE
 from contracts.envelope import Envelope, Message
 from deploy.docs.conversation import first_sentence, heard_by, is_command, said_in
+from malbox.sdk.manifest import manifest_schema
 from services.chassis.run import release
 from services.chassis.unit import COMMANDS_EXCHANGE, FACTS_EXCHANGE
 
@@ -18,6 +19,11 @@ def files() -> dict[str, str]:
     """Name of each schema's file -> its text."""
     envelope = _text({"$schema": DIALECT, "$id": "urn:malbox:schema:envelope", **Envelope.model_json_schema()})
     return {f"{ENVELOPE}.json": envelope, **{f"{name}.json": _text(_schema(kind)) for name, kind in BY_TYPE.items()}}
+
+
+def manifest() -> str:
+    """The schema of a plugin's manifest as text."""
+    return _text(manifest_schema())
 
 
 def asyncapi() -> str:

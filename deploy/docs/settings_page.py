@@ -8,7 +8,7 @@ from pydantic import BaseModel
 from deploy.docs.conversation import first_sentence
 from deploy.docs.shapes import table
 from guest.settings import SETTINGS_FILE, AgentSettings
-from malbox.sdk.manifest import About, Applies, Manifest, Order, ResultSpec, Runtime
+from malbox.sdk.manifest import About, Applies, Events, Manifest, Order, ResultSpec, Runtime, Scope
 from services.chassis.settings import ServiceSettings
 from services.intake.settings import IntakeSettings
 from services.machines.adapters.libvirt_settings import LibvirtSettings
@@ -33,8 +33,10 @@ SERVICES: tuple[tuple[str, type[ServiceSettings]], ...] = (
 MANIFEST: tuple[tuple[str, type[BaseModel]], ...] = (
     ("[plugin]", About),
     ("[runtime]", Runtime),
+    ("[scope]", Scope),
     ("[order]", Order),
     ("[applies]", Applies),
+    ("[events]", Events),
     ("[results.<name>]", ResultSpec),
 )
 
@@ -88,7 +90,8 @@ def _agent() -> Iterator[str]:
 def _manifest() -> Iterator[str]:
     yield "\n## plugin.toml\n"
     yield "What a plugin's folder says of itself. `[config]` is a JSON Schema (draft 2020-12) of the plugin's"
-    yield f"configuration; its defaults apply. Tables: {', '.join(f'`{name}`' for name in Manifest.model_fields)}.\n"
+    yield f"configuration; its defaults apply. Tables: {', '.join(f'`{name}`' for name in Manifest.model_fields)}."
+    yield "The whole as JSON Schema, for an editor: [plugin.schema.json](plugin.schema.json).\n"
     for name, model in MANIFEST:
         yield f"### {name}\n"
         words = first_sentence(model.__doc__).partition(": ")[2]

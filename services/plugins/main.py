@@ -29,7 +29,7 @@ from services.plugins.stages import Stages
 
 MIGRATIONS = tuple(
     (files("services.plugins") / name).read_text(encoding="utf-8")
-    for name in ("schema.sql", "schema_2.sql", "schema_3.sql", "schema_4.sql", "schema_5.sql")
+    for name in ("schema.sql", "schema_2.sql", "schema_3.sql", "schema_4.sql", "schema_5.sql", "schema_6.sql")
 )
 INTRODUCE_INTERVAL_S = 60.0
 UNPACK_DIR = Path(__file__).parent / "internal" / "unpack"

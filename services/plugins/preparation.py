@@ -51,14 +51,14 @@ class Preparation:
         sample, request = command.sample, command.request
         if await self._blobs.size(sample.blob.sha256) is None:
             raise BlobMissing(f"the sample {sample.blob.sha256} is not in the object store")
-        package, platform = await self._identify(sample.blob.sha256, sample.name)
+        package, platform, mime = await self._identify(sample.blob.sha256, sample.name)
         package = package if request.package == "auto" else request.package
         if package == "archive":
             prepared = await self._open(command)
         elif request.archive_entry is not None or request.password is not None:
             raise PreparationFailed("archive_entry and password are for archives; this sample is not one")
         else:
-            prepared = Prepared(package, platform, sample.name, sample.blob.sha256)
+            prepared = Prepared(package, platform, sample.name, sample.blob.sha256, mime=mime)
 
         async def decide(unit: Unit) -> None:
             rows.keep_prepared(unit, command.task_id, prepared)
@@ -66,13 +66,13 @@ class Preparation:
         await record.work.commit(decide)
         return await rows.load_prepared(self._store, command.task_id) or prepared
 
-    async def _identify(self, sha256: str, name: str) -> tuple[str, str | None]:
+    async def _identify(self, sha256: str, name: str) -> tuple[str, str | None, str]:
         sample = self._blobs.local_path(sha256)
         async with self._runs.run(self._identity, sample=sample, sample_name=name) as report:
             _must_complete(report, "the sample's kind could not be determined")
             blob = await self._blobs.put_file(report.results[0].path)
         said = orjson.loads(await self._blobs.read(blob.sha256, limit_bytes=IDENTITY_MAX_BYTES))
-        return str(said["package"]), said["platform"]
+        return str(said["package"]), said["platform"], str(said["mime"])
 
     async def _open(self, command: RunStage) -> Prepared:
         """The archive's file that is meant, as a sample of its own."""
@@ -88,9 +88,9 @@ class Preparation:
             listing = await self._blobs.put_file(results["archive"].path)
         said = orjson.loads(await self._blobs.read(listing.sha256, limit_bytes=LISTING_MAX_BYTES))
         name = str(said["chosen"])
-        package, platform = await self._identify(entry.sha256, name)
+        package, platform, mime = await self._identify(entry.sha256, name)
         package = "generic" if package == "archive" else package
-        return Prepared(package, platform, name, entry.sha256, archive, listing.sha256)
+        return Prepared(package, platform, name, entry.sha256, archive, listing.sha256, mime)
 
     async def _keep_listing(self, record: StageRecord, listing: str) -> None:
         evidence = Evidence("archive", "json", "application/json", self._blobs.local_path(listing))

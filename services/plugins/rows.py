@@ -71,6 +71,7 @@ class Prepared:
     sha256: str
     container: str | None = None
     listing: str | None = None
+    mime: str = ""
 
 
 async def load_stage(store: Store, key: StageKey) -> StageRow | None:
@@ -215,16 +216,16 @@ async def load_inputs(store: Store, task_id: str) -> list[dict[str, Any]]:
 def keep_prepared(unit: Unit, task_id: str, prepared: Prepared) -> None:
     """What the sample is, is settled for all stages of the task."""
     unit.execute(
-        "INSERT INTO prepared (task_id, package, platform, name, sha256, container, listing) "
-        "VALUES ($1, $2, $3, $4, $5, $6, $7) ON CONFLICT (task_id) DO NOTHING",
+        "INSERT INTO prepared (task_id, package, platform, name, sha256, container, listing, mime) "
+        "VALUES ($1, $2, $3, $4, $5, $6, $7, $8) ON CONFLICT (task_id) DO NOTHING",
         *(task_id, prepared.package, prepared.platform, prepared.name, prepared.sha256, prepared.container),
-        prepared.listing,
+        *(prepared.listing, prepared.mime),
     )
 
 
 async def load_prepared(store: Store, task_id: str) -> Prepared | None:
     """What the sample is, if it is settled."""
     row = await store.fetchrow(
-        "SELECT package, platform, name, sha256, container, listing FROM prepared WHERE task_id = $1", task_id
+        "SELECT package, platform, name, sha256, container, listing, mime FROM prepared WHERE task_id = $1", task_id
     )
     return None if row is None else Prepared(**dict(row))

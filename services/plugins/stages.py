@@ -117,7 +117,7 @@ class Stages:
             words = f"version {planned.version} of {planned.plugin} is not in the catalogue"
             await record.run_ended(planned.plugin, planned.version, Ending("skipped", words, is_error=True))
             return
-        reason = obstacle(plugin.manifest, prepared.package, prepared.platform)
+        reason = obstacle(plugin.manifest, prepared.package, prepared.platform, prepared.mime)
         if reason is not None:
             await record.run_ended(
                 plugin.name, plugin.version, Ending("skipped", reason, is_error=_was_asked_for(record, plugin.name))

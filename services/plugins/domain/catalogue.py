@@ -38,6 +38,7 @@ class Plugin:
             stages=cast("tuple[StageName, ...]", manifest.applies.stages),
             platforms=manifest.applies.platforms,
             packages=manifest.applies.packages,
+            mime=manifest.applies.mime,
             after=manifest.order.after,
             before=manifest.order.before,
             requires=manifest.order.requires,

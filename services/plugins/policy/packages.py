@@ -22,11 +22,13 @@ def guest_name(name: str) -> str:
     return safe or "sample"
 
 
-def obstacle(manifest: Manifest, package: str, platform: str | None) -> str | None:
-    """Why the plugin has nothing to do with such a sample, or None when it has."""
+def obstacle(manifest: Manifest, package: str, platform: str | None, mime: str = "") -> str | None:
+    """Why the plugin has nothing to do with such a sample, or None when it has. `mime` is empty when unknown."""
     wanted = manifest.applies
     if wanted.packages and package not in wanted.packages:
         return f"it is for {', '.join(wanted.packages)}; this is {package}"
     if wanted.platforms and platform is not None and platform not in wanted.platforms:
         return f"it is for {', '.join(wanted.platforms)}; this is for {platform}"
+    if mime and not wanted.takes(mime):
+        return f"it is for {', '.join(wanted.mime)}; this is {mime}"
     return None

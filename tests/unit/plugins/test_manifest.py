@@ -1,10 +1,12 @@
 """The manifest is strict, and says what to change where."""
 
+import tomllib
 from pathlib import Path
 
 import pytest
+from jsonschema import Draft202012Validator
 
-from malbox.sdk.manifest import ManifestError, load_manifest
+from malbox.sdk.manifest import Events, ManifestError, load_manifest, manifest_schema
 
 BUILTIN = Path(__file__).parents[3] / "services/plugins/builtin"
 GOOD = """\
@@ -33,6 +35,16 @@ title = "Pieces"
 is_many = true
 """
 
+FILTERED = (
+    GOOD
+    + """
+[events]
+subscribe = ["PluginFinished"]
+[events.filters.PluginFinished]
+{field} = {value}
+"""
+)
+
 
 def folder_with(tmp_path: Path, text: str) -> Path:
     (tmp_path / "plugin.toml").write_text(text, encoding="utf-8")
@@ -54,6 +66,9 @@ def test_a_good_manifest_is_read(tmp_path: Path) -> None:
         ('kind = "host"\n\n', 'kind = "host"\ncolour = "red"\n\n', 6, "plugin.colour"),
         ('stages = ["static"]', 'stages = ["nightly"]', 8, "applies.stages"),
         ('kind = "json"', 'kind = "xml"', 17, "results.count.kind"),
+        ('stages = ["static"]', 'stages = ["static", "guest"]', 8, "applies.stages"),
+        ('stages = ["static"]', 'stages = ["static"]\nmime = ["pdf"]', 9, "applies.mime.0"),
+        ("[applies]", "[runtime]\nkeepalive = true\n[applies]", 8, "runtime.keepalive"),
     ],
 )
 def test_a_fault_names_file_line_and_key(tmp_path: Path, old: str, new: str, line: int, key: str) -> None:
@@ -73,12 +88,76 @@ def test_a_fault_names_file_line_and_key(tmp_path: Path, old: str, new: str, lin
         (GOOD.replace('type = "integer"', 'type = "number of apples"'), "not a JSON Schema"),
         (GOOD + '\n[runtime]\nentry = "absent:run"\n', "absent.py is not in the folder"),
         (GOOD + "\n[runtime]\nnetwork = true\n", "runtime.network"),
+        (GOOD + "\n[runtime]\nlifecycle = 'scoped'\n", r"says what shares it: add \[scope\] key"),
+        (GOOD + "\n[scope]\nkey = 'task'\n", "scope: only a scoped plugin has a scope"),
+        (GOOD + "\n[runtime]\nlifecycle = 'scoped'\n[scope]\nkey = 'moon'\n", "scope.key"),
+        (GOOD + "\n[runtime]\ntimeout = 3\n", r"runtime.timeout: unknown key; did you mean timeout_s\?"),
+        (GOOD + "\n[events]\nsubscribe = ['TaskComplete']\n", "did you mean TaskCompleted"),
+        (GOOD + "\n[events]\nsubscribe = ['LeaseBeat']\n", "there is no public fact 'LeaseBeat'"),
+        (GOOD + "\n[events.filters.TaskCompleted]\ntask_id = 'x'\n", "not subscribed to"),
+        (FILTERED.format(field="plugins", value="'yara'"), r"no field 'plugins'; did you mean plugin"),
+        (FILTERED.format(field="outcome", value="'great'"), "'great' is no outcome of PluginFinished"),
+        (FILTERED.format(field="duration_ms", value="'long'"), "'long' is no duration_ms of PluginFinished"),
     ],
 )
 def test_what_cannot_work_is_refused_at_load(tmp_path: Path, text: str, words: str) -> None:
     """A plugin that could never run is not found out about at its first task."""
     with pytest.raises(ManifestError, match=words):
         load_manifest(folder_with(tmp_path, text))
+
+
+@pytest.mark.promise("D4", "D7")
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        (GOOD + "\n[runtime]\nlifecycle = 'persistent'\n", '"persistent" is not run yet; use "ephemeral"'),
+        (GOOD + "\n[runtime]\nlifecycle = 'scoped'\n[scope]\nkey = 'task'\n", '"scoped" is not run yet'),
+        (FILTERED.format(field="outcome", value="['failed', 'crashed']"), "not delivered to plugins yet"),
+    ],
+)
+def test_what_nothing_does_yet_is_refused_and_not_ignored(tmp_path: Path, text: str, words: str) -> None:
+    """A manifest never promises what the service does not do."""
+    with pytest.raises(ManifestError, match=words):
+        load_manifest(folder_with(tmp_path, text))
+
+
+@pytest.mark.promise("D4")
+def test_a_subscription_tells_the_facts_that_fit_its_filters() -> None:
+    """One value or a list of them for each field, all fields together; without a filter every fact of the name."""
+    filters = {"PluginFinished": {"plugin": "yara", "outcome": ("failed", "crashed")}}
+    events = Events.model_validate({"subscribe": ["PluginFinished", "SampleStarted"], "filters": filters})
+    assert events.wants("PluginFinished", {"plugin": "yara", "outcome": "crashed"})
+    assert not events.wants("PluginFinished", {"plugin": "yara", "outcome": "completed"})
+    assert not events.wants("PluginFinished", {"plugin": "elf", "outcome": "crashed"})
+    assert events.wants("SampleStarted", {"pid": 1})
+    assert not events.wants("SampleExited", {})
+
+
+def test_every_fault_of_a_manifest_is_named_at_once(tmp_path: Path) -> None:
+    """Nobody mends one key to be told of the next."""
+    text = GOOD.replace('version = "1.0.0"', 'version = "one"').replace('kind = "json"', 'kind = "xml"')
+    with pytest.raises(ManifestError, match=r"plugin\.version.*; .*results\.count\.kind"):
+        load_manifest(folder_with(tmp_path, text))
+
+
+def test_media_types_are_matched_by_patterns(tmp_path: Path) -> None:
+    """`*` stands for anything, case does not matter, and no pattern at all is any content."""
+    text = GOOD.replace('stages = ["static"]', 'stages = ["static"]\nmime = ["application/pdf", "image/*"]')
+    applies = load_manifest(folder_with(tmp_path, text)).applies
+    assert applies.takes("application/PDF")
+    assert applies.takes("image/png")
+    assert not applies.takes("text/plain")
+    assert load_manifest(folder_with(tmp_path, GOOD)).applies.takes("text/plain")
+
+
+def test_the_published_schema_accepts_what_loads_and_refuses_what_does_not() -> None:
+    """An editor that has the schema says what `malbox plugin validate` would."""
+    schema = manifest_schema()
+    Draft202012Validator.check_schema(schema)
+    validator = Draft202012Validator(schema)
+    assert validator.is_valid(tomllib.loads(GOOD))
+    assert not validator.is_valid(tomllib.loads(GOOD.replace("[applies]", "[applied]")))
+    assert not validator.is_valid(tomllib.loads(GOOD.replace('"host"', '"hosts"')))
 
 
 def test_a_folder_without_a_manifest_is_refused(tmp_path: Path) -> None:

@@ -49,3 +49,13 @@ def test_a_plugin_says_for_what_it_is() -> None:
     assert obstacle(manifest, "elf", "linux") is None
     assert obstacle(manifest, "shell", "linux") == "it is for elf, archive; this is shell"
     assert obstacle(manifest, "elf", "windows") == "it is for linux; this is for windows"
+
+
+def test_a_plugin_for_some_media_types_passes_the_others_by() -> None:
+    """What the bytes are decides, not what they are called; where it is not known nothing is passed by."""
+    manifest = load_manifest(ELF)
+    applies = manifest.applies.model_copy(update={"mime": ("application/pdf", "image/*")})
+    pictures = manifest.model_copy(update={"applies": applies})
+    assert obstacle(pictures, "elf", "linux", "image/png") is None
+    assert obstacle(pictures, "elf", "linux", "") is None
+    assert obstacle(pictures, "elf", "linux", "text/plain") == "it is for application/pdf, image/*; this is text/plain"

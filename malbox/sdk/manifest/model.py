@@ -1,23 +1,20 @@
-"""`plugin.toml`: what a plugin is, when it applies and what it may use. Strict: whatever is not known here is an error.
+"""The tables of `plugin.toml`, and what holds for each of them whatever folder it stands in."""
 
-An error names the file, the line where it can be found, the key, and what to write instead.
-"""
-
-import re
-import tomllib
-from pathlib import Path
-from typing import Annotated, Any, Literal
+from fnmatch import fnmatchcase
+from typing import Annotated, Any, Literal, Self
 
 from jsonschema import Draft202012Validator
 from jsonschema.exceptions import SchemaError
-from pydantic import BaseModel, ConfigDict, Field, StringConstraints, ValidationError, field_validator
+from pydantic import BaseModel, ConfigDict, Field, StringConstraints, field_validator, model_validator
 
-MANIFEST_MAX_BYTES = 64 * 1024
+from malbox.sdk.manifest.events import fault_of_fact, fault_of_filter
 
 Name = Annotated[str, StringConstraints(pattern=r"^[a-z][a-z0-9_-]{0,40}$")]
 Version = Annotated[str, StringConstraints(pattern=r"^\d{1,5}\.\d{1,5}\.\d{1,5}(-[0-9A-Za-z.-]{1,40})?$")]
 Entry = Annotated[str, StringConstraints(pattern=r"^[a-z_][a-z0-9_]{0,60}:[a-z_][a-z0-9_]{0,60}$")]
+Mime = Annotated[str, StringConstraints(pattern=r"^[a-z0-9*][a-z0-9.+*_-]{0,80}/[a-z0-9*][a-z0-9.+*_-]{0,80}$")]
 Stage = Literal["static", "guest", "post"]
+Scalar = str | int | bool
 
 
 class ManifestError(ValueError):
@@ -45,7 +42,9 @@ class Runtime(Section):
     """[runtime]: how it runs, and what it may use at most. Limits are per run."""
 
     entry: Entry = "plugin:run"
-    lifecycle: Literal["ephemeral"] = Field(default="ephemeral", description="one process per run")
+    lifecycle: Literal["persistent", "ephemeral", "scoped"] = Field(
+        default="ephemeral", description="one process for all runs, per run, or for each value of the scope's key"
+    )
     context: Literal["exclusive", "sequential", "parallel", "unrestricted"] = "parallel"
     timeout_s: int = Field(default=60, ge=1, le=3600)
     memory_mib: int = Field(default=512, ge=64, le=8192)
@@ -55,6 +54,12 @@ class Runtime(Section):
     keepalive: bool = Field(
         default=False, description="a guest plugin may keep the observation going, up to the hard timeout"
     )
+
+
+class Scope(Section):
+    """[scope]: of a scoped plugin, what shares one process. It ends with the last of what shares it."""
+
+    key: Literal["task", "stage", "sample", "owner"]
 
 
 class Order(Section):
@@ -71,6 +76,54 @@ class Applies(Section):
     stages: tuple[Stage, ...] = Field(min_length=1)
     platforms: tuple[Literal["linux", "windows"], ...] = ()
     packages: tuple[Literal["elf", "shell", "python", "archive", "generic"], ...] = ()
+    mime: tuple[Mime, ...] = Field(
+        default=(), description="media types by content, `*` for anything: application/pdf, image/*"
+    )
+
+    def takes(self, mime: str) -> bool:
+        """Whether content of that media type is what the plugin is for."""
+        return not self.mime or any(fnmatchcase(mime.lower(), pattern) for pattern in self.mime)
+
+
+class Events(Section):
+    """[events]: the public facts about its task that the plugin is told. A filter leaves those whose fields fit."""
+
+    subscribe: tuple[str, ...] = Field(default=(), max_length=32)
+    filters: dict[str, dict[str, Scalar | tuple[Scalar, ...]]] = Field(
+        default={}, description="fact -> field -> the value, or the list of values, that it must have"
+    )
+
+    @field_validator("subscribe")
+    @classmethod
+    def _exist(cls, names: tuple[str, ...]) -> tuple[str, ...]:
+        """Every name is that of a public fact."""
+        for name in names:
+            fault = fault_of_fact(name)
+            if fault is not None:
+                raise ValueError(fault)
+        return names
+
+    @model_validator(mode="after")
+    def _filter_what_is_told(self) -> Self:
+        """Every filter is for a fact that is subscribed to, by fields and values that it can have."""
+        for fact, conditions in self.filters.items():
+            if fact not in self.subscribe:
+                raise ValueError(f"filters.{fact}: it is not subscribed to; add it to subscribe or remove the filter")
+            for field, wanted in conditions.items():
+                fault = fault_of_filter(fact, field, values(wanted))
+                if fault is not None:
+                    raise ValueError(f"filters.{fact}.{field}: {fault}")
+        return self
+
+    def wants(self, fact: str, content: dict[str, Any]) -> bool:
+        """Whether the plugin is told this fact, whose fields are in `content`."""
+        conditions = self.filters.get(fact, {})
+        return fact in self.subscribe and all(content.get(field) in values(each) for field, each in conditions.items())
+
+
+def values(wanted: Scalar | tuple[Scalar, ...]) -> tuple[Scalar, ...]:
+    """What a filter allows, one or many, as many."""
+    return wanted if isinstance(wanted, tuple) else (wanted,)
 
 
 class ResultSpec(Section):
@@ -87,8 +140,10 @@ class Manifest(Section):
 
     plugin: About
     runtime: Runtime = Runtime()
+    scope: Scope | None = None
     order: Order = Order()
     applies: Applies
+    events: Events = Events()
     config: dict[str, Any] = Field(default={}, description="JSON Schema of the configuration")
     results: dict[Name, ResultSpec] = Field(default={})
 
@@ -125,59 +180,3 @@ class Manifest(Section):
             where = "/".join(str(part) for part in fault.absolute_path) or "config"
             raise ManifestError(f"configuration of {self.plugin.name}: {where}: {fault.message}")
         return effective
-
-
-def load_manifest(folder: Path) -> Manifest:
-    """The manifest of the plugin in `folder`. Raises ManifestError."""
-    path = folder / "plugin.toml"
-    try:
-        if path.stat().st_size > MANIFEST_MAX_BYTES:
-            raise ManifestError(f"{path}: longer than {MANIFEST_MAX_BYTES} bytes; move the code out of it")
-        text = path.read_text(encoding="utf-8")
-        manifest = Manifest.model_validate(tomllib.loads(text))
-    except FileNotFoundError as error:
-        raise ManifestError(f"{path}: missing; a plugin is a folder with plugin.toml and its code") from error
-    except (OSError, UnicodeDecodeError) as error:
-        raise ManifestError(f"{path}: cannot be read: {error}") from error
-    except tomllib.TOMLDecodeError as error:
-        raise ManifestError(f"{path}: not TOML: {error}") from error
-    except ValidationError as error:
-        raise ManifestError("; ".join(_fault(path, text, fault) for fault in error.errors())) from error
-    _check_code(path, folder, manifest)
-    return manifest
-
-
-def _check_code(path: Path, folder: Path, manifest: Manifest) -> None:
-    if manifest.runtime.keepalive and manifest.plugin.kind != "guest":
-        raise ManifestError(f"{path}: runtime.keepalive: only a guest plugin is there while the sample is observed")
-    if manifest.plugin.kind == "guest":
-        if manifest.applies.stages != ("guest",):
-            raise ManifestError(f'{path}: applies.stages: a guest plugin has stages = ["guest"]')
-        return
-    if "guest" in manifest.applies.stages:
-        raise ManifestError(f'{path}: applies.stages: a host plugin has stages "static" or "post"')
-    module = manifest.runtime.entry.partition(":")[0]
-    if not (folder / f"{module}.py").is_file():
-        raise ManifestError(f"{path}: runtime.entry: {module}.py is not in the folder")
-
-
-def _fault(path: Path, text: str, fault: Any) -> str:
-    location = [str(part) for part in fault["loc"]]
-    line = _line_of(text, location)
-    where = f"{path}:{line}" if line else str(path)
-    remedy = "remove it or correct its name" if fault["type"] == "extra_forbidden" else fault["msg"]
-    unknown = "unknown key; " if fault["type"] == "extra_forbidden" else ""
-    return f"{where}: {'.'.join(location)}: {unknown}{remedy}"
-
-
-def _line_of(text: str, location: list[str]) -> int | None:
-    """The line of the deepest part of the location that stands in the file, looked for below its table's header."""
-    number, found = 0, None
-    lines = text.splitlines()
-    for part in location:
-        pattern = re.compile(rf"^\s*(\[.*\b{re.escape(part)}\b.*\]|\"?{re.escape(part)}\"?\s*[=.])")
-        hit = next((i for i in range(number, len(lines)) if pattern.match(lines[i])), None)
-        if hit is None:
-            break
-        number, found = hit, hit + 1
-    return found

@@ -1,0 +1,107 @@
+"""Reads a plugin's folder, and says of each fault where it stands and what to write instead."""
+
+import re
+import tomllib
+from collections.abc import Iterator, Sequence
+from difflib import get_close_matches
+from pathlib import Path
+from typing import Any
+
+from pydantic import ValidationError
+
+from malbox.sdk.manifest.model import Manifest, ManifestError
+
+MANIFEST_MAX_BYTES = 64 * 1024
+Fault = tuple[tuple[str, ...], str]
+
+
+def load_manifest(folder: Path) -> Manifest:
+    """The manifest of the plugin in `folder`. Raises ManifestError."""
+    path = folder / "plugin.toml"
+    try:
+        if path.stat().st_size > MANIFEST_MAX_BYTES:
+            raise ManifestError(f"{path}: longer than {MANIFEST_MAX_BYTES} bytes; move the code out of it")
+        text = path.read_text(encoding="utf-8")
+        manifest = Manifest.model_validate(tomllib.loads(text))
+    except FileNotFoundError as error:
+        raise ManifestError(f"{path}: missing; a plugin is a folder with plugin.toml and its code") from error
+    except (OSError, UnicodeDecodeError) as error:
+        raise ManifestError(f"{path}: cannot be read: {error}") from error
+    except tomllib.TOMLDecodeError as error:
+        raise ManifestError(f"{path}: not TOML: {error}") from error
+    except ValidationError as error:
+        faults = [_words(path, text, fault["loc"], _remedy(fault)) for fault in error.errors()]
+        raise ManifestError("; ".join(faults)) from error
+    faults = [_words(path, text, *fault) for fault in _faults_between_keys(manifest, folder)]
+    if faults:
+        raise ManifestError("; ".join(faults))
+    return manifest
+
+
+def _faults_between_keys(manifest: Manifest, folder: Path) -> Iterator[Fault]:
+    """What no single table shows to be wrong."""
+    kind, stages, runtime = manifest.plugin.kind, manifest.applies.stages, manifest.runtime
+    if kind == "guest" and stages != ("guest",):
+        yield ("applies", "stages"), 'a guest plugin has stages = ["guest"]'
+    if kind == "host" and "guest" in stages:
+        yield ("applies", "stages"), 'a host plugin has stages "static" or "post"'
+    if kind == "host" and runtime.keepalive:
+        yield ("runtime", "keepalive"), "only a guest plugin is there while the sample is observed; remove it"
+    if kind == "host" and not (folder / f"{runtime.entry.partition(':')[0]}.py").is_file():
+        yield ("runtime", "entry"), f"{runtime.entry.partition(':')[0]}.py is not in the folder"
+    if runtime.lifecycle == "scoped" and manifest.scope is None:
+        yield ("runtime", "lifecycle"), 'a scoped plugin says what shares it: add [scope] key = "task"'
+    if runtime.lifecycle != "scoped" and manifest.scope is not None:
+        yield ("scope",), 'only a scoped plugin has a scope; remove it or set runtime.lifecycle = "scoped"'
+    if kind == "guest" and runtime.lifecycle != "ephemeral":
+        yield ("runtime", "lifecycle"), "a guest plugin lives as long as its task's guest; remove it"
+    yield from _not_yet(manifest)
+
+
+def _not_yet(manifest: Manifest) -> Iterator[Fault]:
+    """What the manifest may say and nothing does yet: refused, because to ignore it would be worse."""
+    if manifest.runtime.lifecycle != "ephemeral":
+        yield ("runtime", "lifecycle"), f'"{manifest.runtime.lifecycle}" is not run yet; use "ephemeral"'
+    if manifest.events.subscribe:
+        yield ("events", "subscribe"), "facts are not delivered to plugins yet; remove it"
+
+
+def _words(path: Path, text: str, location: Sequence[object], remedy: str) -> str:
+    parts = [str(part) for part in location]
+    line = _line_of(text, parts)
+    return f"{path}{f':{line}' if line else ''}: {'.'.join(parts)}: {remedy}"
+
+
+def _remedy(fault: Any) -> str:
+    """What to write instead, of a fault of the model's."""
+    if fault["type"] == "missing":
+        return "missing; add it"
+    if fault["type"] != "extra_forbidden":
+        return str(fault["msg"]).removeprefix("Value error, ")
+    near = get_close_matches(str(fault["loc"][-1]), _keys_of(fault["loc"][:-1]), n=1)
+    return f"unknown key; did you mean {near[0]}?" if near else "unknown key; remove it or correct its name"
+
+
+def _keys_of(location: Sequence[object]) -> list[str]:
+    """The keys that the table at that place may have."""
+    schema = Manifest.model_json_schema()
+    found: Any = schema
+    for part in location:
+        properties = found.get("properties", {})
+        found = properties.get(part) or found.get("additionalProperties") or {}
+        found = found.get("anyOf", [found])[0]
+        found = schema["$defs"].get(str(found.get("$ref", "")).rpartition("/")[2], found)
+    return list(found.get("properties", ()))
+
+
+def _line_of(text: str, location: list[str]) -> int | None:
+    """The line of the deepest part of the location that stands in the file, looked for below its table's header."""
+    number, found = 0, None
+    lines = text.splitlines()
+    for part in location:
+        pattern = re.compile(rf"^\s*(\[.*\b{re.escape(part)}\b.*\]|\"?{re.escape(part)}\"?\s*[=.])")
+        hit = next((i for i in range(number, len(lines)) if pattern.match(lines[i])), None)
+        if hit is None:
+            break
+        number, found = hit, hit + 1
+    return found
