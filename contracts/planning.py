@@ -19,6 +19,7 @@ class PlannedRun(BaseModel):
     plugin: PluginName
     version: str
     config: dict[str, Any] = {}
+    digest: str = Field(default="", description="of the plugin's files; empty: whatever has that version")
 
 
 class PlannedStage(BaseModel):

@@ -20,6 +20,7 @@ class PluginManifest(BaseModel):
 
     name: PluginName
     version: str
+    digest: str = Field(default="", description="of the plugin's files: the same version may have been edited")
     description: str
     kind: Literal["host", "guest"]
     context: Context = "parallel"

@@ -30,6 +30,7 @@ from services.intake.settings import IntakeSettings
 from services.machines.api import router as machines_router
 from services.plugins.api import router as plugins_router
 from services.plugins.domain.catalogue import Catalogue
+from services.plugins.registry import Registry
 from services.results.api import router as results_router
 from services.scheduler.adapters.audit import AuditStream
 from services.scheduler.api import router as scheduler_router
@@ -78,7 +79,7 @@ async def _apps() -> dict[str, FastAPI]:
             ),
             "scheduler": scheduler_router(runtime, Live(), AuditStream(settings.amqp_url)),
             "machines": machines_router(runtime),
-            "plugins": plugins_router(Catalogue({}, ())),
+            "plugins": plugins_router(Registry(Catalogue({}, ()))),
             "results": results_router(store, blobs),
         }
         parked, rebuilds = ParkedMessages(store, lambda: None), Rebuilds(store, {}, runtime.unit)

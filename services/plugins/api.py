@@ -5,23 +5,28 @@ from typing import Any
 from fastapi import APIRouter
 
 from services.chassis.http import Caller, Problem
-from services.plugins.domain.catalogue import Catalogue, Plugin, Rejected
+from services.plugins.domain.catalogue import Plugin, Rejected
+from services.plugins.registry import Registry
 
 
-def router(catalogue: Catalogue) -> APIRouter:
+def router(registry: Registry) -> APIRouter:
     """GET /plugins, GET /plugins/{name}: for every caller."""
     routes = APIRouter(prefix="/plugins", tags=["plugins"])
-    rejected = {entry.folder: entry for entry in catalogue.rejected}
 
     @routes.get("")
     async def list_plugins(_caller: Caller) -> dict[str, Any]:
         """Every plugin in the order of names, and every folder that is none with the reason."""
-        plugins = [_shown(catalogue.plugins[name]) for name in sorted(catalogue.plugins)]
-        return {"items": plugins, "rejected": [_shown_rejected(rejected[name]) for name in sorted(rejected)]}
+        catalogue = registry.catalogue
+        return {
+            "items": [_shown(catalogue.plugins[name]) for name in sorted(catalogue.plugins)],
+            "rejected": [_shown_rejected(entry) for entry in catalogue.rejected],
+        }
 
     @routes.get("/{name}")
     async def show_plugin(name: str, _caller: Caller) -> dict[str, Any]:
         """One plugin with its limits, configuration and results, or why the folder is none."""
+        catalogue = registry.catalogue
+        rejected = {entry.folder: entry for entry in catalogue.rejected}
         plugin = catalogue.plugins.get(name)
         if plugin is not None:
             return {**_shown(plugin), **_details(plugin)}

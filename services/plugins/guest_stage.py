@@ -21,7 +21,6 @@ from services.chassis.blobs import BlobStore
 from services.chassis.store import Fenced
 from services.plugins import rows
 from services.plugins.cancellations import Cancellations
-from services.plugins.domain.catalogue import Catalogue
 from services.plugins.errors import GuestStageFailed
 from services.plugins.guest_record import GuestRecord
 from services.plugins.host_runs import SPOOL_PREFIX
@@ -37,6 +36,7 @@ from services.plugins.ports_guest import (
     Launched,
 )
 from services.plugins.record import StageRecord
+from services.plugins.registry import Registry
 from services.plugins.rows import Prepared
 from services.plugins.sitting import Clocks, Sitting, bring_home, ended, keep_what_came, seal, take_leave
 
@@ -54,7 +54,7 @@ class GuestStage:
         self,
         connector: GuestConnector,
         blobs: BlobStore,
-        catalogue: Catalogue,
+        registry: Registry,
         cancellations: Cancellations,
         *,
         scratch_dir: Path,
@@ -63,7 +63,7 @@ class GuestStage:
     ) -> None:
         self._connector = connector
         self._blobs = blobs
-        self._catalogue = catalogue
+        self._registry = registry
         self._cancellations = cancellations
         self._scratch_dir = scratch_dir
         self._connect_timeout_s = connect_timeout_s
@@ -168,7 +168,7 @@ class GuestStage:
         await record.keep_launch(sitting.launched_at, launched.exec_error, started)
 
     async def _init_plugin(self, sitting: Sitting, planned: PlannedRun) -> None:
-        plugin = self._catalogue.find(planned.plugin, planned.version)
+        plugin = self._registry.pinned(planned)
         if plugin is None:
             raise GuestStageFailed(f"version {planned.version} of {planned.plugin} is not in the catalogue")
         await sitting.record.run_started(planned.plugin, planned.version)
@@ -274,7 +274,7 @@ class GuestStage:
     def _may_keep_alive(self, command: RunStage) -> frozenset[str]:
         """The guest plugins of the plan whose manifest says that they may keep the observation going."""
         planned = [run for group in command.stage.groups for run in group]
-        found = [self._catalogue.find(run.plugin, run.version) for run in planned]
+        found = [self._registry.pinned(run) for run in planned]
         return frozenset(plugin.name for plugin in found if plugin is not None and plugin.manifest.runtime.keepalive)
 
     async def _say_exit(self, sitting: Sitting) -> None:

@@ -24,6 +24,7 @@ from services.plugins.handlers import HANDLERS
 from services.plugins.host_runs import HostRuns
 from services.plugins.ports_guest import GuestConnector
 from services.plugins.preparation import Preparation
+from services.plugins.registry import Registry
 from services.plugins.settings import PluginsSettings
 from services.plugins.stages import Stages
 
@@ -48,7 +49,7 @@ async def compose(runtime: Runtime, connector: GuestConnector | None = None) -> 
     )
     sandbox = BubblewrapRunner()
     await sandbox.probe()
-    catalogue = read_catalogue((BUILTIN_DIR, *settings.plugin_dirs))
+    registry = Registry(read_catalogue((BUILTIN_DIR, *settings.plugin_dirs)))
     runs = HostRuns(sandbox, settings.scratch_dir, runs_at_once=settings.runs_at_once)
     runs.sweep()
     preparation = Preparation(
@@ -62,7 +63,7 @@ async def compose(runtime: Runtime, connector: GuestConnector | None = None) -> 
     guest = GuestStage(
         connector,
         runtime.blobs,
-        catalogue,
+        registry,
         cancellations,
         scratch_dir=settings.scratch_dir,
         connect_timeout_s=settings.guest_connect_timeout_s,
@@ -70,7 +71,7 @@ async def compose(runtime: Runtime, connector: GuestConnector | None = None) -> 
     stages = Stages(
         store=runtime.store,
         blobs=runtime.blobs,
-        catalogue=catalogue,
+        registry=registry,
         runs=runs,
         preparation=preparation,
         guest=guest,
@@ -78,23 +79,23 @@ async def compose(runtime: Runtime, connector: GuestConnector | None = None) -> 
     )
 
     async def on_start() -> None:
-        await say_catalogue(runtime, catalogue)
+        await say_catalogue(runtime, registry.catalogue)
 
     return Service(
         handlers=HANDLERS,
         runners=(stages.runner(stages_at_once=settings.stages_at_once),),
-        routers=(router(catalogue),),
+        routers=(router(registry),),
         expiries=(Expiry("late_results", "recorded_at", rows.LATE_DAYS),),
-        background=(partial(repeat_catalogue, runtime, catalogue),),
+        background=(partial(repeat_catalogue, runtime, registry),),
         on_start=on_start,
     )
 
 
-async def repeat_catalogue(runtime: Runtime, catalogue: Catalogue) -> None:
+async def repeat_catalogue(runtime: Runtime, registry: Registry) -> None:
     """Whoever lost the word of a plugin, as a broker that lost its data does, hears it again within a minute."""
     while True:
         await asyncio.sleep(INTRODUCE_INTERVAL_S)
-        unit = runtime.unit()
+        unit, catalogue = runtime.unit(), registry.catalogue
         for name in sorted(catalogue.plugins):
             unit.say(PluginRegistered(manifest=catalogue.plugins[name].public()))
         try:

@@ -14,7 +14,7 @@ from services.chassis.store import Store
 from services.chassis.work import Runner, WorkContext, WorkItem
 from services.plugins import rows
 from services.plugins.cancellations import Cancellations
-from services.plugins.domain.catalogue import Catalogue, Plugin
+from services.plugins.domain.catalogue import Plugin
 from services.plugins.errors import PreparationFailed, SandboxUnavailable
 from services.plugins.guest_stage import GuestStage
 from services.plugins.handlers import RUN_STAGE
@@ -23,6 +23,7 @@ from services.plugins.policy.packages import obstacle
 from services.plugins.ports import InputFile
 from services.plugins.preparation import Preparation
 from services.plugins.record import Ending, Evidence, StageRecord
+from services.plugins.registry import Registry
 from services.plugins.rows import Prepared
 
 ATTEMPTS_MAX = 4  # a lease has a first driver and at most three that adopt it
@@ -37,7 +38,7 @@ class Stages:
         *,
         store: Store,
         blobs: BlobStore,
-        catalogue: Catalogue,
+        registry: Registry,
         runs: HostRuns,
         preparation: Preparation,
         guest: GuestStage,
@@ -45,7 +46,7 @@ class Stages:
     ) -> None:
         self._store = store
         self._blobs = blobs
-        self._catalogue = catalogue
+        self._registry = registry
         self._runs = runs
         self._preparation = preparation
         self._guest = guest
@@ -112,7 +113,7 @@ class Stages:
     ) -> None:
         if await rows.has_run(self._store, record.run_id(planned.plugin)):
             return
-        plugin = self._catalogue.find(planned.plugin, planned.version)
+        plugin = self._registry.pinned(planned)
         if plugin is None:
             words = f"version {planned.version} of {planned.plugin} is not in the catalogue"
             await record.run_ended(planned.plugin, planned.version, Ending("skipped", words, is_error=True))

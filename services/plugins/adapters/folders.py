@@ -28,7 +28,7 @@ def read_catalogue(directories: Sequence[Path]) -> Catalogue:
             plugins[plugin.name] = plugin
     missing = _without_their_needs(plugins)
     rejected.extend(Rejected(plugins.pop(name).folder.name, reason) for name, reason in missing.items())
-    return Catalogue(plugins, tuple(rejected))
+    return Catalogue(plugins, tuple(sorted(rejected, key=lambda entry: (entry.folder, entry.reason))))
 
 
 def _folders(directories: Sequence[Path], rejected: list[Rejected]) -> list[Path]:

@@ -119,7 +119,12 @@ def _grouped(
             groups.append([manifest])
     return tuple(
         tuple(
-            PlannedRun(plugin=member.name, version=member.version, config=config.get(member.name, {}))
+            PlannedRun(
+                plugin=member.name,
+                version=member.version,
+                config=config.get(member.name, {}),
+                digest=member.digest,
+            )
             for member in group
         )
         for group in groups
