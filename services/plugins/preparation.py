@@ -68,7 +68,8 @@ class Preparation:
 
     async def _identify(self, sha256: str, name: str) -> tuple[str, str | None, str]:
         sample = self._blobs.local_path(sha256)
-        async with self._runs.run(self._identity, sample=sample, sample_name=name) as report:
+        config = {"similarity": False}  # the task waits for this run; the plugin's own in the static stage has them
+        async with self._runs.run(self._identity, sample=sample, sample_name=name, config=config) as report:
             _must_complete(report, "the sample's kind could not be determined")
             blob = await self._blobs.put_file(report.results[0].path)
         said = orjson.loads(await self._blobs.read(blob.sha256, limit_bytes=IDENTITY_MAX_BYTES))

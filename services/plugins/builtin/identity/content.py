@@ -1,12 +1,15 @@
 """What kind of file begins like this, and how it would be run.
 
-What decides how a sample is run is read here, field by field; puremagic only lends a name and a media type to the rest.
+What decides how a sample is run is read here, field by field; `formats` knows what other plugins look for, and
+puremagic lends a name and a media type to the rest.
 """
 
 import re
 from dataclasses import dataclass
 
 import puremagic
+
+from . import formats
 
 HEAD_BYTES = 64 * 1024
 TEXT_PROBE_BYTES = 8 * 1024
@@ -34,7 +37,7 @@ def classify(head: bytes, name: str) -> Kind:
     """The kind of a file that begins with `head`."""
     if not head:
         return Kind("application/x-empty", "empty file", "generic")
-    for recognise in (_elf, _windows, _zip):
+    for recognise in (_elf, _windows, _macho, _zip):
         kind = recognise(head)
         if kind is not None:
             return kind
@@ -60,12 +63,17 @@ def _windows(head: bytes) -> Kind | None:
     return Kind("application/vnd.microsoft.portable-executable", words, "generic", "windows")
 
 
+def _macho(head: bytes) -> Kind | None:
+    words = formats.macho(head)
+    return None if words is None else Kind("application/x-mach-binary", words, "generic")
+
+
 def _zip(head: bytes) -> Kind | None:
     if head[:4] not in (b"PK\x03\x04", b"PK\x05\x06"):
         return None
     first_name = head[30 : 30 + int.from_bytes(head[26:28], "little")]
     if first_name.startswith(_ZIP_FORMATS):
-        return Kind("application/zip", "document or package in a ZIP container", "generic")
+        return Kind(*formats.zip_format(head), "generic")
     return Kind("application/zip", "ZIP archive", "archive")
 
 
@@ -92,7 +100,7 @@ def _script(head: bytes, name: str) -> Kind:
         return Kind("text/plain", f"script for {words}", "generic", "linux", is_text=True)
     if suffix == "py" or _PYTHON_LINE.search(head):
         return Kind("text/x-python", "Python script", "python", is_text=True)
-    return Kind("text/plain", "text", "generic", is_text=True)
+    return Kind(*formats.text_format(head, suffix), "generic", is_text=True)
 
 
 def _interpreter(head: bytes) -> bytes | None:
@@ -106,6 +114,9 @@ def _interpreter(head: bytes) -> bytes | None:
 
 
 def _anything(head: bytes) -> Kind:
+    known = formats.binary_format(head)
+    if known is not None:
+        return Kind(*known, "generic")
     try:
         guesses = puremagic.magic_string(head)
     except (puremagic.PureError, ValueError):

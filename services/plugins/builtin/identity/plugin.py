@@ -7,13 +7,17 @@ from typing import Any
 from malbox.sdk import Context
 
 from .content import HEAD_BYTES, classify
+from .similarity import ssdeep_of, tlsh_of
 
 CHUNK_BYTES = 1024 * 1024
 
 
 def run(context: Context) -> None:
     """The result `identity` is emitted."""
-    context.emit_json("identity", identify(context.sample, context.sample_name))
+    identity = identify(context.sample, context.sample_name)
+    if context.config.get("similarity", True):
+        identity |= {"tlsh": tlsh_of(context.sample), "ssdeep": ssdeep_of(context.sample)}
+    context.emit_json("identity", identity)
 
 
 def identify(path: Path, name: str) -> dict[str, Any]:
