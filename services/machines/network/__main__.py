@@ -13,6 +13,7 @@ from pathlib import Path
 import structlog
 
 from services.machines.network.children import Account
+from services.machines.network.doubts import Doubts
 from services.machines.network.networks import Networks
 from services.machines.network.server import Server
 from services.machines.network.settings import HelperSettings, load_settings
@@ -25,10 +26,10 @@ async def serve(settings: HelperSettings) -> None:
     """Answers until the process is asked to end; then every network is gone. Raises NetworkFault."""
     settings.directory.mkdir(parents=True, exist_ok=True)
     settings.directory.chmod(0o711)
-    suspects: asyncio.Queue[str] = asyncio.Queue()
-    networks = Networks(settings, Path(sys.executable), on_change=suspects.put_nowait)
+    doubts = Doubts()
+    networks = Networks(settings, Path(sys.executable), on_change=doubts.about)
     await networks.start()
-    server = Server(networks, settings.directory, Account.named(settings.machines_user), suspects)
+    server = Server(networks, settings.directory, Account.named(settings.machines_user), doubts)
     task = asyncio.create_task(server.run())
     for number in (signal.SIGTERM, signal.SIGINT):
         asyncio.get_running_loop().add_signal_handler(number, task.cancel)

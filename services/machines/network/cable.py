@@ -18,6 +18,8 @@ import struct
 import sys
 from pathlib import Path
 
+from services.machines.network import netlink
+
 FRAME_MAX_BYTES = 65536
 _PENDING_MAX_BYTES = 1 << 20
 _LENGTH = struct.Struct(">I")  # QEMU's stream back end: a frame's length, then the frame
@@ -25,10 +27,6 @@ _PEER = struct.Struct("3i")
 _TUNSETIFF = 0x400454CA  # linux/if_tun.h
 _IFF_TAP_NO_PI = 0x1002
 _PR_SET_PDEATHSIG, _PR_SET_NO_NEW_PRIVS = 1, 38  # linux/prctl.h
-_NETLINK_NETFILTER = 12  # linux/netlink.h
-_NFTABLES_GROUP = 1 << 6  # NFNLGRP_NFTABLES
-_ROUTE_GROUPS = 0x1 | 0x10 | 0x40  # RTMGRP_LINK, RTMGRP_IPV4_IFADDR, RTMGRP_IPV4_ROUTE
-_NETLINK_BYTES = 65536
 
 
 class Hangup(Exception):
@@ -123,7 +121,7 @@ def main() -> None:
     guests_uid, uid, gid, descriptor = map(int, sys.argv[1:])
     ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
     card = _open_card()
-    watches = [_netlink(socket.NETLINK_ROUTE, _ROUTE_GROUPS), _netlink(_NETLINK_NETFILTER, _NFTABLES_GROUP)]
+    watches = netlink.watches()
     listening = socket.socket(fileno=descriptor)
     listening.settimeout(0)
     _drop_privileges(uid, gid)
@@ -139,7 +137,7 @@ def _serve(card: int, listening: socket.socket, uid: int, watches: list[socket.s
             return
         for watch in watches:
             if watch.fileno() in ready:
-                _drain(watch)
+                netlink.drain(watch)
                 _say("changed")
         if cable is None:
             guest = _accepted(listening, uid) if listening.fileno() in ready else None
@@ -184,25 +182,6 @@ def _open_card() -> int:
     card = os.open("/dev/net/tun", os.O_RDWR | os.O_NONBLOCK | os.O_CLOEXEC)
     fcntl.ioctl(card, _TUNSETIFF, struct.pack("16sH22x", b"guest0", _IFF_TAP_NO_PI))
     return card
-
-
-def _netlink(protocol: int, groups: int) -> socket.socket:
-    """Hears of every change to the namespace's links, addresses, routes or rules."""
-    watch = socket.socket(socket.AF_NETLINK, socket.SOCK_RAW, protocol)
-    watch.bind((0, groups))
-    watch.settimeout(0)
-    return watch
-
-
-def _drain(watch: socket.socket) -> None:
-    """What changed is for the helper to read back; here it only matters that something did."""
-    try:
-        while watch.recv(_NETLINK_BYTES):
-            continue
-    except BlockingIOError:
-        return
-    except OSError:
-        return  # more came than the kernel keeps: something did change
 
 
 def _drop_privileges(uid: int, gid: int) -> None:

@@ -12,7 +12,6 @@ import socket
 from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass, field
-from ipaddress import IPv4Interface
 from pathlib import Path
 
 from contracts.submission import Route
@@ -20,6 +19,7 @@ from services.machines.adapters.host_fence import HostFence
 from services.machines.network import simulation
 from services.machines.network.capture import Recording
 from services.machines.network.children import Account, Child
+from services.machines.network.doubts import Doubted
 from services.machines.network.egress import Egress, quieten
 from services.machines.network.layout import (
     CARD,
@@ -82,8 +82,8 @@ class Seen:
 class Networks:
     """Every network of this host."""
 
-    def __init__(self, settings: HelperSettings, python: Path, *, on_change: Callable[[str], None]) -> None:
-        """`on_change` hears whose namespace changed; in what way is for `verify` to say."""
+    def __init__(self, settings: HelperSettings, python: Path, *, on_change: Callable[[Doubted], None]) -> None:
+        """`on_change` hears whose namespace changed; in what way is for `verify` and `faults_of_egress` to say."""
         self._settings = settings
         self._python = python
         self._on_change = on_change
@@ -99,7 +99,8 @@ class Networks:
         for leftover in (*self._settings.directory.glob("*.sock"), *self._settings.directory.glob("*.pcap")):
             leftover.unlink(missing_ok=True)
         egress = load_egress(self._settings.machines_file)
-        self._egress = None if egress is None else Egress(egress)
+        if egress is not None:
+            self._egress = Egress(egress, lambda: self._on_change(None), cuts_on_breach=self._settings.cuts_on_breach)
 
     def routes(self) -> tuple[Route, ...]:
         """What this host can open."""
@@ -166,6 +167,10 @@ class Networks:
         async with self._turn(machine_id):
             self._fence(machine_id).check(epoch)
             return await self._checked(self._of(machine_id))
+
+    async def faults_of_egress(self) -> list[str]:
+        """Every way in which the egress namespace is not what it must be; it is cut off then. Raises NetworkFault."""
+        return [] if self._egress is None or not self._egress.is_made else await self._egress.faults()
 
     async def cut(self, machine_id: str) -> None:
         """Nothing passes the machine's card any more, whatever its rules are; the network stands to be looked at."""
@@ -260,10 +265,9 @@ class Networks:
             interfaces[CARD] = [str(GATEWAY)]
             routes.append(f"{GATEWAY.network} - {CARD}")
         if network.route == "internet" and self._egress is not None:
-            address = self._egress.address_of(network.machine_id)
-            interfaces[UPLINK] = [address]
-            routes.append(f"default {self._egress.gateway_of(network.machine_id)} {UPLINK}")
-            routes.append(f"{IPv4Interface(address).network} - {UPLINK}")
+            ends = self._egress.ends_of(network.machine_id)
+            interfaces[UPLINK] = [str(ends[0])] if ends else ["an egress namespace that was not changed"]
+            routes += [f"default {ends[1].ip} {UPLINK}", f"{ends[0].network} - {UPLINK}"] if ends else []
         return interfaces, sorted(routes)
 
     async def _cable(self, namespace: Namespace, where: Path) -> Child:

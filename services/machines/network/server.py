@@ -11,6 +11,7 @@ from pydantic import ValidationError
 
 from services.machines.errors import StaleEpoch
 from services.machines.network.children import Account
+from services.machines.network.doubts import Doubts
 from services.machines.network.networks import Breached, Networks, NoSuchNetwork, Seen
 from services.machines.network.words import (
     PACKET_MAX_BYTES,
@@ -32,6 +33,7 @@ SOCKET = "helper"
 CONNECTIONS_MAX = 64
 _REASON_MAX_CHARS = 4000
 _WATCHER_PATIENCE_S = 1.0
+_LOOK_AGAIN_S = 1.0
 _PEER = struct.Struct("3i")  # struct ucred (unix(7))
 
 log = structlog.get_logger()
@@ -40,14 +42,14 @@ log = structlog.get_logger()
 class Server:
     """Answers requests about one host's networks."""
 
-    def __init__(self, networks: Networks, directory: Path, client: Account, suspects: asyncio.Queue[str]) -> None:
-        """`suspects` brings whose namespace changed: whether for the worse is looked at here."""
+    def __init__(self, networks: Networks, directory: Path, client: Account, doubts: Doubts) -> None:
+        """`doubts` says whose namespace changed: whether for the worse is looked at here."""
         self._networks = networks
         self._path = directory / SOCKET
         self._client = client
         self._watchers: set[socket.socket] = set()
         self._busy = asyncio.Semaphore(CONNECTIONS_MAX)
-        self._suspects = suspects
+        self._doubts = doubts
 
     async def run(self) -> None:
         """Answers until cancelled."""
@@ -151,16 +153,37 @@ class Server:
         return Answer()
 
     async def _look(self) -> None:
-        """Each suspect is compared with its route; whoever watches hears of a breach."""
+        """What is in doubt is compared with what it must be; whoever watches hears of a breach."""
         while True:
-            machine_id = await self._suspects.get()
-            current = {network.machine_id: network.epoch for network in self._networks.standing()}
-            if machine_id not in current:
-                continue
-            answer = await self.answer(Verify(machine_id=machine_id, epoch=current[machine_id]))
-            if answer.problem == "breached":
-                log.error("isolation_was_breached", machine=machine_id, reason=answer.reason)
-                await self._tell(answer.model_copy(update={"machine_id": machine_id}))
+            doubted = await self._doubts.oldest()
+            could_look = await (self._look_at_egress() if doubted is None else self._look_at(doubted))
+            if not could_look:
+                asyncio.get_running_loop().call_later(_LOOK_AGAIN_S, self._doubts.about, doubted)
+
+    async def _look_at(self, machine_id: str) -> bool:
+        """Whether it could be seen how the machine's network is."""
+        current = {network.machine_id: network.epoch for network in self._networks.standing()}
+        if machine_id not in current:
+            return True
+        answer = await self.answer(Verify(machine_id=machine_id, epoch=current[machine_id]))
+        if answer.problem == "breached":
+            log.error("isolation_was_breached", machine=machine_id, reason=answer.reason)
+            await self._tell(answer.model_copy(update={"machine_id": machine_id}))
+        return answer.problem != "failed"
+
+    async def _look_at_egress(self) -> bool:
+        """Whether it could be seen how the egress namespace is. What is wrong with it is wrong with all who use it."""
+        try:
+            faults = await self._networks.faults_of_egress()
+        except (NetworkFault, OSError) as error:
+            log.warning("egress_was_not_seen", reason=str(error)[:_REASON_MAX_CHARS])
+            return False
+        if faults:
+            log.error("egress_was_breached", reason="; ".join(faults)[:_REASON_MAX_CHARS])
+            for network in self._networks.standing():
+                if network.route == "internet":
+                    self._doubts.about(network.machine_id)
+        return True
 
     async def _tell(self, answer: Answer) -> None:
         loop = asyncio.get_running_loop()

@@ -193,6 +193,69 @@ async def test_a_guest_whose_rules_are_gone_is_cut_off_at_once(lab: Lab) -> None
     guest.close()
 
 
+@pytest.mark.promise("P22", "P23", "P6")
+@pytest.mark.parametrize(
+    "drift",
+    [
+        ("/usr/sbin/nft", "flush", "ruleset"),
+        ("/usr/sbin/nft", "add", "rule", "inet", "route", "forward", "accept"),
+        ("/usr/sbin/ip", "route", "add", "203.0.113.0/24", "via", SERVER, "dev", "wan0"),
+        ("/usr/sbin/ip", "address", "add", "192.0.2.7/24", "dev", "wan0"),
+        ("/usr/sbin/ip", "link", "set", "wan0", "down"),
+        ("/usr/sbin/ip", "link", "add", "lnk9", "type", "veth", "peer", "name", "more1"),
+    ],
+    ids=lambda words: " ".join(words[1:4]),
+)
+async def test_a_change_of_the_egress_namespace_is_seen_by_itself(lab: Lab, drift: tuple[str, ...]) -> None:
+    """Everybody on the route internet is told of and cut off, nobody asks; a machine on another route goes on."""
+    outside = ("m1", "m2")
+    for name, route in (("m0", "simulated"), *((name, "internet") for name in outside)):
+        await lab.network.plug(name, epoch=1)
+        await lab.network.open(name, epoch=2, lease_id=LEASE, route=route)  # type: ignore[arg-type]  # a Route
+    watching = asyncio.create_task(_breached(lab, len(outside)))
+    await asyncio.sleep(0)
+    with as_user("root"):
+        egress = lab.namespace_of_egress()
+        await _watched(lab)
+        await egress.run(*drift)
+        async with asyncio.timeout(20):
+            assert await watching == set(outside)
+            while "down" not in (await egress.interfaces())["wan0"]:  # noqa: ASYNC110 - the helper does it
+                await asyncio.sleep(0.02)
+        egress.close()
+    for name in outside:
+        with pytest.raises(IsolationBroken, match="egress"):
+            await lab.network.verify(name, epoch=2)
+    await lab.network.verify("m0", epoch=2)
+
+
+@pytest.mark.promise("P22", "P23")
+async def test_the_next_machine_gets_an_egress_namespace_that_nobody_changed(lab: Lab) -> None:
+    """It gets out; the one that was on the changed one stays cut off."""
+    await lab.network.plug("m1", epoch=1)
+    await lab.network.open("m1", epoch=2, lease_id=LEASE, route="internet")
+    with as_user("root"):
+        egress = lab.namespace_of_egress()
+        await egress.load("flush ruleset\n")
+        async with asyncio.timeout(20):
+            while "down" not in (await egress.interfaces())["wan0"]:  # noqa: ASYNC110 - the helper does it
+                await asyncio.sleep(0.02)
+        egress.close()
+    guest = Guest.connect("m2", await lab.network.plug("m2", epoch=1))
+    await lab.network.open("m2", epoch=2, lease_id=OTHER_LEASE, route="internet")
+    with as_user("root"):
+        world = Sniffer(lab.world, "inet0")
+        guest.send(guest.datagram(SERVER, 9, b"<from the next>"), guest.question())
+        await asyncio.to_thread(guest.receive)
+        async with asyncio.timeout(20):
+            while b"<from the next>" not in world.seen():  # noqa: ASYNC110 - it happens in the kernel
+                await asyncio.sleep(0.02)
+        world.close()
+    with pytest.raises(IsolationBroken):
+        await lab.network.verify("m1", epoch=2)
+    guest.close()
+
+
 @pytest.mark.promise("P5")
 async def test_a_killed_helper_leaves_nothing_behind(lab: Lab) -> None:
     """Namespaces, cards, links, rules and processes end with it; the next one starts with nothing."""
@@ -312,6 +375,16 @@ async def test_a_record_stops_at_its_bound() -> None:
 async def _first(lab: Lab) -> Breach:
     async for breach in lab.network.breaches():
         return breach
+    raise AssertionError("nobody watches")
+
+
+async def _breached(lab: Lab, count: int) -> set[str]:
+    """The machines that whoever watches hears of, once they are that many."""
+    heard: set[str] = set()
+    async for breach in lab.network.breaches():
+        heard.add(breach.machine_id)
+        if len(heard) == count:
+            return heard
     raise AssertionError("nobody watches")
 
 
