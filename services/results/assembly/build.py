@@ -7,10 +7,10 @@ from services.results.assembly.reading import Reader, unreadable
 from services.results.domain import report as r
 from services.results.domain.bounds import ERRORS_MAX, MATCHES_SHOWN_MAX, cut
 from services.results.domain.case import Case, evidence
-from services.results.domain.inputs import Behaviour, Identity, Yara
+from services.results.domain.inputs import Behaviour, Findings, Identity, Yara
 from services.results.domain.result import Result
 from services.results.domain.techniques import NAMES, valid
-from services.results.policy import Matched, Observed, judge
+from services.results.policy import Matched, Noticed, Observed, judge
 
 NOT_RUN = "The sample was not run: no machine took part. What is said here comes from looking at its bytes."
 EMULATED = (
@@ -28,14 +28,15 @@ def assemble(case: Case) -> r.Report:
     observed = _observed(reader)
     behaviour = observed.behaviour if observed else Behaviour()
     matched = _matched(reader)
-    judgement = judge(matched, observed, has_run=has_run(behaviour))
+    findings = reader.findings()
+    judgement = judge(matched, observed, has_run=has_run(behaviour), noticed=_noticed(findings))
     sample = _sample(case.seal, identity[0] if identity else None)
     matches, more_matches = cut([_match(one) for one in matched], MATCHES_SHOWN_MAX)
     processes, more_processes = conduct.process_tree(behaviour)
     events, more_events = conduct.timeline(behaviour)
     attempts, more_attempts = conduct.network(behaviour)
     files, more_files = conduct.files(behaviour, case.results)
-    found, more_found = indicators(sample, identity, observed, case.results)
+    found, more_found = indicators(sample, identity, observed, case.results, findings)
     sections = reader.sections()
     errors, more_errors = cut([*_errors(case), *reader.errors], ERRORS_MAX)
     seal = case.seal
@@ -97,6 +98,14 @@ def _matched(reader: Reader) -> list[Matched]:
         Matched(match, evidence(result, f"/matches/{index}"))
         for yara, result in reader.inputs("yara", Yara)
         for index, match in enumerate(yara.matches)
+    ]
+
+
+def _noticed(findings: list[tuple[Findings, Result]]) -> list[Noticed]:
+    return [
+        Noticed(trait, evidence(result, f"/traits/{index}"))
+        for found, result in findings
+        for index, trait in enumerate(found.traits)
     ]
 
 

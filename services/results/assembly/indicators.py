@@ -8,26 +8,45 @@ from urllib.parse import urlsplit
 
 from services.results.domain.bounds import INDICATORS_MAX, cut
 from services.results.domain.case import evidence
-from services.results.domain.inputs import Identity
+from services.results.domain.inputs import Findings, Identity, SeenIndicator
 from services.results.domain.report import Indicator, Sample
 from services.results.domain.result import Result
 from services.results.policy.conditions import CHANGED, is_remote
 from services.results.policy.verdict import Observed
 
-Kind = Literal["md5", "sha1", "sha256", "ipv4", "ipv6", "domain", "url", "path"]
+Kind = Literal["md5", "sha1", "sha256", "ipv4", "ipv6", "domain", "url", "path", "email", "registry", "mutex", "wallet"]
 
 _URL = re.compile(r"\b(?:https?|ftps?|tftp|ldaps?|wss?)://[^\s\"'<>|;`\\]{3,2000}", re.IGNORECASE)
 _DOMAIN = re.compile(r"^(?=.{4,253}$)(?:[a-z0-9_](?:[a-z0-9_-]{0,62})\.)+[a-z][a-z0-9-]{1,62}$")
+_SAID_KINDS: dict[str, tuple[Kind, re.Pattern[str]]] = {
+    "md5": ("md5", re.compile(r"[0-9a-f]{32}")),
+    "sha1": ("sha1", re.compile(r"[0-9a-f]{40}")),
+    "sha256": ("sha256", re.compile(r"[0-9a-f]{64}")),
+    "domain": ("domain", _DOMAIN),
+    "url": ("url", re.compile(r"[A-Za-z][A-Za-z0-9+.-]{1,30}:\S{2,2100}")),
+    "email": ("email", re.compile(r"[^\s@]{1,64}@[^\s@]{3,255}")),
+    "path": ("path", re.compile(r"[^\n\r]{1,4096}")),
+    "registry": ("registry", re.compile(r"[^\n\r]{1,1024}")),
+    "mutex": ("mutex", re.compile(r"[^\n\r]{1,260}")),
+    "wallet": ("wallet", re.compile(r"[A-Za-z0-9:]{20,120}")),
+}
+"""What a static plugin may call an indicator, and what such a value looks like. Addresses are parsed."""
+
 _NOT_FILES = ("/proc/", "/dev/", "/sys/", "pipe:", "socket:")
 
 
 def indicators(
-    sample: Sample, identity: tuple[Identity, Result] | None, observed: Observed | None, results: tuple[Result, ...]
+    sample: Sample,
+    identity: tuple[Identity, Result] | None,
+    observed: Observed | None,
+    results: tuple[Result, ...],
+    findings: list[tuple[Findings, Result]],
 ) -> tuple[tuple[Indicator, ...], int]:
     """The indicators, and how many more there were."""
     found = [*_of_sample(sample, identity), *_of_dropped(results)]
     if observed is not None:
         found += [*_of_network(observed), *_of_command_lines(observed), *_of_files(observed)]
+    found += _of_bytes(findings)  # last: what was done says more than what stands somewhere
     return cut(list(_unique(found)), INDICATORS_MAX)
 
 
@@ -82,6 +101,31 @@ def _of_files(observed: Observed) -> Iterator[Indicator]:
             continue
         role = "tried to write" if file.errors else "written"
         yield Indicator(kind="path", value=file.path, role=role, source=observed.evidence(f"/files/{index}"))
+
+
+def _of_bytes(findings: list[tuple[Findings, Result]]) -> Iterator[Indicator]:
+    for said, result in findings:
+        for index, one in enumerate(said.indicators):
+            kind = _said_kind(one)
+            if kind is not None:
+                yield Indicator(
+                    kind=kind,
+                    value=one.value,
+                    role="in the bytes",
+                    source=evidence(result, f"/indicators/{index}"),
+                    context=one.context or None,
+                )
+
+
+def _said_kind(said: SeenIndicator) -> Kind | None:
+    """The kind, where the value is one of that kind."""
+    if said.kind in ("ipv4", "ipv6"):
+        try:
+            return _version(said.value)
+        except ValueError:
+            return None
+    kind, pattern = _SAID_KINDS.get(said.kind, (None, None))
+    return kind if pattern is not None and pattern.fullmatch(said.value) else None
 
 
 def _host(url: str) -> tuple[Kind, str] | None:

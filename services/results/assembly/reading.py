@@ -6,9 +6,11 @@ from typing import TypeVar
 
 from services.results.assembly.sections import preview, section
 from services.results.domain.case import Case
-from services.results.domain.inputs import Input, Unreadable, read
+from services.results.domain.inputs import Findings, Input, Unreadable, read
 from services.results.domain.report import ReportError, Section
 from services.results.domain.result import Result
+
+FINDINGS_KEYS = (b'"traits"', b'"indicators"')
 
 I = TypeVar("I", bound=Input)  # noqa: E741 - the input
 T = TypeVar("T")
@@ -31,6 +33,18 @@ class Reader:
         found: list[tuple[I, Result]] = []
         for result, content in self._case.json_of(plugin):
             read_input = self._tried(result, partial(read, model, content))
+            if read_input is not None:
+                found.append((read_input, result))
+        return found
+
+    def findings(self) -> list[tuple[Findings, Result]]:
+        """What plugins on the host found in the bytes, in the order of the results. A guest has no word in this."""
+        found: list[tuple[Findings, Result]] = []
+        for result in self._case.results:
+            content = self._case.contents.get(result.result_id, b"")
+            if result.stage == "guest" or not any(key in content for key in FINDINGS_KEYS):
+                continue
+            read_input = self._tried(result, partial(read, Findings, content))
             if read_input is not None:
                 found.append((read_input, result))
         return found

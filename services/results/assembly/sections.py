@@ -14,7 +14,8 @@ COLUMNS_MAX = 12
 LISTED_MAX = 40
 RAW_MAX_CHARS = 4000
 SHOWN_ELSEWHERE = {"behaviour": frozenset({"processes", "timeline", "files", "network"})}
-"""Lists of a plugin that the report has parts of its own for."""
+"""Lists of a plugin that the report has parts of its own for; the indicators of any plugin are one of them."""
+ALWAYS_ELSEWHERE = frozenset({"indicators"})
 
 
 def section(result: Result, content: bytes) -> Section:
@@ -51,7 +52,7 @@ def _parsed(content: bytes) -> Any:
 def _blocks(result: Result, document: Any) -> tuple[Block, ...]:
     if not isinstance(document, dict):
         return (_raw(result.name, document),)
-    hidden = SHOWN_ELSEWHERE.get(result.plugin, frozenset())
+    hidden = SHOWN_ELSEWHERE.get(result.plugin, frozenset()) | ALWAYS_ELSEWHERE
     facts: list[tuple[str, str]] = []
     others: list[Block] = []
     for key, value in list(document.items())[:ROWS_SHOWN_MAX]:

@@ -134,6 +134,28 @@ class Behaviour(Input):
     is_truncated: bool = False
 
 
+class SeenTrait(Input):
+    """Something about the bytes that a static plugin has a name for."""
+
+    name: Short
+    detail: Text = ""
+
+
+class SeenIndicator(Input):
+    """Something to look for elsewhere that stands in the bytes."""
+
+    kind: Short
+    value: Text
+    context: Text = ""
+
+
+class Findings(Input):
+    """The keys that mean the same in the result of every static plugin (`malbox.sdk.findings`)."""
+
+    traits: list[SeenTrait] = Field(default=[], max_length=LIST_MAX)
+    indicators: list[SeenIndicator] = Field(default=[], max_length=LIST_MAX)
+
+
 I = TypeVar("I", bound=Input)  # noqa: E741 - the input
 
 

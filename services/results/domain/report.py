@@ -89,10 +89,13 @@ class Timings(Part):
 class Indicator(Part):
     """Something to look for elsewhere."""
 
-    kind: Literal["md5", "sha1", "sha256", "ipv4", "ipv6", "domain", "url", "path"]
+    kind: Literal[
+        "md5", "sha1", "sha256", "ipv4", "ipv6", "domain", "url", "path", "email", "registry", "mutex", "wallet"
+    ]
     value: str
     role: str
     source: Evidence | None = Field(description="None: known from the submission itself")
+    context: str | None = Field(default=None, description="what stands around it in the sample's bytes")
 
 
 class Technique(Part):

@@ -1,13 +1,15 @@
 """Score and verdict: the sum of what was found, each point with its evidence."""
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 from contracts.results import Verdict
 from services.results.domain.bounds import EVIDENCE_MAX
-from services.results.domain.inputs import Behaviour, YaraMatch
+from services.results.domain.inputs import Behaviour, SeenTrait, YaraMatch
 from services.results.domain.report import Evidence, Reason
 from services.results.domain.techniques import valid
 from services.results.policy.signatures import SIGNATURES, Signature
+from services.results.policy.traits import TRAITS, Trait
 
 SCORE_MAX = 100
 MALICIOUS_FROM = 70
@@ -19,6 +21,14 @@ class Matched:
     """A rule that matched, and where its result says so."""
 
     match: YaraMatch
+    evidence: Evidence
+
+
+@dataclass(frozen=True)
+class Noticed:
+    """A trait that a static plugin found, and where its result says so."""
+
+    trait: SeenTrait
     evidence: Evidence
 
 
@@ -49,10 +59,13 @@ def judge(
     observed: Observed | None,
     *,
     has_run: bool,
+    noticed: list[Noticed] | None = None,
     signatures: tuple[Signature, ...] = SIGNATURES,
+    traits: tuple[Trait, ...] = TRAITS,
 ) -> Judgement:
     """The verdict. Unknown: too little was found, and the sample was not seen running either."""
     found = [_of_match(matched) for matched in matches if matched.match.severity > 0]
+    found += _of_traits(noticed or [], traits)
     if observed is not None:
         found += [reason for signature in signatures if (reason := _of_signature(signature, observed))]
     reasons = _shared_out(sorted(found, key=lambda reason: (-reason.weight, reason.name)))
@@ -78,6 +91,25 @@ def _of_match(matched: Matched) -> Reason:
         techniques=valid(match.attack),
         evidence=matched.evidence,
     )
+
+
+def _of_traits(noticed: list[Noticed], traits: tuple[Trait, ...]) -> Iterator[Reason]:
+    """Each trait counts once, however many plugins and places show it. A name without a meaning counts nothing."""
+    places: dict[str, list[Evidence]] = {}
+    for one in noticed:
+        places.setdefault(one.trait.name, []).append(one.evidence)
+    for trait in traits:
+        if trait.name in places:
+            first, *more = places[trait.name][:EVIDENCE_MAX]
+            yield Reason(
+                points=0,
+                weight=trait.points,
+                why=trait.description,
+                name=trait.name,
+                techniques=trait.techniques,
+                evidence=first,
+                more_evidence=tuple(more),
+            )
 
 
 def _of_signature(signature: Signature, observed: Observed) -> Reason | None:

@@ -1,0 +1,23 @@
+"""What the traits mean that static plugins find in the sample's bytes. A table; adding a row is all it takes.
+
+A plugin says that a trait is there and where; what it is worth is said here. Techniques are MITRE ATT&CK (Enterprise)
+identifiers. Bytes that could do something weigh less than a program that was seen doing it: no row alone makes a sample
+malicious, and what ordinary programs have as well stays below suspicious.
+"""
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True)
+class Trait:
+    """One row: the name that plugins use, what it means, and how much it counts (0 to 100)."""
+
+    name: str
+    description: str
+    techniques: tuple[str, ...]
+    points: int
+
+
+TRAITS: tuple[Trait, ...] = (
+    Trait("packed", "is packed or encrypted, and unfolds only when it runs", ("T1027.002",), 25),
+)
