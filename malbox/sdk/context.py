@@ -48,6 +48,7 @@ class Context:
     """What the plugin works on: `sample` (read-only), its `sample_name` (for display, hostile), `config`, and `inputs`.
 
     `scratch` is the only directory that is worth writing to; it is empty at the start, bounded, and gone at the end.
+    `kept` is there for a scoped plugin only: what a run leaves in it is found by the later runs of the same scope.
     """
 
     sample: Path
@@ -56,6 +57,7 @@ class Context:
     emitter: Emitter
     config: dict[str, Any] = field(default_factory=_no_keys)
     inputs: tuple[Input, ...] = ()
+    kept: Path | None = None
 
     def emit_json(self, name: str, value: Any) -> None:
         """One JSON result. `name` is declared in the manifest. Raises TypeError or ValueError when it is not JSON."""

@@ -3,7 +3,17 @@
 A frame is one byte of kind, four bytes of length (big-endian) and the payload. `J` is a JSON object that says what
 it is under "frame"; `B` is a piece of the result that the last `J` announced. The host checks before it believes.
 
-    host -> plugin   J {"frame": "run", ...}
+On the control socket, which only the sandbox's own first process holds:
+
+    host -> sandbox  J {"frame": "start", "plugin_dir", "entry", "readable", "executable", "writable", "emptied"}
+    sandbox -> host  J {"frame": "ready", "landlock"} or J {"frame": "refused", "reason"}
+    host -> sandbox  J {"frame": "run", ...} with the writing ends of two pipes: output and log
+    sandbox -> host  J {"frame": "idle", "status"}       the run and everything that it started have ended
+    host -> sandbox  J {"frame": "ping"}
+    sandbox -> host  J {"frame": "pong"}
+
+On the output pipe of one run:
+
     plugin -> host   J {"frame": "log", "event", "keys"}
                      J {"frame": "result", "name", "kind", "media_type", "size_bytes"}, B, B, ...
                      J {"frame": "outcome", "outcome": completed | failed | skipped | crashed, "reason"}
@@ -11,7 +21,7 @@ it is under "frame"; `B` is a piece of the result that the last `J` announced. T
 
 import json
 import struct
-from typing import Any, BinaryIO
+from typing import Any
 
 HEADER = struct.Struct(">cI")
 FRAME_MAX_BYTES = 1024 * 1024
@@ -55,19 +65,3 @@ def decode_json(payload: bytes) -> dict[str, Any]:
     if not isinstance(value, dict) or not isinstance(value.get("frame"), str):
         raise FrameRefused("a frame does not say what it is")
     return value
-
-
-def read_exactly(stream: BinaryIO, count: int) -> bytes:
-    """The next `count` bytes. Raises FrameRefused when the stream ends before."""
-    content = stream.read(count)
-    if len(content) != count:
-        raise FrameRefused("the stream ended inside a frame")
-    return content
-
-
-def read_json(stream: BinaryIO) -> dict[str, Any]:
-    """The next frame, which is JSON. Raises FrameRefused."""
-    kind, length = decode_header(read_exactly(stream, HEADER.size))
-    if kind != JSON_KIND:
-        raise FrameRefused("a JSON frame was expected")
-    return decode_json(read_exactly(stream, length))

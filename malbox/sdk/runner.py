@@ -1,12 +1,10 @@
-"""The process inside the sandbox: reads one request, runs the plugin once, writes what it emits as frames.
+"""A run inside the sandbox: the plugin's code, the context that it gets, and the frames that carry what it emits.
 
-Started as `main(output_fd)` by the host. Whatever the plugin raises becomes an outcome; a process that ends without one
-crashed.
+Whatever the plugin raises becomes an outcome; a process that ends without one crashed.
 """
 
 import importlib
 import importlib.util
-import os
 import sys
 import traceback
 import types
@@ -89,11 +87,10 @@ def load_plugin(folder: Path, entry: str) -> PluginFunction:
     return found
 
 
-def run_once(request: dict[str, Any], emitter: PipeEmitter) -> None:
+def run_once(function: PluginFunction, request: dict[str, Any], emitter: PipeEmitter) -> None:
     """The plugin ran; the outcome frame is written."""
     try:
-        context = _context(request, emitter)
-        load_plugin(Path(request["plugin_dir"]), request["entry"])(context)
+        function(_context(request, emitter))
     except PluginSkipped as reason:
         emitter.outcome("skipped", str(reason))
     except PluginFailure as reason:
@@ -107,18 +104,9 @@ def run_once(request: dict[str, Any], emitter: PipeEmitter) -> None:
         emitter.outcome("completed", "")
 
 
-def main(output_fd: int) -> None:
-    """One request in, frames out, and the process ends without running anything that the plugin left behind."""
-    request = frames.read_json(sys.stdin.buffer)
-    with os.fdopen(output_fd, "wb") as stream:
-        run_once(request, PipeEmitter(stream))
-    sys.stdout.flush()
-    sys.stderr.flush()
-    os._exit(0)
-
-
 def _context(request: dict[str, Any], emitter: PipeEmitter) -> Context:
     inputs = tuple(Input(one["plugin"], one["name"], Path(one["path"]), one["media_type"]) for one in request["inputs"])
+    kept = request.get("kept")
     return Context(
         sample=Path(request["sample"]),
         sample_name=request["sample_name"],
@@ -126,4 +114,5 @@ def _context(request: dict[str, Any], emitter: PipeEmitter) -> Context:
         emitter=emitter,
         config=request["config"],
         inputs=inputs,
+        kept=None if kept is None else Path(kept),
     )

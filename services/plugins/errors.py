@@ -7,6 +7,18 @@ class SandboxUnavailable(PermanentError):
     """this kernel cannot confine a host plugin, so none is run"""
 
 
+class SandboxLost(TransientError):
+    """the sandbox ended, or does not answer as ours does"""
+
+
+class PluginNotReady(PermanentError):
+    """the plugin did not become ready to run"""
+
+    def __init__(self, words: str, log: bytes = b"") -> None:
+        super().__init__(words)
+        self.log = log
+
+
 class OutputRefused(PermanentError):
     """what the plugin wrote is not what it may write"""
 

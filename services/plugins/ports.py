@@ -56,6 +56,29 @@ class SandboxReport:
     duration_ms: int
 
 
+class Sandbox(Protocol):
+    """A plugin that was started and waits for runs, one at a time."""
+
+    @property
+    def is_usable(self) -> bool:
+        """Whether it would serve another run."""
+
+    async def run(self, request: SandboxRequest) -> SandboxReport:
+        """The plugin ran and nothing of the run is left but the report. A run that breaks a rule ends the sandbox.
+
+        Cancelling the call ends the sandbox too.
+        """
+
+    async def ping(self) -> None:
+        """It answered. Raises SandboxLost, and it is closed, where it did not."""
+
+    async def wait_ended(self) -> None:
+        """It is gone, whoever ended it."""
+
+    async def close(self) -> None:
+        """Nothing of it is left."""
+
+
 class SandboxedRunner(Protocol):
     """Runs host plugins where they can harm nothing but their own run."""
 
@@ -63,7 +86,13 @@ class SandboxedRunner(Protocol):
         """The sandbox was tried and held. Raises SandboxUnavailable, saying what is missing."""
 
     async def run(self, request: SandboxRequest) -> SandboxReport:
-        """The plugin ran and nothing of it is left but the report. Raises SandboxUnavailable when it could not start.
+        """The plugin ran in a sandbox that served no other run. Raises SandboxUnavailable when it could not start.
 
         Cancelling the call ends the run at once.
+        """
+
+    async def start(self, manifest: Manifest, plugin_dir: Path) -> Sandbox:
+        """The plugin was loaded behind its walls and said that it is ready.
+
+        Raises PluginNotReady, SandboxUnavailable.
         """

@@ -5,17 +5,19 @@ import http.server
 import textwrap
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import AsyncIterator, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from tempfile import mkdtemp
+from typing import Any
 
 import orjson
 import pytest
 
 from malbox.sdk.manifest import load_manifest
 from services.plugins.adapters.bubblewrap import BubblewrapRunner
-from services.plugins.errors import SandboxUnavailable
+from services.plugins.adapters.sandbox import BubblewrapSandbox
+from services.plugins.errors import PluginNotReady, SandboxLost, SandboxUnavailable
 from services.plugins.ports import InputFile, SandboxReport, SandboxRequest
 
 MANIFEST = """\
@@ -59,21 +61,30 @@ class Bench:
 
     async def run(self, body: str, *, timeout_s: int = 20, inputs: tuple[InputFile, ...] = ()) -> SandboxReport:
         """The plugin whose `run` has this body was run on a five-byte sample."""
-        folder, spool = self.root / "plugin", self.root / f"spool-{time.monotonic_ns()}"
+        self.write(body, timeout_s=timeout_s)
+        return await BubblewrapRunner().run(self.request(inputs=inputs))
+
+    def write(self, body: str, *, timeout_s: int = 20) -> None:
+        """The plugin has this body, and there is a sample."""
+        folder = self.root / "plugin"
         folder.mkdir(exist_ok=True)
-        spool.mkdir()
         (folder / "plugin.toml").write_text(MANIFEST.format(timeout_s=timeout_s), encoding="utf-8")
         (folder / "plugin.py").write_text(MAIN + textwrap.indent(textwrap.dedent(body), "    "), encoding="utf-8")
         (self.root / "sample").write_bytes(b"hello")
-        request = SandboxRequest(
-            manifest=load_manifest(folder),
-            plugin_dir=folder,
+
+    def request(self, *, inputs: tuple[InputFile, ...] = (), config: dict[str, Any] | None = None) -> SandboxRequest:
+        """A run of it, with a spool of its own."""
+        spool = self.root / f"spool-{time.monotonic_ns()}"
+        spool.mkdir()
+        return SandboxRequest(
+            manifest=load_manifest(self.root / "plugin"),
+            plugin_dir=self.root / "plugin",
             sample=self.root / "sample",
             sample_name="sample",
             spool_dir=spool,
             inputs=inputs,
+            config=config or {},
         )
-        return await BubblewrapRunner().run(request)
 
     async def said(self, body: str) -> object:
         """What the plugin emitted as `said`."""
@@ -436,3 +447,163 @@ async def test_no_file_descriptor_is_left_behind(bench: Bench) -> None:
     for body in ("pass", "os._exit(1)", "time.sleep(9)"):
         await bench.run(body, timeout_s=1)
     assert open_descriptors() == before
+
+
+@dataclass
+class Living:
+    """A hostile plugin whose sandbox serves one run after another."""
+
+    bench: Bench
+    sandbox: BubblewrapSandbox
+
+    async def run(self, command: str, sample: bytes = b"hello") -> SandboxReport:
+        """The plugin did what `command` says, in Python, to that sample."""
+        (self.bench.root / "sample").unlink(missing_ok=True)
+        (self.bench.root / "sample").write_bytes(sample)
+        return await self.sandbox.run(self.bench.request(config={"command": command}))
+
+
+@pytest.fixture
+async def living(bench: Bench) -> AsyncIterator[Living]:
+    """It executes whatever its configuration says."""
+    bench.write("exec(context.config['command'], {**globals(), 'context': context})", timeout_s=3)
+    sandbox = await BubblewrapRunner().start(load_manifest(bench.root / "plugin"), bench.root / "plugin")
+    yield Living(bench, sandbox)
+    await sandbox.close()
+
+
+def said(report: SandboxReport) -> object:
+    """What a run that completed emitted."""
+    assert report.outcome == "completed", (report.reason, report.log)
+    return orjson.loads(report.results[0].path.read_bytes())
+
+
+@pytest.mark.promise("P37")
+async def test_a_run_finds_nothing_of_the_one_before(living: Living) -> None:
+    """Memory, files, processes and the sample of a run are gone in the next one of the same sandbox."""
+    marker = f"left{time.monotonic_ns()}"
+    leave = f"""
+import malbox.sdk.context
+malbox.sdk.context.left = "here"
+Path("/scratch/left").write_text("x")
+Path("/tmp/deep").mkdir(); Path("/tmp/deep/left").write_text("x")
+if os.fork() == 0:
+    os.setsid()
+    if os.fork() == 0:
+        os.execv("/usr/bin/sleep", ["{marker}", "600"])
+    os._exit(0)
+context.emit_json("said", Path("/input/sample").read_text())
+"""
+    look = """
+import malbox.sdk.context
+context.emit_json("said", [hasattr(malbox.sdk.context, "left"), os.listdir("/scratch"), os.listdir("/tmp"),
+                           sorted(os.listdir("/input")), context.sample.read_text()])
+"""
+    assert said(await living.run(leave, b"first")) == "first"
+    assert processes_with(marker) == []
+    assert said(await living.run(look, b"second")) == [False, [], [], ["sample"], "second"]
+    assert living.sandbox.is_usable
+
+
+@pytest.mark.promise("P37")
+@pytest.mark.parametrize(
+    "command", ["os.kill(os.getpid(), signal.SIGSEGV)", "os._exit(7)", "raise ValueError", "bytearray(10 ** 10)"]
+)
+async def test_a_crash_harms_its_own_run_only(command: str, living: Living) -> None:
+    """The sandbox serves the next run as if nothing had been."""
+    crashed = await living.run(command)
+    assert (crashed.outcome, crashed.results) == ("crashed", ())
+    assert living.sandbox.is_usable
+    assert said(await living.run("context.emit_json('said', 1)")) == 1
+
+
+@pytest.mark.promise("P34", "P37")
+@pytest.mark.parametrize(
+    ("command", "outcome"),
+    [
+        ("time.sleep(600)", "timed_out"),
+        ("[signal.signal(n, signal.SIG_IGN) for n in (1, 2, 3, 15)]; time.sleep(600)", "timed_out"),
+        ("context.emit_json('undeclared', 1)", "crashed"),
+        ("Path('/scratch/a').mkdir(); Path('/scratch/a').chmod(0)", "completed"),
+    ],
+)
+async def test_a_run_that_breaks_a_rule_takes_its_sandbox_along(command: str, outcome: str, living: Living) -> None:
+    """The last one leaves a directory that cannot be emptied: what is not as before is not used again."""
+    assert (await living.run(command)).outcome == outcome
+    await asyncio.wait_for(living.sandbox.wait_ended(), 10)
+    assert not living.sandbox.is_usable
+
+
+@pytest.mark.promise("P34")
+async def test_processor_time_is_given_to_each_run_anew(living: Living) -> None:
+    """What the run before has burnt is not counted, and the limit, deadline times processors and one, stands again."""
+    burn = """
+import resource
+before = time.process_time()
+while time.process_time() < before + 0.5: pass
+context.emit_json("said", [before < 0.4, *resource.getrlimit(resource.RLIMIT_CPU)])
+"""
+    for _ in range(2):
+        assert said(await living.run(burn)) == [True, 4, 4]
+
+
+@pytest.mark.promise("P33")
+async def test_a_run_reaches_neither_the_first_process_nor_its_socket(living: Living) -> None:
+    """Neither signal nor limit; its descriptors are its own four; a signal to a child, the control, arrives."""
+    tried = """
+refused = []
+for number in (0, signal.SIGTERM, signal.SIGKILL, signal.SIGSTOP):
+    try:
+        os.kill(os.getppid(), number)
+    except PermissionError:
+        refused.append(number)
+child = os.fork()
+if child == 0:
+    time.sleep(60)
+os.kill(child, signal.SIGKILL)
+ended_by = os.WTERMSIG(os.waitpid(child, 0)[1])
+fds = []
+for fd in range(256):
+    try:
+        os.fstat(fd)
+        fds.append(fd)
+    except OSError:
+        pass
+import resource
+try:
+    resource.prlimit(os.getppid(), resource.RLIMIT_FSIZE, (1, 1))
+    limited = True
+except PermissionError:
+    limited = False
+context.emit_json("said", [refused, ended_by, len(fds), limited])
+"""
+    assert said(await living.run(tried)) == [[0, 15, 9, 19], 9, 4, False]
+    assert said(await living.run("context.emit_json('said', 1)")) == 1
+
+
+@pytest.mark.promise("D1")
+async def test_a_plugin_that_cannot_be_loaded_is_not_ready_and_says_why(bench: Bench) -> None:
+    """Its start fails with the reason, its run crashes with the same; a plugin that loads is the control."""
+    bench.write("pass")
+    await (await BubblewrapRunner().start(load_manifest(bench.root / "plugin"), bench.root / "plugin")).close()
+    for top, words in (
+        ("import nowhere", "No module named 'nowhere'"),
+        ("import os; os._exit(9)", "while it was loaded"),
+    ):
+        code = bench.root / "plugin/plugin.py"
+        code.write_text(f"{top}\n{MAIN}    pass\n", encoding="utf-8")
+        with pytest.raises(PluginNotReady, match=words):
+            await BubblewrapRunner().start(load_manifest(bench.root / "plugin"), bench.root / "plugin")
+        report = await BubblewrapRunner().run(bench.request())
+        assert report.outcome == "crashed"
+        assert words in report.reason
+
+
+async def test_a_sandbox_that_ends_is_noticed(living: Living) -> None:
+    """It answers while it lives; once it was killed from outside it is not usable, and a ping says so."""
+    await living.sandbox.ping()
+    living.sandbox._outer.process.kill()
+    await asyncio.wait_for(living.sandbox.wait_ended(), 10)
+    assert not living.sandbox.is_usable
+    with pytest.raises(SandboxLost):
+        await living.sandbox.ping()

@@ -4,26 +4,35 @@ import asyncio
 import contextlib
 import json
 import os
-from dataclasses import dataclass
 from pathlib import Path
 
 INFO_MAX_BYTES = 4096
 PROCESSES_MAX = 4096
 
 
-@dataclass(frozen=True)
 class Init:
     """The init of a process namespace: when it is gone, so is everything in the namespace."""
 
-    pid: int
-    pidfd: int
+    def __init__(self, pid: int, pidfd: int) -> None:
+        self.pid = pid
+        self._pidfd = pidfd
+        self._going = asyncio.create_task(readable(pidfd))
 
-    async def ended(self, timeout_s: float) -> None:
-        """The process, and so the whole namespace, is gone. Raises TimeoutError."""
+    @property
+    def is_gone(self) -> bool:
+        """Whether the whole namespace is gone."""
+        return self._going.done()
+
+    async def wait_gone(self) -> None:
+        """The whole namespace is gone."""
+        await asyncio.wait({self._going})
+
+    async def close(self, timeout_s: float) -> None:
+        """The whole namespace is gone, and is looked at no more. Raises TimeoutError."""
         try:
-            await asyncio.wait_for(readable(self.pidfd), timeout_s)
+            await asyncio.wait_for(self._going, timeout_s)
         finally:
-            os.close(self.pidfd)
+            os.close(self._pidfd)
 
     def memory_bytes(self) -> int:
         """Anonymous and shared memory that the whole tree holds now. Pages shared after a fork are counted twice."""
@@ -43,7 +52,7 @@ async def read_init(info_fd: int) -> Init:
     finally:
         os.close(info_fd)
     pid = int(json.loads(content)["child-pid"])
-    return Init(pid=pid, pidfd=os.pidfd_open(pid))
+    return Init(pid, os.pidfd_open(pid))
 
 
 async def readable(file_descriptor: int) -> None:

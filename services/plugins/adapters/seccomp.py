@@ -12,6 +12,7 @@ from typing import BinaryIO
 
 import pyseccomp
 
+TIOCSTI, TIOCLINUX = 0x5412, 0x541C  # they put words into a terminal's mouth
 CLONE_NEW_MASK = 0x7E020080  # every CLONE_NEW* flag of clone(2)
 
 REFUSED = (
@@ -28,6 +29,7 @@ REFUSED = (
     "keyctl", "add_key", "request_key", "acct", "quotactl", "quotactl_fd", "syslog", "reboot", "vhangup",
     "settimeofday", "clock_settime", "clock_adjtime", "adjtimex", "sethostname", "setdomainname",
     # limits that the host has set
+    "setpriority", "ioprio_set", "sched_setparam",
     "sched_setaffinity", "sched_setscheduler", "sched_setattr", "mlock", "mlock2", "mlockall",
     "mbind", "set_mempolicy", "migrate_pages", "move_pages", "personality",
     # memory that no limit of the sandbox counts
@@ -44,7 +46,11 @@ def build_filter() -> BinaryIO:
     program.add_rule(pyseccomp.ERRNO(errno.ENOSYS), "clone3")
     for flag in (1 << bit for bit in range(CLONE_NEW_MASK.bit_length()) if CLONE_NEW_MASK >> bit & 1):
         program.add_rule(refusal, "clone", pyseccomp.Arg(0, pyseccomp.MASKED_EQ, flag, flag))
-    program.add_rule(refusal, "socket", pyseccomp.Arg(0, pyseccomp.NE, socket.AF_UNIX))
+    for name in ("socket", "socketpair"):
+        program.add_rule(refusal, name, pyseccomp.Arg(0, pyseccomp.NE, socket.AF_UNIX))
+    program.add_rule(refusal, "prlimit64", pyseccomp.Arg(0, pyseccomp.NE, 0))  # another process's limits
+    for request in (TIOCSTI, TIOCLINUX):
+        program.add_rule(refusal, "ioctl", pyseccomp.Arg(1, pyseccomp.MASKED_EQ, 0xFFFFFFFF, request))
     stored = tempfile.TemporaryFile()  # noqa: SIM115 - handed to the caller open
     program.export_bpf(stored)
     stored.seek(0)

@@ -3,10 +3,11 @@
 import ctypes
 import os
 import socket
+import subprocess
 from collections.abc import Callable
 from pathlib import Path
 
-from malbox.sdk import Context, PluginFailure
+from malbox.sdk import Context, PluginFailure, landlock
 
 CLONE_NEWUSER = 0x10000000
 
@@ -16,7 +17,9 @@ def run(context: Context) -> None:
     if context.sample.read_bytes() != b"probe":
         raise PluginFailure("the sample cannot be read")
     (context.scratch / "written").write_text("yes", encoding="ascii")
+    known = landlock.version()
     missing = [wall for wall, attempt in ATTEMPTS.items() if _succeeds(attempt)]
+    missing += [wall for wall, (since, attempt) in BEHIND_THEM.items() if known >= since and _succeeds(attempt)]
     if missing:
         raise PluginFailure("missing: " + ", ".join(missing))
 
@@ -47,6 +50,13 @@ def _too_many_files() -> None:
             large.write(bytes(1024 * 1024))
 
 
+def _program_of_its_own() -> None:
+    path = Path("/scratch") / "program"
+    path.write_bytes(Path("/usr/bin/true").read_bytes())
+    path.chmod(0o700)
+    subprocess.run([path], check=True, timeout=10)
+
+
 ATTEMPTS: dict[str, Callable[[], object]] = {
     "no access to /etc": lambda: Path("/etc/passwd").read_bytes(),
     "no process file system": lambda: os.listdir("/proc"),  # noqa: PTH208 - a name less to resolve
@@ -56,4 +66,9 @@ ATTEMPTS: dict[str, Callable[[], object]] = {
     "no user namespaces": _unshare_user,
     "a clean environment": _environment,
     "a bounded scratch directory": _too_many_files,
+}
+
+BEHIND_THEM: dict[str, tuple[int, Callable[[], object]]] = {  # walls of Landlock, and the version that has them
+    "no programs out of scratch": (1, _program_of_its_own),
+    "no signals to the first process": (6, lambda: os.kill(os.getppid(), 0)),
 }
