@@ -5,13 +5,13 @@ import sys
 import typer
 
 from cli import output
-from cli.commands import artifacts, dead, events, fleet, local, projections, report, submit, task
+from cli.commands import artifacts, dead, events, fleet, local, plugin, projections, report, submit, task
 from cli.errors import INTERRUPTED, CliError
 
 app = typer.Typer(
     name="malbox",
     help="Runs a suspicious file in a disposable virtual machine and explains what it did.",
-    epilog="Exit status: 0 done, 1 a task failed, 2 wrong usage, 3 not reachable, 4 refused.",
+    epilog="Exit status: 0 done, 1 a task or a trial of a plugin failed, 2 wrong usage, 3 not reachable, 4 refused.",
     no_args_is_help=True,
     pretty_exceptions_enable=False,
     add_completion=False,
@@ -21,7 +21,7 @@ for command in (local.up, local.down, local.status, local.doctor, submit.submit,
 app.add_typer(task.app, name="task")
 app.add_typer(artifacts.app, name="artifacts")
 app.add_typer(fleet.machines, name="machine")
-app.add_typer(fleet.plugins, name="plugin")
+app.add_typer(plugin.app, name="plugin")
 app.add_typer(events.app, name="events")
 app.add_typer(dead.app, name="dead")
 app.add_typer(projections.app, name="projections")

@@ -12,9 +12,9 @@ HEAD = """# The command `malbox`
 
 Generated from the commands by `python -m cli.reference`; a test holds it to them.
 
-Results go to standard output, everything else to standard error. Exit status: 0 done, 1 a task failed, 2 wrong usage,
-3 not reachable, 4 refused, 130 interrupted. A task that was waited for and ended otherwise: 5 timed out, 6 its guest
-was lost, 7 cancelled, 8 no machine could run it.
+Results go to standard output, everything else to standard error. Exit status: 0 done, 1 a task, or the trial of a
+plugin, failed, 2 wrong usage, 3 not reachable, 4 refused, 130 interrupted. A task that was waited for and ended
+otherwise: 5 timed out, 6 its guest was lost, 7 cancelled, 8 no machine could run it.
 
 Malbox is found through `MALBOX_URL` and `MALBOX_TOKEN`, else through the state directory that `MALBOX_STATE` names,
 else through `.malbox` in the current directory.

@@ -1,4 +1,4 @@
-"""malbox machine and malbox plugin: what there is to analyse with."""
+"""malbox machine: what there is to analyse with."""
 
 from collections.abc import Iterable
 from typing import Annotated, Any
@@ -12,7 +12,6 @@ from cli.commands.shared import AsJson, Reason, api
 machines = typer.Typer(
     help="Machines: list, show, history, drain, return, quarantine, rebuild, retire.", no_args_is_help=True
 )
-plugins = typer.Typer(help="Plugins: list.", no_args_is_help=True)
 
 
 HISTORY_MAX = 200
@@ -98,31 +97,6 @@ def rebuild(machine: Machine, reason: Reason, as_json: AsJson = False) -> None:
 def retire(machine: Machine, reason: Reason, as_json: AsJson = False) -> None:
     """Give a machine up for good."""
     _decide(machine, "retire", reason, as_json=as_json)
-
-
-@plugins.command("list")
-def list_plugins(as_json: AsJson = False) -> None:
-    """List the plugins, and the folders that were rejected with the reason."""
-    with api() as client:
-        page = client.get("/plugins")
-    if as_json:
-        output.print_json(page)
-        return
-    output.print_table(
-        ("plugin", "version", "kind", "stages", "state", "description"),
-        (
-            (
-                each.get("name"),
-                each.get("version"),
-                each.get("kind"),
-                ", ".join(each.get("stages") or []),
-                each.get("state"),
-                each.get("description") or each.get("reason"),
-            )
-            for each in output.items_of(page)
-        ),
-        empty="There are no plugins.",
-    )
 
 
 def _decide(machine: str, action: str, reason: str, *, as_json: bool) -> None:

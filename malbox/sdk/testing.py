@@ -1,4 +1,8 @@
-"""The test kit: runs a plugin in the test's own process and hands back what it emitted. For trusted bytes only."""
+"""The test kit: runs a plugin and hands back what it emitted.
+
+`run_plugin` runs its function in the test's own process, for trusted bytes only and for a debugger; `run_sandboxed`
+runs its folder exactly as production does.
+"""
 
 import json
 from dataclasses import dataclass, field
@@ -6,6 +10,9 @@ from pathlib import Path
 from typing import Any
 
 from malbox.sdk.context import Context, Input, PluginFunction
+from malbox.sdk.trial import SandboxedRun, SandboxRefused, run_sandboxed
+
+__all__ = ["Emitted", "SandboxRefused", "SandboxedRun", "run_plugin", "run_sandboxed"]
 
 
 @dataclass

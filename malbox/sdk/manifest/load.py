@@ -9,6 +9,7 @@ from typing import Any
 
 from pydantic import ValidationError
 
+from malbox.sdk.manifest.code import fault_of_entry
 from malbox.sdk.manifest.model import Manifest, ManifestError
 
 MANIFEST_MAX_BYTES = 64 * 1024
@@ -30,7 +31,10 @@ def load_manifest(folder: Path) -> Manifest:
     except tomllib.TOMLDecodeError as error:
         raise ManifestError(f"{path}: not TOML: {error}") from error
     except ValidationError as error:
-        faults = [_words(path, text, fault["loc"], _remedy(fault)) for fault in error.errors()]
+        faults = [
+            _words(path, text, fault["loc"], _remedy(fault), is_there=fault["type"] != "missing")
+            for fault in error.errors()
+        ]
         raise ManifestError("; ".join(faults)) from error
     faults = [_words(path, text, *fault) for fault in _faults_between_keys(manifest, folder)]
     if faults:
@@ -47,8 +51,8 @@ def _faults_between_keys(manifest: Manifest, folder: Path) -> Iterator[Fault]:
         yield ("applies", "stages"), 'a host plugin has stages "static" or "post"'
     if kind == "host" and runtime.keepalive:
         yield ("runtime", "keepalive"), "only a guest plugin is there while the sample is observed; remove it"
-    if kind == "host" and not (folder / f"{runtime.entry.partition(':')[0]}.py").is_file():
-        yield ("runtime", "entry"), f"{runtime.entry.partition(':')[0]}.py is not in the folder"
+    if kind == "host" and (fault := fault_of_entry(folder, runtime.entry)) is not None:
+        yield ("runtime", "entry"), fault
     if runtime.lifecycle == "scoped" and manifest.scope is None:
         yield ("runtime", "lifecycle"), 'a scoped plugin says what shares it: add [scope] key = "task"'
     if runtime.lifecycle != "scoped" and manifest.scope is not None:
@@ -66,9 +70,9 @@ def _not_yet(manifest: Manifest) -> Iterator[Fault]:
         yield ("events", "subscribe"), "facts are not delivered to plugins yet; remove it"
 
 
-def _words(path: Path, text: str, location: Sequence[object], remedy: str) -> str:
+def _words(path: Path, text: str, location: Sequence[object], remedy: str, *, is_there: bool = True) -> str:
     parts = [str(part) for part in location]
-    line = _line_of(text, parts)
+    line = _line_of(text, parts if is_there else parts[:-1])
     return f"{path}{f':{line}' if line else ''}: {'.'.join(parts)}: {remedy}"
 
 

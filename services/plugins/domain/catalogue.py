@@ -11,10 +11,15 @@ from malbox.sdk.manifest import Manifest
 
 @dataclass(frozen=True)
 class Plugin:
-    """A plugin that may be planned: its manifest and where its code is."""
+    """A plugin that may be planned: its manifest, where its code is, and where that was copied from.
+
+    `digest` is of its files; empty for what is no copy.
+    """
 
     manifest: Manifest
     folder: Path
+    digest: str = ""
+    source: Path | None = None
 
     @property
     def name(self) -> str:
@@ -32,6 +37,7 @@ class Plugin:
         return PluginManifest(
             name=self.name,
             version=self.version,
+            digest=self.digest,
             description=manifest.plugin.description,
             kind=manifest.plugin.kind,
             context=manifest.runtime.context,

@@ -1,0 +1,136 @@
+"""malbox plugin: what there is to analyse with, and what whoever writes a plugin needs."""
+
+import json
+from pathlib import Path
+from typing import Annotated, Any
+from urllib.parse import quote
+
+import typer
+
+from cli import output
+from cli.commands.shared import AsJson, api
+from cli.errors import DONE, FAILED
+
+app = typer.Typer(help="Plugins: list, show; new, validate, test.", no_args_is_help=True)
+
+RESULT_SHOWN_MAX_CHARS = 4000
+Folder = Annotated[Path, typer.Argument(metavar="PATH", help="The plugin's folder.")]
+
+
+@app.command("list")
+def list_plugins(as_json: AsJson = False) -> None:
+    """List the plugins, and the folders that were rejected with the reason."""
+    with api() as client:
+        page = client.get("/plugins")
+    if as_json:
+        output.print_json(page)
+        return
+    output.print_table(
+        ("plugin", "version", "kind", "stages", "state", "description"),
+        (
+            (
+                each.get("name"),
+                each.get("version") or "",
+                each.get("kind") or "",
+                ", ".join(each.get("stages") or []),
+                each.get("state"),
+                each.get("description") or each.get("reason"),
+            )
+            for each in [*output.items_of(page), *output.items_of(page.get("rejected") or [])]
+        ),
+        empty="There are no plugins.",
+    )
+
+
+@app.command("show")
+def show_plugin(
+    name: Annotated[str, typer.Argument(metavar="NAME", help="Name of a plugin, or of a rejected folder.")],
+    as_json: AsJson = False,
+) -> None:
+    """Show one plugin with its limits, configuration and results, or why its folder is none."""
+    with api() as client:
+        content = client.get(f"/plugins/{quote(name, safe='')}")
+    if as_json:
+        output.print_json(content)
+    else:
+        output.print_fields((key, _in_words(value)) for key, value in content.items())
+
+
+@app.command("new")
+def new(
+    name: Annotated[str, typer.Argument(metavar="NAME", help="The plugin's name, and its folder's.")],
+    kind: Annotated[str, typer.Option(metavar="KIND", help="host or guest.")] = "host",
+    into: Annotated[Path, typer.Option("--in", metavar="PATH", help="Where the folder is made.")] = Path(),
+    as_json: AsJson = False,
+) -> None:
+    """Make a folder that is a plugin already, with a sample and a test, to be changed into the one that is wanted."""
+    from cli import authoring  # noqa: PLC0415 - whoever only asks a distant Malbox needs no SDK
+
+    folder = authoring.create(into, name, kind)
+    if as_json:
+        output.print_json({"folder": str(folder)})
+        return
+    print(folder)
+    output.say(f"Try it: malbox plugin test {folder}")
+
+
+@app.command("validate")
+def validate(path: Folder, as_json: AsJson = False) -> None:
+    """Say whether a folder is a plugin, and if not, what to change where. Exits 4 when it is none."""
+    from cli import authoring  # noqa: PLC0415
+
+    manifest = authoring.manifest_of(path)
+    if as_json:
+        output.print_json({"name": manifest.plugin.name, "version": manifest.plugin.version, "is_valid": True})
+        return
+    about = manifest.plugin
+    output.print_line(f"{about.name} {about.version} ({about.kind}) is a plugin.")
+    output.print_fields(
+        (
+            ("stages", ", ".join(manifest.applies.stages)),
+            ("results", ", ".join(f"{name} ({spec.kind})" for name, spec in manifest.results.items())),
+            ("configuration", ", ".join(manifest.config.get("properties", {}))),
+            ("told of", ", ".join(manifest.events.subscribe)),
+        )
+    )
+
+
+@app.command("test")
+def try_out(
+    path: Folder,
+    file: Annotated[
+        Path | None,
+        typer.Argument(metavar="[SAMPLE]", help="What it runs on. Default: each file of the folder's samples."),
+    ] = None,
+    config: Annotated[str, typer.Option(metavar="JSON", help="Configuration, an object.")] = "{}",
+    given: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--input", metavar="PLUGIN/NAME=FILE", help="An earlier result that it is to see; repeat for more."
+        ),
+    ] = None,
+    as_json: AsJson = False,
+) -> None:
+    """Run a plugin as a task would, in the sandbox, and print what it emits. Exits 1 unless every run completes."""
+    from cli import authoring  # noqa: PLC0415
+
+    runs = authoring.runs(path, file, config, given or [])
+    if as_json:
+        output.print_json([{"sample": str(of), **authoring.as_mapping(run)} for of, run in runs])
+    else:
+        for of, run in runs:
+            _show_run(of, run)
+    raise typer.Exit(DONE if all(run.outcome == "completed" for _of, run in runs) else FAILED)
+
+
+def _show_run(file: Path, run: Any) -> None:
+    output.print_line(f"{file}: {run.outcome} after {run.duration_ms} ms{f': {run.reason}' if run.reason else ''}")
+    for name, content in run.content.items():
+        shown = content.decode("utf-8", "replace")[:RESULT_SHOWN_MAX_CHARS] if run.kinds[name] == "json" else ""
+        output.print_line(f"{name} ({run.kinds[name]}, {run.media_types[name]}, {len(content)} bytes) {shown}".strip())
+    for line in run.log.splitlines():
+        output.print_line(f"log: {line}")
+
+
+def _in_words(value: Any) -> Any:
+    return json.dumps(value) if isinstance(value, dict | list) else value

@@ -1,0 +1,97 @@
+"""The other half of the test kit: runs a plugin's folder exactly as production does, in the real sandbox.
+
+The sandbox is the plugins service's; it is reached as a process of its own, so that a plugin's author needs nothing but
+an installation of Malbox.
+"""
+
+import json
+import subprocess
+import sys
+from dataclasses import dataclass, field
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any
+
+import malbox
+from malbox.sdk.context import Input
+from malbox.sdk.manifest import load_manifest
+
+ROOT = Path(malbox.__file__).parents[1]
+AROUND_A_RUN_S = 120.0
+
+
+class SandboxRefused(Exception):
+    """The plugin could not be run here; the message says why and what to do."""
+
+
+@dataclass(frozen=True)
+class SandboxedRun:
+    """How the run ended (completed, failed, crashed, timed_out or skipped) and why, what it emitted, and its log."""
+
+    outcome: str
+    reason: str
+    duration_ms: int
+    log: str
+    content: dict[str, bytes] = field(default_factory=dict)
+    kinds: dict[str, str] = field(default_factory=dict)
+    media_types: dict[str, str] = field(default_factory=dict)
+
+    def json(self, name: str) -> Any:
+        """The JSON result of that name. Raises KeyError."""
+        return json.loads(self.content[name])
+
+
+def run_sandboxed(
+    folder: Path,
+    sample: Path,
+    *,
+    sample_name: str | None = None,
+    config: dict[str, Any] | None = None,
+    inputs: tuple[Input, ...] = (),
+) -> SandboxedRun:
+    """The plugin in `folder` ran on the sample and nothing of it is left. Raises ManifestError, SandboxRefused."""
+    manifest = load_manifest(folder)
+    if manifest.plugin.kind == "guest":
+        raise SandboxRefused(f"{manifest.plugin.name} is a guest plugin: it runs in a machine, as part of a task")
+    with TemporaryDirectory(prefix="malbox-sandboxed-") as into:
+        request = {
+            "folder": str(folder.absolute()),
+            "sample": str(sample.absolute()),
+            "sample_name": sample.name if sample_name is None else sample_name,
+            "config": config or {},
+            "inputs": [_described(one) for one in inputs],
+            "into": into,
+        }
+        return _run(_answer(request, timeout_s=manifest.runtime.timeout_s + AROUND_A_RUN_S))
+
+
+def _answer(request: dict[str, Any], *, timeout_s: float) -> dict[str, Any]:
+    try:
+        ended = subprocess.run(
+            (sys.executable, "-P", "-m", "services.plugins.trial"),
+            input=json.dumps(request).encode(),
+            capture_output=True,
+            env={"PYTHONPATH": str(ROOT)},
+            timeout=timeout_s,
+            check=False,
+        )
+    except subprocess.TimeoutExpired as error:
+        raise SandboxRefused(f"the sandbox did not answer within {error.timeout:.0f} s") from error
+    if ended.returncode != 0:
+        raise SandboxRefused(ended.stderr.decode("utf-8", "replace").strip()[-2000:] or "the sandbox did not start")
+    answer: dict[str, Any] = json.loads(ended.stdout)
+    return answer
+
+
+def _run(answer: dict[str, Any]) -> SandboxedRun:
+    results = answer.pop("results")
+    return SandboxedRun(
+        **answer,
+        content={one["name"]: Path(one["path"]).read_bytes() for one in results},
+        kinds={one["name"]: one["kind"] for one in results},
+        media_types={one["name"]: one["media_type"] for one in results},
+    )
+
+
+def _described(one: Input) -> dict[str, str]:
+    return {"plugin": one.plugin, "name": one.name, "path": str(one.path.absolute()), "media_type": one.media_type}

@@ -1,0 +1,107 @@
+"""malbox plugin: a folder is judged with file, line, key and remedy; a new one is a plugin at once."""
+
+from pathlib import Path
+
+import pytest
+
+from malbox.sdk.manifest import load_manifest
+from tests.unit.cli.conftest import Malbox
+from tests.unit.cli.origin import Origin, as_json
+
+
+def test_a_new_folder_is_a_valid_plugin(malbox: Malbox, tmp_path: Path) -> None:
+    """The folder is printed, for a script; its name is the plugin's."""
+    made = malbox("plugin", "new", "line-counter", "--in", str(tmp_path))
+    assert (made.code, made.out.strip()) == (0, str(tmp_path / "line-counter"))
+    assert load_manifest(tmp_path / "line-counter").plugin.name == "line-counter"
+    judged = malbox("plugin", "validate", str(tmp_path / "line-counter"))
+    assert judged.code == 0
+    assert "line-counter 0.1.0 (host) is a plugin." in judged.out
+
+
+@pytest.mark.parametrize(
+    ("arguments", "code", "words"),
+    [
+        (("Bad Name",), 2, "cannot be the name of a plugin"),
+        (("../escape",), 2, "cannot be the name of a plugin"),
+        (("taken",), 2, "is there already"),
+        (("fresh", "--kind", "moon"), 2, "no kind 'moon'"),
+        (("fresh", "--kind", "guest"), 4, "its code is part of the agent"),
+    ],
+)
+def test_what_cannot_be_made_leaves_no_folder(
+    malbox: Malbox, tmp_path: Path, arguments: tuple[str, ...], code: int, words: str
+) -> None:
+    """The reason and what to say instead; nothing is left behind, and what is there already stays as it is."""
+    (tmp_path / "in" / "taken").mkdir(parents=True)
+    refused = malbox("plugin", "new", *arguments, "--in", str(tmp_path / "in"))
+    assert refused.code == code
+    assert words in refused.err
+    assert "→" in refused.err
+    assert [path.relative_to(tmp_path).as_posix() for path in sorted(tmp_path.rglob("*"))] == ["in", "in/taken"]
+
+
+def test_every_fault_of_a_folder_is_on_a_line_of_its_own(malbox: Malbox, tmp_path: Path) -> None:
+    """File, line, key, remedy; the exit status says that it is none."""
+    malbox("plugin", "new", "faulty", "--in", str(tmp_path))
+    path = tmp_path / "faulty" / "plugin.toml"
+    path.write_text(
+        path.read_text().replace('kind = "host"', 'kinds = "host"').replace("timeout_s = 30", "timeout = 30")
+    )
+    refused = malbox("plugin", "validate", str(tmp_path / "faulty"))
+    assert refused.code == 4
+    for words in (
+        "plugin.toml:1: plugin.kind: missing; add it",
+        "plugin.toml:5: plugin.kinds: unknown key; did you mean kind?",
+        "plugin.toml:8: runtime.timeout: unknown key; did you mean timeout_s?",
+    ):
+        assert any(line.endswith(words) for line in refused.err.splitlines()), words
+
+
+@pytest.mark.parametrize(
+    ("code", "words"),
+    [
+        ("def run(context:\n", "plugin.py, line 1: '(' was never closed"),
+        ("def walk(context): ...\n", "plugin.py has no run; define run(context) in it"),
+        ("\0", "plugin.py is not Python"),
+    ],
+)
+def test_code_that_could_not_start_is_a_fault(malbox: Malbox, tmp_path: Path, code: str, words: str) -> None:
+    """It is found by reading: nothing of a plugin runs to be judged."""
+    malbox("plugin", "new", "faulty", "--in", str(tmp_path))
+    (tmp_path / "faulty" / "plugin.py").write_text(code)
+    refused = malbox("plugin", "validate", str(tmp_path / "faulty"))
+    assert refused.code == 4
+    assert words in refused.err
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (("--config", "{"), "--config is not JSON"),
+        (("--config", "[]"), "--config is no JSON object"),
+        (("--input", "yara=x"), "names no result"),
+        (("--input", "yara/yara=absent"), "absent cannot be submitted"),
+        (("absent",), "absent cannot be submitted"),
+    ],
+)
+def test_a_trial_that_means_nothing_is_refused_before_anything_runs(
+    malbox: Malbox, tmp_path: Path, arguments: tuple[str, ...], words: str
+) -> None:
+    """Wrong usage, with the word for it."""
+    malbox("plugin", "new", "counter", "--in", str(tmp_path))
+    refused = malbox("plugin", "test", str(tmp_path / "counter"), *arguments)
+    assert refused.code == 2
+    assert words in refused.err
+
+
+@pytest.mark.promise("D6")
+def test_rejected_folders_are_listed_with_the_reason(malbox: Malbox, origin: Origin) -> None:
+    """Whoever put a folder there sees why it is no plugin, without the service's log."""
+    rejected = {"name": "broken", "state": "rejected", "reason": "plugin.toml:3: plugin.kind: missing; add it"}
+    origin.answer("GET", "/plugins", as_json({"items": [{"name": "yara", "version": "1.0.0"}], "rejected": [rejected]}))
+    listed = malbox("plugin", "list")
+    assert "yara" in listed.out
+    assert "plugin.kind: missing; add it" in listed.out
+    origin.answer("GET", "/plugins/broken", as_json(rejected))
+    assert "plugin.kind: missing; add it" in malbox("plugin", "show", "broken").out
