@@ -70,7 +70,11 @@ def show_dead(message: Message, as_json: AsJson = False) -> None:
 
 @app.command("replay")
 def replay(messages: Messages, reason: Reason, as_json: AsJson = False) -> None:
-    """Put messages back to their queues. One that still cannot be handled comes back here, counted once more."""
+    """Put messages back to their queues. One that still cannot be handled comes back here, counted once more.
+
+    Say it again where --all shows a replayed one that was not handled: the broker may have lost it. No message has its
+    effect twice.
+    """
     _decide(messages, "replay", reason, as_json=as_json)
 
 
@@ -124,15 +128,25 @@ def _pages(client: Client, service: str, state: str | None) -> Iterator[Any]:
 def _print(items: list[dict[str, Any]], *, decided: bool) -> None:
     columns = ["message", "type", "subject", "parked", "times", "why"]
     if decided:
-        columns += ["state", "by", "because"]
+        columns += ["state", "handled", "by", "because"]
     output.print_table(
         columns,
         (
             (
                 *(each.get(name) for name in ("id", "type", "subject", "parked_at", "times", "reason")),
-                *((each.get(name) for name in ("state", "decided_by", "decided_why")) if decided else ()),
+                *(
+                    (each.get("state"), _handled(each), each.get("decided_by"), each.get("decided_why"))
+                    if decided
+                    else ()
+                ),
             )
             for each in items
         ),
         empty="No message waits for a decision." if not decided else "No message was ever parked.",
     )
+
+
+def _handled(item: dict[str, Any]) -> str:
+    """Of a message that was replayed, whether it was handled; nothing where nobody knows."""
+    is_handled = item.get("is_handled")
+    return "" if is_handled is None else "yes" if is_handled else "not yet"

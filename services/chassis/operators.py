@@ -57,7 +57,7 @@ def dead_router(service: str, parked: ParkedMessages) -> APIRouter:
 
     @routes.post("/{message_id}/replay", status_code=202)
     async def replay_dead(message_id: str, caller: Administrator, decision: Decision) -> dict[str, Any]:
-        """The message is put back to its queue, once however often this is said. 409 when it was dropped."""
+        """The message is put back to its queue, again each time this is said until it was handled. 409 when dropped."""
         await _decided(parked.replay(message_id, decision.by(caller)))
         return await _shown(parked, message_id)
 

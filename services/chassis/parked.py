@@ -2,11 +2,13 @@
 
 `<queue>.dead` is only their way here, whoever put them there: this service, or the broker at its delivery limit.
 A message is known by its queue and bytes, so one that comes back after a replay is the same row, counted once more.
+A replay that the broker lost can be said again until the inbox shows that the message was handled.
 """
 
 import hashlib
 from collections.abc import Callable
 from dataclasses import dataclass
+from datetime import timedelta
 from typing import Any
 
 import asyncpg
@@ -14,11 +16,13 @@ import asyncpg
 from contracts.envelope import Envelope, EnvelopeError
 from contracts.limits import REASON_MAX_CHARS
 from services.chassis.errors import PermanentError
+from services.chassis.housekeeping import INBOX_DAYS
 from services.chassis.store import Connection, Store
 
 PARKED, REPLAYED, DROPPED = "parked", "replayed", "dropped"
 DECIDED_DAYS = 90
 _DIGITS = 24
+_NOTHING_SENT = "INSERT 0 0"
 _SHOWN = "id, queue, type, subject, reason, times, state, first_parked_at, parked_at, decided_at"
 
 
@@ -94,7 +98,10 @@ class ParkedMessages:
             after,
             limit + 1,
         )
-        return [dict(row) for row in rows]
+        ids = [row["id"] for row in rows if row["state"] == REPLAYED]
+        async with self._store.transaction() as connection:
+            handled = await _handled(connection, ids)
+        return [{**row, "is_handled": handled.get(row["id"])} for row in rows]
 
     async def show(self, message_id: str) -> dict[str, Any]:
         """The message with its body, and everything that operators did about it. Raises UnknownMessage."""
@@ -104,25 +111,41 @@ class ParkedMessages:
         actions = await self._store.fetch(
             "SELECT at, who, action, reason FROM operator_actions WHERE target = $1 ORDER BY position", message_id
         )
-        return {**row, "body": row["body"].decode(errors="replace"), "actions": [dict(action) for action in actions]}
+        async with self._store.transaction() as connection:
+            handled = await _handled(connection, [message_id])
+        return {
+            **row,
+            "is_handled": handled.get(message_id),
+            "body": row["body"].decode(errors="replace"),
+            "actions": [dict(action) for action in actions],
+        }
 
     async def replay(self, message_id: str, word: Word) -> None:
-        """One copy is on its way to its queue, however often it is said. Raises UnknownMessage, AlreadyDecided."""
+        """A copy is on its way to its queue, or was handled. Raises UnknownMessage, AlreadyDecided.
+
+        Said again it makes another copy, for the broker may have lost the one before; the inbox lets only one act.
+        """
         async with self._store.transaction() as connection:
             row = await _locked(connection, message_id)
-            if row["state"] == REPLAYED:
-                return
             if row["state"] == DROPPED:
                 raise AlreadyDecided(f"{message_id} was dropped.")
-            await _decide(connection, message_id, REPLAYED, word)
-            await connection.execute(
-                "INSERT INTO outbox (message_id, exchange, routing_key, body, replays) VALUES ($1, $2, $3, $4, $5)",
+            if row["state"] == REPLAYED:
+                is_handled = (await _handled(connection, [message_id])).get(message_id)
+                if is_handled:
+                    return
+                if is_handled is None:
+                    raise AlreadyDecided(f"{message_id} was replayed so long ago that nobody knows what came of it.")
+            sent = await connection.execute(
+                "INSERT INTO outbox (message_id, exchange, routing_key, body, replays) VALUES ($1, $2, $3, $4, $5) "
+                "ON CONFLICT (message_id) DO NOTHING",
                 f"{message_id}-{row['times']}",
                 f"{self._store.schema}.own",
                 row["queue"],
                 row["body"],
                 row["times"],
             )
+            if sent != _NOTHING_SENT:
+                await _decide(connection, message_id, REPLAYED, word)
         self._wake_relay()
 
     async def drop(self, message_id: str, word: Word) -> None:
@@ -156,6 +179,28 @@ async def _locked(connection: Connection, message_id: str) -> asyncpg.Record:
 async def _decide(connection: Connection, message_id: str, state: str, word: Word) -> None:
     await connection.execute("UPDATE parked SET state = $2, decided_at = now() WHERE id = $1", message_id, state)
     await record_action(connection, word, state, message_id)
+
+
+async def _handled(connection: Connection, message_ids: list[str]) -> dict[str, bool | None]:
+    """Of each that was replayed, whether it was handled; None once the inbox may have forgotten it."""
+    rows = await connection.fetch(
+        "SELECT id, body, decided_at < now() - $2::interval AS is_old FROM parked "
+        "WHERE id = ANY($1) AND state = 'replayed'",
+        message_ids,
+        timedelta(days=INBOX_DAYS),
+    )
+    names = {row["id"]: _name(row["body"]) for row in rows}
+    known = await connection.fetch("SELECT message_id FROM inbox WHERE message_id = ANY($1)", list(names.values()))
+    taken = {row["message_id"] for row in known}
+    return {row["id"]: names[row["id"]] in taken or (None if row["is_old"] else False) for row in rows}
+
+
+def _name(body: bytes) -> str:
+    """What the inbox knows the message by; nothing for bytes that are no envelope, which nobody can handle."""
+    try:
+        return Envelope.from_json(body).id
+    except EnvelopeError:
+        return ""
 
 
 def _described(body: bytes) -> tuple[str, str]:

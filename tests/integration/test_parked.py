@@ -3,6 +3,7 @@
 import asyncio
 import json
 import os
+import shutil
 import sys
 from collections.abc import AsyncIterator
 from pathlib import Path
@@ -14,13 +15,16 @@ import pytest
 from contracts.envelope import Message
 from contracts.intake import SampleStored
 from contracts.scheduler import SealReport
+from deploy.local.installation import Installation
+from deploy.local.secrets import BROKER_ADMIN
 from deploy.local.settings import toml
 from services.chassis import broker_setup
 from services.chassis.errors import PermanentError
 from services.chassis.http import build_app
 from services.chassis.migrations import migrate
 from services.chassis.operators import dead_router
-from services.chassis.parked import Dead, ParkedMessages, Word, identity
+from services.chassis.parked import AlreadyDecided, Dead, ParkedMessages, Word, identity
+from services.chassis.relay import Relay
 from services.chassis.run import Service
 from services.chassis.settings import ServiceSettings
 from services.chassis.store import Store
@@ -45,6 +49,7 @@ from tests.integration.chassis_bench import (
     wrapped,
 )
 from tests.integration.deadly_service import EXIT_STATUS, POISON
+from tests.servers import installation
 
 pytestmark = pytest.mark.integration
 ADMIN = {"x-malbox-subject": "root", "x-malbox-roles": "admin", "x-malbox-gateway": "0123456789abcdef"}
@@ -113,7 +118,7 @@ async def test_poison_is_parked_with_its_reason_and_drops_no_innocent_message(se
 
 
 @pytest.mark.promise("P14")
-async def test_a_replay_makes_one_copy_however_often_it_is_said(settings: ServiceSettings) -> None:
+async def test_a_replay_has_one_effect_however_often_it_is_said(settings: ServiceSettings) -> None:
     """A message that is still refused comes back as the same message, counted; once mended it has its effect once."""
     calls = 0
     is_mended = False
@@ -130,18 +135,99 @@ async def test_a_replay_makes_one_copy_however_often_it_is_said(settings: Servic
         [first] = await parked(store, 1)
         assert (first["times"], first["reason"]) == (1, "not mended")
         messages = ParkedMessages(store, lambda: None)
-        await asyncio.gather(*(messages.replay(str(first["id"]), WORD) for _ in range(5)))
+        await messages.replay(str(first["id"]), WORD)
         [again] = await parked(store, 1)
         assert (again["id"], again["times"], calls) == (first["id"], 2, 2)
         is_mended = True
         await asyncio.gather(*(messages.replay(str(first["id"]), WORD) for _ in range(5)))
         await eventually(lambda: rows(store))
-        assert (await rows(store), calls) == (["SampleStored"], 3)
         shown = await messages.show(str(first["id"]))
-        assert (shown["state"], shown["times"]) == ("replayed", 2)
-        assert [(each["who"], each["action"], each["reason"]) for each in shown["actions"]] == [
-            ("root", "replayed", "the handler was mended")
-        ] * 2
+        assert (shown["state"], shown["times"], shown["is_handled"]) == ("replayed", 2, True)
+        recorded = [(each["who"], each["action"], each["reason"]) for each in shown["actions"]]
+        assert set(recorded) == {("root", "replayed", "the handler was mended")}
+        await messages.replay(str(first["id"]), WORD)
+        assert len((await messages.show(str(first["id"])))["actions"]) == len(recorded)
+        assert (await rows(store), calls) == (["SampleStored"], 3)
+
+
+@pytest.mark.promise("P14", "P17")
+async def test_a_replay_that_the_broker_lost_is_said_again(database_url: str, tmp_path: Path) -> None:
+    """Its data is wiped between the replay and its consumption: the record says so, and a second replay is handled."""
+    is_mended = False
+
+    async def refuses(what: Message, unit: Unit, store: Store) -> None:
+        if not is_mended:
+            raise PermanentError("not mended")
+        await note(what, unit, store)
+
+    service = Service(handlers={SampleStored: refuses, SealReport: note})
+    with installation() as here:
+        await asyncio.to_thread(here.rabbitmq().start)
+        settings = settings_of(here.rabbitmq().url(BROKER_ADMIN), database_url, tmp_path)
+        async with running(settings, service) as store:
+            await publish(settings, wrapped(STORED, "msg_1"), exchange=f"{NAME}.own", key=FACTS)
+            [dead] = await parked(store, 1)
+        message = str(dead["id"])
+        await _replayed_to_nobody(settings, message)
+        await asyncio.to_thread(_wipe, here)
+        is_mended = True
+        async with running(settings, service) as store:
+            messages = ParkedMessages(store, lambda: None)
+            [lost] = await messages.page("replayed", 10, None)
+            assert (lost["id"], lost["is_handled"], await rows(store)) == (message, False, [])
+            await messages.replay(message, WORD)
+            await eventually(lambda: rows(store))
+            shown = await messages.show(message)
+            assert (shown["is_handled"], [each["action"] for each in shown["actions"]]) == (True, ["replayed"] * 2)
+            await messages.replay(message, WORD)
+            assert len((await messages.show(message))["actions"]) == 2
+            assert await rows(store) == ["SampleStored"]
+
+
+@pytest.mark.promise("P14")
+async def test_what_the_inbox_may_have_forgotten_is_not_replayed_again(store: Store) -> None:
+    """After its days nobody knows whether the message was handled: a repeated replay is refused, and says so."""
+    messages = ParkedMessages(store, lambda: None)
+    body = wrapped(STORED, "msg_1")
+    await messages.keep(Dead(FACTS, body, "no", 1))
+    message = identity(NAME, FACTS, body)
+    await messages.replay(message, WORD)
+    await messages.replay(message, WORD)
+    assert len((await messages.show(message))["actions"]) == 1, "its copy is still on its way"
+    await store.fetch("DELETE FROM outbox")
+    await store.fetch("UPDATE parked SET decided_at = now() - interval '13 days 23 hours'")
+    await messages.replay(message, WORD)
+    await store.fetch("DELETE FROM outbox")
+    await store.fetch("UPDATE parked SET decided_at = now() - interval '14 days 1 hour'")
+    with pytest.raises(AlreadyDecided, match="nobody knows"):
+        await messages.replay(message, WORD)
+    assert (await messages.show(message))["is_handled"] is None
+
+
+async def _replayed_to_nobody(settings: ServiceSettings, message: str) -> None:
+    """The copy stands in its queue: the relay sent it, and no service runs."""
+    store = await Store.open(settings.database_url, NAME)
+    relay = Relay(store, settings.amqp_url)
+    relaying = asyncio.create_task(relay.run())
+    try:
+        await ParkedMessages(store, relay.wake).replay(message, WORD)
+
+        async def stands_there() -> bool:
+            return await queue_length(settings, FACTS) == 1 and not await store.fetch("SELECT 1 FROM outbox")
+
+        await eventually(stands_there)
+    finally:
+        relaying.cancel()
+        await asyncio.gather(relaying, return_exceptions=True)
+        await store.close()
+
+
+def _wipe(here: Installation) -> None:
+    """RabbitMQ lost everything, and runs again from its definitions."""
+    broker = here.rabbitmq()
+    broker.stop()
+    shutil.rmtree(here.state.rabbitmq / "mnesia")
+    broker.start()
 
 
 @pytest.mark.promise("P14")
