@@ -26,6 +26,7 @@ NAMES: dict[str, str] = {
     "T1071.001": "Web Protocols",
     "T1071.004": "DNS",
     "T1082": "System Information Discovery",
+    "T1090.003": "Multi-hop Proxy",
     "T1095": "Non-Application Layer Protocol",
     "T1098.004": "SSH Authorized Keys",
     "T1105": "Ingress Tool Transfer",

@@ -20,4 +20,6 @@ class Trait:
 
 TRAITS: tuple[Trait, ...] = (
     Trait("packed", "is packed or encrypted, and unfolds only when it runs", ("T1027.002",), 25),
+    Trait("names_an_onion_service", "names a host that only Tor reaches", ("T1090.003",), 20),
+    Trait("names_a_wallet", "names an address that cryptocurrency is sent to", (), 10),
 )
