@@ -29,8 +29,6 @@ class Point(StrEnum):
 
     COMMIT_BEFORE = "commit.before"
     """a unit is decided and not yet sent to the database"""
-    COMMIT_WITHIN = "commit.within"
-    """the unit's rows are written in a transaction that is not committed"""
     COMMIT_AFTER = "commit.after"
     """the unit is committed and nobody here knows it yet"""
     CLAIM_AFTER = "claim.after"

@@ -3,7 +3,8 @@
 import asyncio
 import contextlib
 from collections.abc import AsyncIterator, Callable
-from typing import Any, TypeAlias, TypeVar, cast
+from itertools import chain
+from typing import Any, ClassVar, TypeAlias, TypeVar
 from uuid import UUID
 
 import asyncpg
@@ -17,8 +18,9 @@ from eventsourcing.persistence import (
     UUIDAsHex,
 )
 
-from services.chassis.crash_points import Point, around, reached
+from services.chassis.crash_points import Point, around
 from services.chassis.errors import PermanentError, TransientError
+from services.chassis.joined import joined
 from services.chassis.recent import Recent
 from services.chassis.unit import Unit
 
@@ -48,6 +50,18 @@ class Duplicate(Exception):
 
 class Fenced(Exception):
     """The work that the unit belongs to has a later claim; nothing was changed."""
+
+
+class HandledBefore(asyncpg.PostgresError):
+    """`commit_unit` met the message in the inbox."""
+
+    sqlstate: ClassVar[str] = "MB001"
+
+
+class ClaimedLater(asyncpg.PostgresError):
+    """`commit_unit` met a later claim of the work, or none."""
+
+    sqlstate: ClassVar[str] = "MB002"
 
 
 UNAVAILABLE = (
@@ -168,11 +182,7 @@ class Store:
     async def commit(self, unit: Unit) -> None:
         """Everything in the unit is durable. Raises Duplicate, Fenced, Conflict, StoreUnavailable: nothing is."""
         with translated(), around(Point.COMMIT_BEFORE, Point.COMMIT_AFTER):
-            outcome = await self._commit(unit)
-        if outcome == "duplicate":
-            raise Duplicate
-        if outcome == "fenced":
-            raise Fenced
+            await self._commit(unit)
         for listener in self._listeners:
             listener(unit)
 
@@ -193,38 +203,24 @@ class Store:
             async with self.pool.acquire(timeout=10) as connection, connection.transaction():
                 yield connection
 
-    async def _commit(self, unit: Unit) -> str:
+    async def _commit(self, unit: Unit) -> None:
+        statement = joined(tuple((sql, len(arguments)) for sql, arguments in unit.statements))
+        parameters = (*self._of_unit(unit), *chain.from_iterable(arguments for _, arguments in unit.statements))
         try:
-            if not unit.statements:
-                return cast("str", await self.pool.fetchval(*self._commit_call(unit)))
             async with self.pool.acquire(timeout=10) as connection:
-                return await self._commit_with_rows(connection, unit)
+                await connection.execute(statement, *parameters)
         except asyncpg.UniqueViolationError as error:
             if error.constraint_name == "events_stream_version_key":
                 if await self._is_already_stored(unit):
-                    return "duplicate"
+                    raise Duplicate from error
                 raise Conflict(str(error)) from error
             raise
         except (asyncpg.SerializationError, asyncpg.DeadlockDetectedError) as error:
             raise Conflict(str(error)) from error
-
-    async def _commit_with_rows(self, connection: Connection, unit: Unit) -> str:
-        transaction = connection.transaction()
-        await transaction.start()
-        try:
-            outcome = cast("str", await connection.fetchval(*self._commit_call(unit)))
-            if outcome != "committed":
-                await transaction.rollback()
-                return outcome
-            for sql, arguments in unit.statements:
-                await connection.execute(sql, *arguments)
-            reached(Point.COMMIT_WITHIN)
-        except BaseException:
-            with contextlib.suppress(*UNAVAILABLE):
-                await transaction.rollback()
-            raise
-        await transaction.commit()
-        return outcome
+        except HandledBefore as error:
+            raise Duplicate from error
+        except ClaimedLater as error:
+            raise Fenced from error
 
     async def _is_already_stored(self, unit: Unit) -> bool:
         """A conflict with our own events is a reply that was lost, not a conflict."""
@@ -236,10 +232,9 @@ class Store:
         )
         return row is not None and row["topic"] == first.topic and row["state"] == first.state
 
-    def _commit_call(self, unit: Unit) -> tuple[Any, ...]:
+    def _of_unit(self, unit: Unit) -> tuple[Any, ...]:
         stored = [self._mapper.to_stored_event(event) for event in unit.events]
         return (
-            "SELECT commit_unit($1,$2,$3,$4,$5,$6,$7,$8,$9,$10,$11,$12,$13,$14,$15,$16,$17)",
             unit.cause.message_id,
             [event.originator_id for event in stored],
             [event.originator_version for event in stored],

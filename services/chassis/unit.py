@@ -104,7 +104,10 @@ class Unit:
         self.work.append(WorkRow(kind, key, orjson.dumps(payload), due_at or self.at))
 
     def execute(self, sql: str, *arguments: Any) -> None:
-        """One statement on the service's own tables, in the same transaction."""
+        """One statement on the service's own tables: a write, or the call of a function; committed with the unit.
+
+        Statements of one unit touch different rows, and none sees what another writes.
+        """
         self.statements.append((sql, arguments))
 
     def finish(self, claim: WorkClaim) -> None:

@@ -110,9 +110,10 @@ async def say_catalogue(runtime: Runtime, catalogue: Catalogue) -> None:
     for row in await runtime.store.fetch("SELECT name FROM registered ORDER BY name"):
         if row["name"] not in catalogue.plugins:
             unit.say(PluginRemoved(name=row["name"]))
-    unit.execute("DELETE FROM registered")
-    unit.execute("INSERT INTO registered SELECT unnest($1::text[])", sorted(catalogue.plugins))
-    for name in sorted(catalogue.plugins):
+    names = sorted(catalogue.plugins)
+    unit.execute("DELETE FROM registered WHERE name <> ALL($1::text[])", names)
+    unit.execute("INSERT INTO registered SELECT unnest($1::text[]) ON CONFLICT DO NOTHING", names)
+    for name in names:
         unit.say(PluginRegistered(manifest=catalogue.plugins[name].public()))
     for rejected in catalogue.rejected:
         unit.say(PluginRejected(folder=rejected.folder, reason=rejected.reason))

@@ -8,7 +8,6 @@ from services.chassis.crash_points import Point
 
 EVERYWHERE = (
     Point.COMMIT_BEFORE,
-    Point.COMMIT_WITHIN,
     Point.COMMIT_AFTER,
     Point.PUBLISH_BEFORE,
     Point.PUBLISH_CONFIRMED,
@@ -25,7 +24,7 @@ HOSTING = (Point.FENCE_BEFORE, Point.FENCE_AFTER, Point.HYPERVISOR_BEFORE, Point
 PASSED_BY: dict[str, tuple[Point, ...]] = {
     "intake": (*EVERYWHERE, *STORING),
     "scheduler": (*EVERYWHERE, *CLAIMING, *PROJECTING),
-    "machines": (*(set(EVERYWHERE) - {Point.COMMIT_WITHIN}), *CLAIMING, *PROJECTING, *HOSTING, *TALKING),
+    "machines": (*EVERYWHERE, *CLAIMING, *PROJECTING, *HOSTING, *TALKING),
     "plugins": (*EVERYWHERE, *CLAIMING, *STORING, *TALKING),
     "results": (*EVERYWHERE, *CLAIMING, *STORING),
 }

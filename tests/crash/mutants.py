@@ -41,7 +41,7 @@ MUTANTS = (
         "services/chassis/bus.py",
         "            await self.perform(envelope, content, handler)\n",
         "            await message.ack()\n            await self.perform(envelope, content, handler)\n",
-        Death("results", Point.COMMIT_WITHIN, 3),
+        Death("results", Point.COMMIT_BEFORE, 3),
         "is failed|there is no rest|has 0 terminal facts",
     ),
     Mutant(

@@ -87,7 +87,7 @@ class SimSandbox:
             self.counts["plugin_crash"] += 1
             return SandboxReport("crashed", "killed by signal 11", (), b"", 10)
         path = request.spool_dir / "result.json"
-        said = {"package": "elf", "platform": "linux", "sample": request.sample_name}
+        said = {"package": "elf", "platform": "linux", "mime": "application/x-elf", "sample": request.sample_name}
         path.write_text(json.dumps(said), encoding="utf-8")
         name = request.manifest.plugin.name
         result = SpooledResult(name, "json", "application/json", path, path.stat().st_size)

@@ -235,6 +235,8 @@ def template(schema: str, migrations: tuple[str, ...]) -> bytes:
 
 
 Handwritten = Callable[[Database, tuple[Any, ...]], list[Row]]
+Answers = Callable[[str], Handwritten | None]
+"""What answers a statement by hand, if anything does."""
 
 
 class Wire:
@@ -250,10 +252,10 @@ class Wire:
 class Pool:
     """asyncpg's pool, as far as services use it."""
 
-    def __init__(self, database: Database, wire: Wire, by_hand: dict[str, Handwritten], lock: "Lock") -> None:
+    def __init__(self, database: Database, wire: Wire, answers: Answers, lock: "Lock") -> None:
         self.database = database
         self.wire = wire
-        self.by_hand = by_hand
+        self.answers = lru_cache(maxsize=4096)(answers)
         self.lock = lock
         self.opened: dict[int, Connection] = {}
 
@@ -305,11 +307,6 @@ class Pool:
 def _is_read(sql: str) -> bool:
     """A crash between a read and its reply is the same as one before it."""
     return sql.lstrip().startswith("SELECT") and "(" not in sql.partition(" FROM ")[0].replace("count(*)", "")
-
-
-@lru_cache(maxsize=4096)
-def _words(sql: str) -> str:
-    return " ".join(sql.split())
 
 
 class Lock:
@@ -369,7 +366,7 @@ class Connection:
         database = self.database
         database.pid = self.pid
         database.txid += 1
-        by_hand = self.pool.by_hand.get(_words(sql))
+        by_hand = self.pool.answers(sql)
         rows = database.run(sql, arguments) if by_hand is None else by_hand(database, arguments)
         if self.pool.lock.holder is None:
             database.is_committed()

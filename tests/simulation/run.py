@@ -36,7 +36,7 @@ from tests.simulation.database import Database, Lock, Pool, Wire
 from tests.simulation.hypervisor import SimWorld
 from tests.simulation.loop import PROCESS, Process, SimLoop, virtual_time
 from tests.simulation.services import BEGINNING, SERVICES, SimService, Surroundings, empty_database, replaced
-from tests.simulation.statements import handwritten
+from tests.simulation.statements import answers
 from tests.simulation.truth import OUT_OF_THE_POOL, Truth
 
 STEPS_MAX = 400_000
@@ -210,7 +210,7 @@ class Simulation:
         self._processes += 1
         rate = RATES[0] + self.rng.random() * (RATES[1] - RATES[0])
         process = Process(self.loop, name, self._processes, rate=rate)
-        pool = Pool(self.databases[name], SimWire(self, process, self.databases[name]), handwritten(), self.locks[name])
+        pool = Pool(self.databases[name], SimWire(self, process, self.databases[name]), answers, self.locks[name])
         service = SimService(name, process, pool, self.around)
         process.on_death.append(pool.cut)
         self.live[name] = service

@@ -1,15 +1,19 @@
 """Statements that SQLite cannot say, written by hand. Each is found by the very words that a service uses."""
 
 import json
+import re
 import sqlite3
-from collections.abc import Callable
-from functools import cache
+from collections.abc import Callable, Iterator
+from functools import cache, partial
 from typing import Any
 
+from services.chassis.joined import COMMIT, UNIT_PARAMETERS
+from services.chassis.store import ClaimedLater, HandledBefore
 from tests.simulation import projected
 from tests.simulation.database import Database, Handwritten, Row, bound, violation
 
 _WORDS: dict[str, Handwritten] = {}
+_PARAMETER = re.compile(r"\$(\d+)")
 
 
 def words(text: str) -> Callable[[Handwritten], Handwritten]:
@@ -28,35 +32,61 @@ def handwritten() -> dict[str, Handwritten]:
     return dict(_WORDS) | {" ".join(text.split()): answer for text, answer in projected.statements()}
 
 
-@words("SELECT commit_unit($1,$2,$3,$4,$5,$6,$7,$8,$9,$10,$11,$12,$13,$14,$15,$16,$17)")
-def commit_unit(database: Database, arguments: tuple[Any, ...]) -> list[Row]:
-    """All of the unit, or none, as services/chassis/schema_5.sql has it."""
+def answers(sql: str) -> Handwritten | None:
+    """What answers the statement by hand, if anything does."""
+    return partial(commit, statement=sql) if COMMIT in sql else handwritten().get(" ".join(sql.split()))
+
+
+def commit(database: Database, arguments: tuple[Any, ...], *, statement: str) -> list[Row]:
+    """All of the unit, or none, as services/chassis/schema_6.sql has it, and the statements beside it."""
     sqlite = database.sqlite
     sqlite.execute("SAVEPOINT unit")
     try:
-        outcome = _committed(sqlite, arguments)
-    except sqlite3.IntegrityError as error:
+        _committed(sqlite, arguments)
+        for sql, values in _beside(statement, arguments):
+            by_hand = handwritten().get(sql)
+            if by_hand is None:
+                database.run(sql, values)
+            else:
+                by_hand(database, values)
+    except BaseException as error:
         sqlite.execute("ROLLBACK TO unit")
         sqlite.execute("RELEASE unit")
-        raise violation(error) from error
-    sqlite.execute("RELEASE unit")  # a refused unit changed nothing, or its transaction is rolled back by the store
-    if outcome == "committed":
-        database.appended += zip(*arguments[1:5], strict=True)
-    return [Row(commit_unit=outcome)]
+        if isinstance(error, sqlite3.IntegrityError):
+            raise violation(error) from error
+        raise
+    sqlite.execute("RELEASE unit")
+    database.appended += zip(*arguments[1:5], strict=True)
+    return []
 
 
-def _committed(sqlite: sqlite3.Connection, arguments: tuple[Any, ...]) -> str:
+def _beside(statement: str, arguments: tuple[Any, ...]) -> Iterator[tuple[str, tuple[Any, ...]]]:
+    """Each statement that stands beside `commit_unit`, as its service said it, with its own parameters."""
+    lines = statement.split("\n")
+    unit = lines.index(next(line for line in lines if line.startswith(COMMIT)))
+    writes = [line.rstrip(",").partition(" AS (")[2][:-1] for line in lines[1:unit]]
+    for sql in (*writes, *(f"SELECT {line.rstrip(',')}" for line in lines[unit + 1 :])):
+        numbers = [int(number) for number in _PARAMETER.findall(sql)]
+        behind = min(numbers, default=1) - 1
+        yield _renumbered(sql, behind), arguments[behind : max(numbers, default=0)]
+
+
+def _renumbered(sql: str, behind: int) -> str:
+    return _PARAMETER.sub(lambda found: f"${int(found[1]) - behind}", sql)
+
+
+def _committed(sqlite: sqlite3.Connection, arguments: tuple[Any, ...]) -> None:
     inbox_id, streams, versions, topics, states = arguments[:5]
-    finishes, holds = arguments[13:15], arguments[15:]
+    finishes, holds = arguments[13:15], arguments[15:UNIT_PARAMETERS]
     if finishes[0] is not None:
         if not sqlite.execute("DELETE FROM work WHERE id = ? AND attempts = ?", finishes).rowcount:
-            return "fenced"
+            raise ClaimedLater
     elif holds[0] is not None:
         held = sqlite.execute("SELECT 1 FROM work WHERE id = ? AND attempts = ?", holds)
         if held.fetchone() is None:
-            return "fenced"
+            raise ClaimedLater
     if inbox_id is not None and not is_new(sqlite, inbox_id):
-        return "duplicate"
+        raise HandledBefore
     append(sqlite, [(stream.hex, *rest) for stream, *rest in zip(streams, versions, topics, states, strict=True)])
     sqlite.executemany(
         "INSERT INTO outbox (message_id, exchange, routing_key, body) VALUES (?, ?, ?, ?) "
@@ -69,7 +99,6 @@ def _committed(sqlite: sqlite3.Connection, arguments: tuple[Any, ...]) -> str:
         "ON CONFLICT (kind, key) DO UPDATE SET due_at = min(work.due_at, excluded.due_at)",
         [(*named, payload, bound(delay)) for named, (payload, delay) in sorted(items.items())],
     )
-    return "committed"
 
 
 def is_new(sqlite: sqlite3.Connection, message_id: str) -> bool:

@@ -23,7 +23,7 @@ from services.scheduler import tables, waiting
 from tests.contracts.examples import MACHINE
 from tests.simulation.database import Database, Lock, Pool, Wire
 from tests.simulation.services import SimStore, empty_database
-from tests.simulation.statements import handwritten
+from tests.simulation.statements import answers
 
 pytestmark = pytest.mark.integration
 NOW = datetime(2026, 1, 2, tzinfo=UTC)
@@ -41,7 +41,7 @@ async def both(database_url: str) -> AsyncIterator[tuple[Store, Store]]:
     await migrate(real, scheduler.MIGRATIONS)
     database = Database("scheduler", empty_database("scheduler"), lambda: datetime.now(UTC))
     lock = Lock(asyncio.get_running_loop().create_future)
-    simulated = SimStore(Pool(database, Wire(), handwritten(), lock), "scheduler")  # type: ignore[arg-type]
+    simulated = SimStore(Pool(database, Wire(), answers, lock), "scheduler")  # type: ignore[arg-type]
     simulated.decoded = {}
     yield real, simulated
     await real.close()
