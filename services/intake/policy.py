@@ -140,7 +140,17 @@ def _check_config(pointer: str, choice: PluginChoice, schema: dict[str, Any]) ->
         ) from error
     if fault is not None:
         path = "".join(f"/{part}" for part in fault.absolute_path)
+        unknown = sorted(set(choice.config) - set(schema.get("properties", {})))
+        if fault.validator == "additionalProperties" and not path and unknown:
+            known = schema.get("properties", {})
+            words = f"Plugin {choice.name} has no option {unknown[0][:64]!r}."
+            raise Refusal("invalid_config", words, pointer=f"{pointer}/{_escaped(unknown[0])}", allowed=known)
         raise Refusal("invalid_config", fault.message[:FAULT_MAX_CHARS], pointer=f"{pointer}{path}")
+
+
+def _escaped(key: str) -> str:
+    """The key as part of a JSON pointer (RFC 6901)."""
+    return key[:64].replace("~", "~0").replace("/", "~1")
 
 
 def _check_has_effect(asked: Asked, plugins: Sequence[PluginManifest]) -> None:

@@ -165,6 +165,11 @@ class Manifest(Section):
         group = self.results.get(result_name.partition("/")[0])
         return group is not None and group.is_many and "/" in result_name and group.kind == kind
 
+    @property
+    def config_schema(self) -> dict[str, Any]:
+        """JSON Schema of the whole configuration: a key that it does not name is refused. Empty: there is none."""
+        return {"additionalProperties": False, **self.config} if self.config else {}
+
     def effective_config(self, given: dict[str, Any]) -> dict[str, Any]:
         """The defaults of the schema under what was given. Raises ManifestError when that does not fit the schema."""
         properties: dict[str, Any] = self.config.get("properties", {})
@@ -174,8 +179,7 @@ class Manifest(Section):
             if isinstance(schema, dict) and "default" in schema
         }
         effective = {**defaults, **given}
-        schema = {"additionalProperties": False, **self.config} if self.config else {"maxProperties": 0}
-        fault = next(Draft202012Validator(schema).iter_errors(effective), None)
+        fault = next(Draft202012Validator(self.config_schema or {"maxProperties": 0}).iter_errors(effective), None)
         if fault is not None:
             where = "/".join(str(part) for part in fault.absolute_path) or "config"
             raise ManifestError(f"configuration of {self.plugin.name}: {where}: {fault.message}")

@@ -48,7 +48,7 @@ class Plugin:
             after=manifest.order.after,
             before=manifest.order.before,
             requires=manifest.order.requires,
-            config_schema=manifest.config,
+            config_schema=manifest.config_schema,
         )
 
 

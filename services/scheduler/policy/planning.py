@@ -1,12 +1,22 @@
-"""From a request and the catalogue to the frozen plan. Pure: the same input gives the same plan, in whatever order."""
+"""From a request and the catalogue to the frozen plan. Pure: the same input gives the same plan, in whatever order.
 
-from collections.abc import Iterable, Mapping, Sequence
+Whether content is what a plugin is for (`mime`, and `packages` of a request that leaves the package open) is not known
+here: it is decided from the bytes, when the plugin would run.
+"""
+
+from collections.abc import Mapping, Sequence
+from graphlib import CycleError, TopologicalSorter
+from itertools import pairwise
 
 from contracts.planning import Plan, PlannedRun, PlannedStage
 from contracts.plugins import PluginManifest
 from contracts.submission import AnalysisRequest, PluginChoice
 
 STAGES = ("static", "guest", "post")
+TOGETHER_MAX = 16
+"""As many runs as one group has at most: what is parallel beyond that comes after."""
+Edges = dict[str, set[str]]
+"""Plugin -> those that it waits for."""
 
 
 class PlanRefused(Exception):
@@ -17,56 +27,71 @@ def plan(
     request: AnalysisRequest, catalogue: Mapping[str, PluginManifest], *, platform: str, has_guest_access: bool = True
 ) -> Plan:
     """The ordered stages of the task. Raises PlanRefused."""
-    chosen = _chosen(request, catalogue, platform=platform, has_guest_access=has_guest_access)
+    obstacles = {
+        name: _obstacle(manifest, request, platform, has_guest_access=has_guest_access)
+        for name, manifest in catalogue.items()
+    }
+    if request.plugins is None:
+        chosen = _whatever_applies(catalogue, obstacles)
+    else:
+        chosen = _asked_for(request.plugins, catalogue, obstacles)
     if not chosen:
         raise PlanRefused("no plugin applies to this request")
     position = {choice.name: index for index, choice in enumerate(request.plugins or ())}
     config = {choice.name: choice.config for choice in request.plugins or ()}
     stages = []
     for stage in STAGES:
-        members = [manifest for manifest in chosen if stage in manifest.stages]
+        members = {name: manifest for name, manifest in sorted(chosen.items()) if stage in manifest.stages}
         if members:
-            ordered = _ordered(members, position)
-            stages.append(PlannedStage(name=stage, groups=_grouped(ordered, config)))
+            waits = _waits(members)
+            ordered = [members[name] for name in _ordered(waits, position)]
+            stages.append(PlannedStage(name=stage, groups=_grouped(ordered, waits, config)))
     return Plan(stages=tuple(stages))
 
 
-def _chosen(
-    request: AnalysisRequest, catalogue: Mapping[str, PluginManifest], *, platform: str, has_guest_access: bool
-) -> list[PluginManifest]:
-    if request.plugins is None:
-        applying = [
-            manifest
-            for manifest in catalogue.values()
-            if _obstacle(manifest, request, platform, has_guest_access=has_guest_access) is None
-        ]
-        names = {manifest.name for manifest in applying}
-        return [manifest for manifest in applying if set(manifest.requires) <= names]
-    return _asked_for(request.plugins, request, catalogue, platform=platform, has_guest_access=has_guest_access)
+def _whatever_applies(
+    catalogue: Mapping[str, PluginManifest], obstacles: Mapping[str, str | None]
+) -> dict[str, PluginManifest]:
+    """Every plugin without an obstacle, and without those whose needs would not be met."""
+    chosen = {name: manifest for name, manifest in catalogue.items() if obstacles[name] is None}
+    while unmet := [name for name, manifest in chosen.items() if _unmet(manifest, chosen) is not None]:
+        for name in unmet:
+            del chosen[name]
+    return chosen
 
 
 def _asked_for(
-    choices: Sequence[PluginChoice],
-    request: AnalysisRequest,
-    catalogue: Mapping[str, PluginManifest],
-    *,
-    platform: str,
-    has_guest_access: bool,
-) -> list[PluginManifest]:
+    choices: Sequence[PluginChoice], catalogue: Mapping[str, PluginManifest], obstacles: Mapping[str, str | None]
+) -> dict[str, PluginManifest]:
+    """The plugins asked for and those that they require, however far. Raises PlanRefused."""
     found: dict[str, PluginManifest] = {}
-    waiting = [choice.name for choice in choices]
+    waiting = [(choice.name, "") for choice in choices]
     while waiting:
-        name = waiting.pop(0)
-        manifest = catalogue.get(name)
-        if manifest is None:
-            raise PlanRefused(f"unknown plugin {name!r}; there are: {', '.join(sorted(catalogue))}")
-        obstacle = _obstacle(manifest, request, platform, has_guest_access=has_guest_access)
-        if obstacle is not None:
-            raise PlanRefused(f"plugin {name!r} does not apply: {obstacle}")
+        name, on_behalf = waiting.pop(0)
+        if name not in catalogue:
+            raise PlanRefused(f"unknown plugin {name!r}{on_behalf}; there are: {', '.join(sorted(catalogue))}")
+        if obstacles[name] is not None:
+            raise PlanRefused(f"plugin {name!r}{on_behalf} does not apply: {obstacles[name]}")
         if name not in found:
-            found[name] = manifest
-            waiting.extend(manifest.requires)
-    return list(found.values())
+            found[name] = catalogue[name]
+            waiting.extend((need, f", required by {name}") for need in catalogue[name].requires)
+    for manifest in found.values():
+        unmet = _unmet(manifest, found)
+        if unmet is not None:
+            raise PlanRefused(unmet)
+    return found
+
+
+def _unmet(manifest: PluginManifest, chosen: Mapping[str, PluginManifest]) -> str | None:
+    """Why what the plugin requires will not have run before it, or None: a later stage is too late."""
+    first = min(STAGES.index(stage) for stage in manifest.stages)
+    for need in manifest.requires:
+        if need not in chosen:
+            return f"plugin {manifest.name!r} requires {need}, which is not planned"
+        stages = chosen[need].stages
+        if min(STAGES.index(stage) for stage in stages) > first:
+            return f"plugin {manifest.name!r} requires {need}, which runs later: in {', '.join(stages)}"
+    return None
 
 
 def _obstacle(
@@ -81,60 +106,65 @@ def _obstacle(
     return None
 
 
-def _ordered(members: Sequence[PluginManifest], position: Mapping[str, int]) -> list[PluginManifest]:
-    """By the request's list, then by after, before and requires; ties by name. Raises PlanRefused, naming a cycle."""
-    by_name = {manifest.name: manifest for manifest in members}
-    blockers = {name: _blockers(manifest, by_name) for name, manifest in by_name.items()}
-    for name, manifest in by_name.items():
+def _waits(members: Mapping[str, PluginManifest]) -> Edges:
+    """Who waits for whom among the members of one stage: by `after` and `requires`, and by the others' `before`."""
+    waits: Edges = {
+        name: {other for other in (*manifest.after, *manifest.requires) if other in members and other != name}
+        for name, manifest in members.items()
+    }
+    for name, manifest in members.items():
         for later in manifest.before:
-            if later in blockers:
-                blockers[later].add(name)
-    ordered: list[PluginManifest] = []
-    last = len(position)
-    while blockers:
-        free = [name for name, waits in blockers.items() if not waits]
-        if not free:
-            raise PlanRefused(f"the plugins {', '.join(sorted(blockers))} wait for each other")
-        chosen = min(free, key=lambda name: (position.get(name, last), name))
-        del blockers[chosen]
-        for waits in blockers.values():
-            waits.discard(chosen)
-        ordered.append(by_name[chosen])
+            if later in members and later != name:
+                waits[later].add(name)
+    return waits
+
+
+def _ordered(waits: Edges, position: Mapping[str, int]) -> list[str]:
+    """Nobody before what it waits for; else by the request's list, else by name. Raises PlanRefused, naming a cycle."""
+    sorter = TopologicalSorter({name: sorted(waits[name]) for name in sorted(waits)})
+    try:
+        sorter.prepare()
+    except CycleError as error:
+        chain = list(reversed(error.args[1]))
+        links = ", ".join(f"{one} waits for {other}" for one, other in pairwise(chain))
+        raise PlanRefused(f"the order of plugins is a cycle: {links}") from error
+    ordered: list[str] = []
+    free: set[str] = set()
+    while sorter.is_active():
+        free.update(sorter.get_ready())
+        chosen = min(free, key=lambda name: (position.get(name, len(position)), name))
+        free.remove(chosen)
+        ordered.append(chosen)
+        sorter.done(chosen)
     return ordered
 
 
-def _blockers(manifest: PluginManifest, present: Iterable[str]) -> set[str]:
-    return {name for name in (*manifest.after, *manifest.requires) if name in present and name != manifest.name}
-
-
 def _grouped(
-    ordered: Sequence[PluginManifest], config: Mapping[str, dict[str, object]]
+    ordered: Sequence[PluginManifest], waits: Edges, config: Mapping[str, dict[str, object]]
 ) -> tuple[tuple[PlannedRun, ...], ...]:
-    """Runs of one group run together: parallel with parallel, unrestricted with either; none with what it awaits."""
+    """Runs of one group run together, and none with what it waits for."""
     groups: list[list[PluginManifest]] = []
     for manifest in ordered:
-        if groups and all(_may_share(manifest, other) for other in groups[-1]):
+        joins = groups and len(groups[-1]) < TOGETHER_MAX
+        if joins and all(_may_share(manifest, other, waits) for other in groups[-1]):
             groups[-1].append(manifest)
         else:
             groups.append([manifest])
-    return tuple(
-        tuple(
-            PlannedRun(
-                plugin=member.name,
-                version=member.version,
-                config=config.get(member.name, {}),
-                digest=member.digest,
-            )
-            for member in group
-        )
-        for group in groups
+    return tuple(tuple(_run(member, config) for member in group) for group in groups)
+
+
+def _may_share(one: PluginManifest, other: PluginManifest, waits: Edges) -> bool:
+    """Parallel with parallel, unrestricted with anything but an exclusive one."""
+    contexts = {one.context, other.context}
+    if "exclusive" in contexts or other.name in waits[one.name]:
+        return False
+    return "unrestricted" in contexts or "sequential" not in contexts
+
+
+def _run(manifest: PluginManifest, config: Mapping[str, dict[str, object]]) -> PlannedRun:
+    return PlannedRun(
+        plugin=manifest.name,
+        version=manifest.version,
+        config=config.get(manifest.name, {}),
+        digest=manifest.digest,
     )
-
-
-def _may_share(one: PluginManifest, other: PluginManifest) -> bool:
-    if {one.context, other.context} & {"exclusive"}:
-        return False
-    if "unrestricted" not in (one.context, other.context) and "sequential" in (one.context, other.context):
-        return False
-    waits_for = {*one.after, *one.requires}
-    return other.name not in waits_for and one.name not in other.before

@@ -126,6 +126,12 @@ def test_a_machine_without_a_profile_brings_its_own() -> None:
             None,
         ),
         (
+            {"plugins": (PluginChoice(name="files", config={"deep/ly": 2}),)},
+            "invalid_config",
+            "/plugin/0/config/deep~1ly",
+            ["depth"],
+        ),
+        (
             {"plugins": (PluginChoice(name="yara", config={"x": 1}),)},
             "option_without_effect",
             "/plugin/0/config",

@@ -3,6 +3,7 @@
 from pathlib import Path
 
 import pytest
+from jsonschema import Draft202012Validator
 
 from services.plugins.adapters.folders import BUILTIN_DIR, read_catalogue
 from tests.unit.plugins.test_manifest import GOOD
@@ -50,3 +51,12 @@ def test_the_public_manifest_says_what_planning_needs() -> None:
     public = read_catalogue((BUILTIN_DIR,)).plugins["syscalls"].public()
     assert (public.kind, public.stages, public.platforms) == ("guest", ("guest",), ("linux",))
     assert "trace_max_mib" in public.config_schema["properties"]
+
+
+@pytest.mark.promise("A1")
+def test_a_key_that_the_schema_does_not_name_is_refused_at_submission(tmp_path: Path) -> None:
+    """What the other services check a configuration against refuses what the run would refuse."""
+    add(tmp_path, "good", GOOD)
+    public = read_catalogue((tmp_path,)).plugins["counter"].public()
+    assert Draft202012Validator(public.config_schema).is_valid({"limit": 1})
+    assert not Draft202012Validator(public.config_schema).is_valid({"limits": 1})
