@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-from deploy.local import images, network, nginx, parts, ports, postgres, rabbitmq
+from deploy.local import guest_group, images, libvirt, network, nginx, parts, ports, postgres, processes, rabbitmq
 from deploy.local.state import DeployError, State
 from deploy.local.status import status
 
@@ -49,6 +49,7 @@ def doctor(state: State) -> list[Finding]:
         _namespaces,
         _acceleration,
         networks,
+        guest_limits,
         _ports,
         _image,
         _running,
@@ -126,6 +127,23 @@ def networks(_state: State) -> list[Finding]:
         remedy = f"run {BOOTSTRAP} as root; for {network.TUN}: modprobe tun"
         return [Finding("guest networks", "fault", f"missing: {', '.join(missing)}", remedy)]
     return [Finding("guest networks", "ok", "can be made")]
+
+
+def guest_limits(state: State) -> list[Finding]:
+    """Whether what guests use up of the host is limited: by the group that they run in, or that could be made."""
+    group, daemon = guest_group.remembered(state), processes.started(state, libvirt.NAME)
+    remedy = "start Malbox as root, on a host that gives it control groups for memory, pids and cpu"
+    if daemon is None:
+        missing = sorted(set(guest_group.CONTROLLERS) - set(guest_group.hierarchies()))
+        if missing:
+            return [Finding("guest limits", "note", f"no control group for {', '.join(missing)}", remedy)]
+        return [Finding("guest limits", "note", "nothing runs; there are control groups", "run `malbox up`")]
+    if group is None or not group.holds(daemon.pid):
+        return [Finding("guest limits", "note", "guests are in no control group: they can use up this host", remedy)]
+    limited, unlimited = guest_group.said(group)
+    if unlimited:
+        return [Finding("guest limits", "note", f"{limited}; but none on {unlimited}", remedy)]
+    return [Finding("guest limits", "ok", limited)]
 
 
 _EMULATED = "enable hardware virtualisation, also for this host itself if it is virtual"

@@ -14,7 +14,8 @@ from urllib.parse import quote
 
 import libvirt
 
-from deploy.local import processes
+from deploy.local import guest_group, processes
+from deploy.local.settings import machines_file
 from deploy.local.state import DeployError, State, own_directory, write_private
 
 NAME = "libvirt"
@@ -66,9 +67,10 @@ def start(state: State) -> Started:
 
 
 def stop(state: State) -> bool:
-    """No daemon and no machine of this installation runs. Returns whether the daemon did."""
+    """No daemon and no machine of this installation runs, and their group is gone. Returns whether the daemon did."""
     was_running = processes.stop(state, NAME)
     _end_machines(state)
+    guest_group.remove(state)
     return was_running
 
 
@@ -114,7 +116,12 @@ def _command(state: State) -> processes.Command:
         # QEMU keeps its temporary files where the installation's others are.
         "TMPDIR": str(home / "run"),
     }
-    return processes.Command(NAME, _argv(), state.users.machines, environment, home)
+    group = guest_group.prepare(state, guest_group.allowance(machines_file(state)))
+    user = state.users.machines
+    if not group.places:
+        return processes.Command(NAME, _argv(), user, environment, home)
+    starter = "root" if os.geteuid() == 0 else user
+    return processes.Command(NAME, guest_group.joined(group, user, _argv()), starter, environment, home)
 
 
 def _argv() -> list[str]:
@@ -144,7 +151,11 @@ def _await_answer(state: State, running: processes.Identity) -> None:
 
 
 def _end_machines(state: State) -> None:
-    """Emulators outlive their daemon; without an owner they must not."""
+    """Emulators outlive their daemon; without an owner they must not. Nor may anything else that is in their group."""
+    for pid in (guest_group.remembered(state) or guest_group.Group()).members():
+        member = processes.Identity.of(pid)
+        if member is not None:
+            processes.end(member, signal.SIGTERM, processes.KILL_TIMEOUT_S)
     mark = os.fsencode(f"{state.machines}/")
     for entry in sorted(Path("/proc").glob("[0-9]*")):
         try:

@@ -203,7 +203,7 @@ def own_directory(path: Path, user: str | None, mode: int) -> None:
 def write_private(path: Path, content: str | bytes, user: str | None = None, mode: int = 0o600) -> bool:
     """`path` holds `content`, readable by `user` (None: the caller) only. Returns whether it was changed."""
     data = content.encode() if isinstance(content, str) else content
-    uid, gid = _ids_of(user)
+    uid, gid = ids_of(user)
     if _holds(path, data, uid, mode):
         return False
     scratch = path.with_name(f".{path.name}.{os.getpid()}")
@@ -251,7 +251,8 @@ def is_open_to_all(directory: Path) -> bool:
     return all(step.stat().st_mode & stat.S_IXOTH for step in walk)
 
 
-def _ids_of(user: str | None) -> tuple[int, int]:
+def ids_of(user: str | None) -> tuple[int, int]:
+    """Number and group of a user (None: of the caller)."""
     if user is None:
         return os.geteuid(), os.getegid()
     entry = pwd.getpwnam(user)

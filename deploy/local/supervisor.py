@@ -14,9 +14,10 @@ from pathlib import Path
 
 import structlog
 
-from deploy.local import crashes, parts, processes
+from deploy.local import crashes, guest_group, parts, processes
 from deploy.local.installation import Installation
 from deploy.local.parts import Part
+from deploy.local.settings import machines_file
 from deploy.local.state import STATE_VARIABLE, DeployError, State
 
 NAME = "supervisor"
@@ -24,6 +25,7 @@ BACKOFF_FIRST_S = 0.2
 BACKOFF_MAX_S = 30.0
 STEADY_AFTER_S = 30.0
 PRECONDITION_POLL_S = 0.5
+ROOM_INTERVAL_S = 2.0
 
 log = structlog.get_logger()
 
@@ -99,6 +101,18 @@ async def supervise(state: State, everything: list[Part]) -> None:
     async with asyncio.TaskGroup() as group:
         for part in everything:
             group.create_task(watch(state, part))
+        group.create_task(keep_room(state))
+
+
+async def keep_room(state: State) -> None:
+    """The guests' group has room for every machine that the operator's file names, until cancelled.
+
+    Looked at as often as the machines service looks at the file, or more: what it builds from it has its memory.
+    """
+    while True:
+        wanted = await asyncio.to_thread(guest_group.allowance, machines_file(state))
+        await asyncio.to_thread(guest_group.widen, state, wanted)
+        await asyncio.sleep(ROOM_INTERVAL_S)
 
 
 def main() -> None:
