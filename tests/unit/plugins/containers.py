@@ -1,0 +1,214 @@
+"""Archives that the tests make: whole ones of every kind, and thirty-odd that attack whoever unpacks them."""
+
+import bz2
+import gzip
+import io
+import lzma
+import struct
+import tarfile
+import zipfile
+import zlib
+from collections.abc import Callable
+
+import libarchive
+import py7zr
+import pyzipper
+
+MIB = 1024 * 1024
+ZEROS = bytes(24 * MIB)
+Files = dict[str, bytes]
+
+
+def zipped(files: Files, compression: int = zipfile.ZIP_DEFLATED) -> bytes:
+    """A plain ZIP."""
+    buffer = io.BytesIO()
+    with zipfile.ZipFile(buffer, "w", compression) as archive:
+        for name, content in files.items():
+            archive.writestr(name, content)
+    return buffer.getvalue()
+
+
+def zipped_aes(files: Files, password: str) -> bytes:
+    """A ZIP with AES-256."""
+    buffer = io.BytesIO()
+    with pyzipper.AESZipFile(buffer, "w", compression=pyzipper.ZIP_DEFLATED, encryption=pyzipper.WZ_AES) as archive:
+        archive.setpassword(password.encode())
+        for name, content in files.items():
+            archive.writestr(name, content)
+    return buffer.getvalue()
+
+
+def seven_zipped(files: Files, password: str | None = None, *, is_header_encrypted: bool = False) -> bytes:
+    """A 7z archive."""
+    buffer = io.BytesIO()
+    with py7zr.SevenZipFile(buffer, "w", password=password, header_encryption=is_header_encrypted) as archive:
+        for name, content in files.items():
+            archive.writestr(content, name)
+    return buffer.getvalue()
+
+
+def tarred(files: Files, mode: str = "w") -> bytes:
+    """A tar archive, compressed as the mode of `tarfile` says."""
+    buffer = io.BytesIO()
+    with tarfile.open(fileobj=buffer, mode=mode) as archive:  # type: ignore[call-overload]
+        for name, content in files.items():
+            member = tarfile.TarInfo(name)
+            member.size = len(content)
+            archive.addfile(member, io.BytesIO(content))
+    return buffer.getvalue()
+
+
+def linked(*targets: str) -> bytes:
+    """A tar of symbolic links, and of files that would be written through them."""
+    buffer = io.BytesIO()
+    with tarfile.open(fileobj=buffer, mode="w") as archive:
+        for number, target in enumerate(targets):
+            link = tarfile.TarInfo(f"link{number}")
+            link.type, link.linkname = tarfile.SYMTYPE, target
+            archive.addfile(link)
+            through = tarfile.TarInfo(f"link{number}/file")
+            through.size = 1
+            archive.addfile(through, io.BytesIO(b"x"))
+    return buffer.getvalue()
+
+
+def written(files: Files, kind: str, compression: str | None = None) -> bytes:
+    """What libarchive writes: iso9660, cpio_newc, 7zip, raw with a compression."""
+    buffer = io.BytesIO()
+    with libarchive.custom_writer(buffer.write, kind, compression) as archive:
+        for name, content in files.items():
+            archive.add_file_from_memory(name, len(content), content)
+    return buffer.getvalue()
+
+
+def cabinet(name: str, content: bytes, stated_bytes: int | None = None) -> bytes:
+    """A CAB with one stored file ([MS-CAB] 2)."""
+    label = name.encode() + b"\0"
+    data_at = 36 + 8 + 16 + len(label)
+    blocks = [content[start : start + 0x8000] for start in range(0, len(content), 0x8000)]
+    data = b"".join(struct.pack("<IHH", 0, len(block), len(block)) + block for block in blocks)
+    folder = struct.pack("<IHH", data_at, len(blocks), 0)
+    file = struct.pack("<IIHHHH", stated_bytes or len(content), 0, 0, 0, 0, 0x20) + label
+    header = struct.pack("<4sIIIIIBBHHHHH", b"MSCF", 0, data_at + len(data), 0, 44, 0, 3, 1, 1, 1, 0, 0, 0)
+    return header + folder + file + data
+
+
+def overlapping(count: int, content: bytes, step: int = 0) -> bytes:
+    """A ZIP whose directory names the same bytes many times, each entry beginning `step` bytes further on."""
+    packed = zlib.compress(content, 9)[2:-4]
+    head = struct.pack("<4s5H3I2H", b"PK\x03\x04", 20, 0, 8, 0, 0, zlib.crc32(content), len(packed), len(content), 1, 0)
+    body = head + b"a" + packed
+    directory = b"".join(
+        struct.pack(
+            "<4s6H3I5H2I",
+            *(b"PK\x01\x02", 20, 20, 0, 8, 0, 0, zlib.crc32(content), len(packed), len(content), 1, 0, 0, 0, 0, 0),
+            step * number,
+        )
+        + b"a"
+        for number in range(count)
+    )
+    end = struct.pack("<4s4H2IH", b"PK\x05\x06", 0, 0, count & 0xFFFF, count & 0xFFFF, len(directory), len(body), 0)
+    return body + directory + end
+
+
+def nested(depth: int, wrap: Callable[[bytes], bytes], core: bytes = b"core") -> bytes:
+    """The same wrapping again and again."""
+    for _ in range(depth):
+        core = wrap(core)
+    return core
+
+
+def in_zip(*contents: bytes) -> bytes:
+    """Numbered files in a ZIP."""
+    return zipped({f"{number}.zip": content for number, content in enumerate(contents)})
+
+
+def tar_header(name: str, size: int, pax: dict[str, str] | None = None) -> bytes:
+    """A tar header that states what it likes; the size in the base-256 form of GNU tar."""
+    member = tarfile.TarInfo(name)
+    member.size, member.pax_headers = size, pax or {}
+    return member.tobuf(tarfile.PAX_FORMAT if pax else tarfile.GNU_FORMAT)
+
+
+def lying_zip(stated_bytes: int, **fields: int) -> bytes:
+    """A ZIP whose directory states sizes that are none."""
+    content = bytearray(zipped({"a": b"hello"}))
+    at = content.rfind(b"PK\x01\x02")
+    content[at + 24 : at + 28] = struct.pack("<I", stated_bytes & 0xFFFFFFFF)
+    end = content.rfind(b"PK\x05\x06")
+    if "directory_bytes" in fields:
+        content[end + 12 : end + 16] = struct.pack("<I", fields["directory_bytes"])
+    return bytes(content)
+
+
+def distinct(depth: int, width: int, path: str = "") -> bytes:
+    """Nested ZIPs, every one of them different, so that none is recognised as seen."""
+    if depth == 0:
+        return path.encode()
+    return in_zip(*(distinct(depth - 1, width, f"{path}/{number}") for number in range(width)))
+
+
+def many(count: int, suffix: str = "") -> bytes:
+    """A ZIP of so many empty entries."""
+    return zipped({f"{number}{suffix}": b"" for number in range(count)}, zipfile.ZIP_STORED)
+
+
+SPARSE = {
+    "GNU.sparse.major": "1",
+    "GNU.sparse.minor": "0",
+    "GNU.sparse.name": "a",
+    "GNU.sparse.realsize": str(2**40),
+}
+BOMBS: dict[str, tuple[Callable[[], bytes], str]] = {
+    "zip, ratio": (lambda: zipped({"a": ZEROS}), "ratio"),
+    "zip, ratio over several files": (lambda: zipped({str(n): bytes(MIB) + bytes([n]) for n in range(24)}), "ratio"),
+    "zip, bzip2 inside": (lambda: zipped({"a": ZEROS}, zipfile.ZIP_BZIP2), "ratio"),
+    "zip, lzma inside": (lambda: zipped({"a": ZEROS}, zipfile.ZIP_LZMA), "ratio"),
+    "zip, AES": (lambda: zipped_aes({"a": ZEROS}, "infected"), "ratio"),
+    "gzip": (lambda: gzip.compress(ZEROS), "ratio"),
+    "gzip, many members": (lambda: gzip.compress(bytes(MIB)) * 24, "ratio"),
+    "bzip2": (lambda: bz2.compress(ZEROS), "ratio"),
+    "xz": (lambda: lzma.compress(ZEROS), "ratio"),
+    "zstd": (lambda: written({"a": ZEROS}, "raw", "zstd"), "ratio"),
+    "lz4": (lambda: written({"a": ZEROS}, "raw", "lz4"), "file_bytes"),
+    "7z": (lambda: seven_zipped({"a": ZEROS}), "ratio"),
+    "7z, encrypted": (lambda: seven_zipped({"a": ZEROS}, "infected"), "ratio"),
+    "7z, many files": (lambda: seven_zipped({str(n): b"" for n in range(2500)}), "entries"),
+    "tar.gz": (lambda: tarred({"a": ZEROS}, "w:gz"), "ratio"),
+    "tar, many files": (lambda: tarred({str(n): b"" for n in range(2500)}), "entries"),
+    "tar, a hole of a terabyte": (
+        lambda: tar_header("a", 513, pax=SPARSE) + b"1\n1099511627775\n1\n".ljust(512, b"\0") + bytes(2048),
+        "ratio",
+    ),
+    "cpio in gzip": (lambda: written({"a": ZEROS}, "cpio_newc", "gzip"), "ratio"),
+    "iso, larger than a file may be": (lambda: written({"a": ZEROS}, "iso9660"), "ratio"),
+    "zip in zip in zip": (lambda: nested(20, in_zip), "depth"),
+    "gzip in gzip in gzip": (lambda: nested(40, gzip.compress), "depth"),
+    "tar in xz in tar": (lambda: nested(12, lambda core: lzma.compress(tarred({"a": core}))), "depth"),
+    "zeros packed twice": (lambda: gzip.compress(gzip.compress(ZEROS)), "ratio"),
+    "sixteen zips in each of sixteen zips": (
+        lambda: nested(5, lambda core: in_zip(*[core] * 16), zipped({"a": ZEROS})),
+        "ratio",
+    ),
+    "different zips in each of different zips": (lambda: distinct(3, 5), "children"),
+    "zip, the same bytes two hundred times": (lambda: overlapping(200, bytes(MIB)), "overlap"),
+    "zip, entries that begin inside each other": (lambda: overlapping(200, bytes(MIB), step=1), "overlap"),
+    "zip, many files": (lambda: many(2500), "entries"),
+    "zip, many empty directories": (lambda: many(2500, "/"), "entries"),
+    "zip, many links and names that climb": (lambda: many(2500, "/../../../x"), "entries"),
+    "zip, a directory of four gigabytes": (lambda: lying_zip(5, directory_bytes=0xFFFFFFF0), "entries"),
+    "cpio, many files": (lambda: written({str(n): b"" for n in range(2500)}, "cpio_newc"), "entries"),
+}
+"""Name -> how it is made, and the budget that it is to meet."""
+
+LIARS: dict[str, Callable[[], bytes]] = {
+    "zip, stated as four gigabytes": lambda: lying_zip(0xFFFFFFFE),
+    "tar, stated as eight exabytes": lambda: tar_header("a", 2**62) + b"x" * 1024,
+    "cab, stated as four gigabytes": lambda: cabinet("a", b"hello", stated_bytes=0x7FFF8000),
+    "tar, links out and files through them": lambda: linked("/etc", "../../..", "/proc/self/root", "link0"),
+    "zip, names that climb": lambda: zipped({"../../escaped": b"x", "/etc/cron.d/x": b"x", "C:\\windows\\x": b"x"}),
+    "zip, a name of sixty thousand characters": lambda: zipped({"n" * 60_000: b"x"}),
+    "zip, cut in the middle": lambda: zipped({"a": b"hello" * 1000, "b": b"x"})[:-40],
+    "7z, cut in the middle": lambda: seven_zipped({"a": b"hello" * 1000})[:-20],
+}
+"""Name -> an archive that lies about itself without being large."""

@@ -1,0 +1,183 @@
+"""What is packed comes out, within budgets, and nothing is written under a name from inside."""
+
+import contextlib
+import gzip
+from collections.abc import Callable
+from functools import partial
+from pathlib import Path
+
+import pytest
+
+from malbox.sdk import PluginFailure, PluginSkipped
+from malbox.sdk.testing import Emitted, run_plugin
+from services.plugins.builtin.archives import plugin
+from services.plugins.builtin.archives.budget import Budget
+from tests.unit.plugins import containers as made
+from tests.unit.plugins.conftest import MakeSample
+from tests.unit.plugins.mutations import mutations
+
+MIB = 1024 * 1024
+SMALL = partial(
+    Budget,
+    total_bytes=16 * MIB, file_bytes=8 * MIB, entries=2000, children=60, depth=6, ratio=250, ratio_floor_bytes=2 * MIB,
+)  # fmt: skip
+TWO = {"first.txt": b"one", "folder/second.txt": b"two"}
+WHOLE: dict[str, Callable[[], bytes]] = {
+    "zip": lambda: made.zipped(TWO),
+    "zip, AES": lambda: made.zipped_aes(TWO, "infected"),
+    "7z": lambda: made.seven_zipped(TWO),
+    "7z, encrypted": lambda: made.seven_zipped(TWO, "infected"),
+    "7z, its names encrypted too": lambda: made.seven_zipped(TWO, "infected", is_header_encrypted=True),
+    "tar": lambda: made.tarred(TWO),
+    "tar.gz": lambda: made.tarred(TWO, "w:gz"),
+    "tar.bz2": lambda: made.tarred(TWO, "w:bz2"),
+    "tar.xz": lambda: made.tarred(TWO, "w:xz"),
+    "tar.zst": lambda: made.written(TWO, "gnutar", "zstd"),
+    "cpio": lambda: made.written(TWO, "cpio_newc"),
+    "iso": lambda: made.written(TWO, "iso9660"),
+    "ar": lambda: made.written({"a": b"one", "b": b"two"}, "ar_bsd"),
+}
+
+
+def unpacked(sample: Path, scratch: Path, **config: object) -> Emitted:
+    scratch.mkdir(exist_ok=True)
+    return run_plugin(plugin.run, sample, scratch=scratch, config=config)
+
+
+@pytest.mark.parametrize("kind", WHOLE)
+def test_every_kind_of_archive_is_opened(kind: str, make_sample: MakeSample, tmp_path: Path) -> None:
+    """What was packed comes out, each file under a name of ours, with the name of the archive beside it."""
+    emitted = unpacked(make_sample(WHOLE[kind]()), tmp_path / "scratch")
+    said = emitted.json("archives")
+    assert {emitted.content[child["name"]] for child in said["children"]} == {b"one", b"two"}
+    assert said["problems"] == []
+    assert said["exceeded"] == []
+    assert said["archives"][0]["is_encrypted"] == ("AES" in kind or "encrypted" in kind)
+    assert said["archives"][0]["password"] == ("infected" if said["archives"][0]["is_encrypted"] else None)
+
+
+def test_a_cabinet_is_opened(make_sample: MakeSample, tmp_path: Path) -> None:
+    """The installers' format."""
+    emitted = unpacked(make_sample(made.cabinet("setup.txt", b"hello")), tmp_path / "scratch")
+    [child] = emitted.json("archives")["children"]
+    assert (child["path"], child["from"], child["size_bytes"]) == ("sample > setup.txt", "cab", 5)
+    assert emitted.content["children/0001"] == b"hello"
+
+
+def test_what_is_packed_twice_comes_out(make_sample: MakeSample, tmp_path: Path) -> None:
+    """Containers inside are opened; the path shows the way, and what was opened is no child."""
+    sample = made.tarred({"inner.zip": made.zipped({"deep.7z": made.seven_zipped({"a.exe": b"MZ..."})})}, "w:xz")
+    said = unpacked(make_sample(sample), tmp_path / "scratch").json("archives")
+    assert [child["path"] for child in said["children"]] == ["sample > inner.zip > deep.7z > a.exe"]
+    assert [archive["format"] for archive in said["archives"]] == ["xz", "zip", "7z"]
+
+
+def test_a_document_is_a_child_and_not_opened(make_sample: MakeSample, tmp_path: Path) -> None:
+    """A ZIP that is a document is for other plugins; alone it is skipped."""
+    document = made.zipped({"[Content_Types].xml": b"<Types/>", "word/document.xml": b"<w/>"})
+    said = unpacked(make_sample(made.zipped({"letter.docx": document})), tmp_path / "scratch").json("archives")
+    assert [child["path"] for child in said["children"]] == ["sample > letter.docx"]
+    with pytest.raises(PluginSkipped, match="document"):
+        unpacked(make_sample(document), tmp_path / "scratch")
+
+
+@pytest.mark.parametrize("config", [{"password": "own"}, {"passwords": ["no", "own"]}])
+@pytest.mark.parametrize("pack", [made.zipped_aes, made.seven_zipped])
+def test_the_submissions_password_opens_it(
+    pack: Callable[[made.Files, str], bytes], config: dict[str, object], make_sample: MakeSample, tmp_path: Path
+) -> None:
+    """A given password is tried; without it the archive stays shut, which is said."""
+    sample = make_sample(pack({"a": b"one", "b": b"two"}, "own"))
+    assert len(unpacked(sample, tmp_path / "scratch", **config).json("archives")["children"]) == 2
+    said = unpacked(sample, tmp_path / "scratch").json("archives")
+    assert said["children"] == []
+    assert "none of 7 passwords" in said["problems"][0]
+    assert "archive_encrypted" in {trait["name"] for trait in said["traits"]}
+
+
+def test_the_same_file_is_handed_out_once(make_sample: MakeSample, tmp_path: Path) -> None:
+    """Repetition is counted, not repeated."""
+    said = unpacked(make_sample(made.zipped({"a": b"x", "b": b"x", "c": b"x"})), tmp_path / "scratch").json("archives")
+    assert (len(said["children"]), said["repeated_files"]) == (1, 2)
+
+
+@pytest.mark.parametrize(
+    ("name", "trait"),
+    [
+        ("../../x", "name_climbs_out"),
+        ("/etc/x", "name_climbs_out"),
+        ("C:\\x", "name_climbs_out"),
+        ("invoice.pdf.exe", "name_hides_extension"),
+        ("invoice.pdf" + " " * 40 + ".scr", "name_hides_extension"),
+        ("invoice\u202efdp.exe", "name_reversed"),
+    ],
+)
+def test_a_name_that_deceives_is_a_trait(name: str, trait: str, make_sample: MakeSample, tmp_path: Path) -> None:
+    """The name is shown and judged, and the same file under a plain name has no trait."""
+    said = unpacked(make_sample(made.zipped({name: b"x"})), tmp_path / "scratch").json("archives")
+    assert [one["name"] for one in said["traits"]] == [trait]
+    plain = unpacked(make_sample(made.zipped({"notes.txt": b"x"})), tmp_path / "scratch").json("archives")
+    assert plain["traits"] == []
+
+
+@pytest.mark.promise("P38")
+@pytest.mark.parametrize("name", made.BOMBS)
+def test_a_bomb_meets_its_budget(
+    name: str, make_sample: MakeSample, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The run ends, says which bound was met, and neither the scratch directory nor the output is over its bounds."""
+    monkeypatch.setattr(plugin, "Budget", SMALL)
+    make, budget = made.BOMBS[name]
+    scratch = tmp_path / "scratch"
+    emitted = unpacked(make_sample(make()), scratch)
+    said = emitted.json("archives")
+    assert budget in {one["budget"] for one in said["exceeded"]}, said
+    assert len(said["children"]) <= 60
+    files = [content for result, content in emitted.content.items() if result.startswith("children/")]
+    assert sum(map(len, files)) <= 16 * MIB
+    assert sum(path.stat().st_size for path in scratch.iterdir()) <= 16 * MIB
+    assert all(path.name.isdigit() for path in scratch.iterdir())
+
+
+@pytest.mark.promise("P38")
+@pytest.mark.parametrize("name", made.LIARS)
+def test_a_liar_is_read_as_far_as_it_is_true(name: str, make_sample: MakeSample, tmp_path: Path) -> None:
+    """What is stated allocates nothing and writes nowhere: the result or the failure is small and in words."""
+    before = set(tmp_path.parent.iterdir())
+    with contextlib.suppress(PluginFailure):
+        emitted = unpacked(make_sample(made.LIARS[name]()), tmp_path / "scratch")
+        assert sum(map(len, emitted.content.values())) < 64 * 1024
+    assert set(tmp_path.parent.iterdir()) == before
+    assert {path.name for path in tmp_path.iterdir()} <= {"sample", "scratch"}
+
+
+@pytest.mark.promise("P38")
+def test_thirty_bombs_are_tried() -> None:
+    """The promise names the number."""
+    assert len(made.BOMBS) >= 30
+
+
+@pytest.mark.promise("P38")
+def test_without_the_bound_a_bomb_unpacks(make_sample: MakeSample, tmp_path: Path) -> None:
+    """Control of the bombs: under bounds that allow them, zeros come out whole; the bound is what stops them."""
+    said = unpacked(make_sample(gzip.compress(bytes(4 * MIB))), tmp_path / "scratch").json("archives")
+    assert (said["exceeded"], said["children"][0]["size_bytes"]) == ([], 4 * MIB)
+
+
+def test_other_files_are_skipped(make_sample: MakeSample, tmp_path: Path) -> None:
+    """There is nothing to open."""
+    with pytest.raises(PluginSkipped):
+        unpacked(make_sample(b"\x7fELF"), tmp_path / "scratch")
+
+
+@pytest.mark.parametrize("kind", WHOLE)
+def test_a_damaged_archive_is_a_failure_or_a_part_never_a_crash(
+    kind: str, make_sample: MakeSample, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Cut and flipped in many places: it unpacks, in part, or says in words that it cannot."""
+    monkeypatch.setattr(plugin, "Budget", SMALL)
+    rounds = 12 if "encrypted" in kind else 200  # deriving a 7z key takes half a million hashes
+    for damaged in mutations(WHOLE[kind](), rounds, kind):
+        with contextlib.suppress(PluginFailure, PluginSkipped):
+            said = unpacked(make_sample(damaged), tmp_path / "scratch").json("archives")
+            assert len(said["children"]) <= 60
