@@ -6,7 +6,9 @@ not be read, so that a partial result is never taken for a whole one. All of it 
 
 import re
 from collections.abc import Iterable
+from ipaddress import ip_address
 from typing import Any
+from urllib.parse import urlsplit
 
 TRAITS_MAX = 100
 TRAITS_OF_A_NAME_MAX = 10
@@ -17,6 +19,7 @@ VALUE_MAX_CHARS = 2000
 SEARCHED_MAX_CHARS = 4 * 1024 * 1024
 
 _URL = re.compile(r"\b(?:https?|ftps?|tftp|ldaps?|wss?|file)://[^\s\"'<>|;`\\^{}]{3,2000}", re.IGNORECASE)
+_DOMAIN = re.compile(r"(?=.{4,253}\Z)(?:[a-z0-9_](?:[a-z0-9_-]{0,62})\.)+[a-z][a-z0-9-]{1,62}")
 _CLOSERS = ".,!?:)]"
 
 
@@ -30,6 +33,18 @@ def urls_in(text: str) -> tuple[str, ...]:
     """Every URL that stands in the text, each once, in order, without the punctuation of the sentence around it."""
     found = (match[0].rstrip(_CLOSERS) for match in _URL.finditer(text[:SEARCHED_MAX_CHARS]))
     return tuple(dict.fromkeys(found))
+
+
+def host_of(url: str) -> tuple[str, str]:
+    """The kind and the value of the URL's host: domain, ipv4 or ipv6. Both are empty where there is none."""
+    try:
+        host = (urlsplit(url).hostname or "").rstrip(".").lower()
+    except ValueError:
+        return "", ""
+    try:
+        return f"ipv{ip_address(host).version}", host
+    except ValueError:
+        return ("domain", host) if _DOMAIN.fullmatch(host) else ("", "")
 
 
 class Findings:
@@ -62,9 +77,16 @@ class Findings:
             self._indicators[key] = printable(context)
 
     def urls(self, text: str, context: str) -> None:
-        """Every URL of the text is an indicator."""
+        """Every URL of the text is an indicator, and so is its host."""
         for url in urls_in(text):
-            self.indicator("url", url, context)
+            self.url(url, context)
+
+    def url(self, url: str, context: str) -> None:
+        """The URL is an indicator, and so is its host."""
+        self.indicator("url", url, context)
+        kind, host = host_of(url)
+        if kind:
+            self.indicator(kind, host, context)
 
     def problem(self, words: str) -> None:
         """Something could not be read."""

@@ -5,20 +5,13 @@ identifiers. Bytes that could do something weigh less than a program that was se
 malicious, and what ordinary programs have as well stays below suspicious.
 """
 
-from dataclasses import dataclass
+from services.results.policy.document_traits import DOCUMENTS
+from services.results.policy.trait import Trait
 
-
-@dataclass(frozen=True)
-class Trait:
-    """One row: the name that plugins use, what it means, and how much it counts (0 to 100)."""
-
-    name: str
-    description: str
-    techniques: tuple[str, ...]
-    points: int
-
+__all__ = ["TRAITS", "Trait"]
 
 TRAITS: tuple[Trait, ...] = (
+    *DOCUMENTS,
     Trait("packed", "is packed or encrypted, and unfolds only when it runs", ("T1027.002",), 25),
     Trait("names_an_onion_service", "names a host that only Tor reaches", ("T1090.003",), 20),
     Trait("names_a_wallet", "names an address that cryptocurrency is sent to", (), 10),

@@ -181,7 +181,7 @@ BOMBS: dict[str, tuple[Callable[[], bytes], str]] = {
         "ratio",
     ),
     "cpio in gzip": (lambda: written({"a": ZEROS}, "cpio_newc", "gzip"), "ratio"),
-    "iso, larger than a file may be": (lambda: written({"a": ZEROS}, "iso9660"), "ratio"),
+    "iso, larger than a file may be": (lambda: written({"a": ZEROS}, "iso9660"), "file_bytes"),
     "zip in zip in zip": (lambda: nested(20, in_zip), "depth"),
     "gzip in gzip in gzip": (lambda: nested(40, gzip.compress), "depth"),
     "tar in xz in tar": (lambda: nested(12, lambda core: lzma.compress(tarred({"a": core}))), "depth"),
