@@ -186,6 +186,7 @@ class RunStage(Command):
     request: AnalysisRequest
     guest: GuestAssignment | None = None
     budgets: Budgets | None = None
+    owner: str | None = None
 
     def subject(self) -> str:
         """The task."""

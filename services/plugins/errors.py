@@ -19,6 +19,10 @@ class PluginNotReady(PermanentError):
         self.log = log
 
 
+class PluginQuarantined(PermanentError):
+    """the plugin is started no more until somebody has mended it"""
+
+
 class OutputRefused(PermanentError):
     """what the plugin wrote is not what it may write"""
 

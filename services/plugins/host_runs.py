@@ -9,29 +9,34 @@ from tempfile import TemporaryDirectory
 from typing import Any
 
 from services.plugins.domain.catalogue import Plugin
-from services.plugins.ports import InputFile, SandboxedRunner, SandboxReport, SandboxRequest
+from services.plugins.domain.occasion import Occasion
+from services.plugins.instances import Instances
+from services.plugins.ports import InputFile, SandboxReport, SandboxRequest
 
 SPOOL_PREFIX = "run-"
+INBOX_PREFIX = "inbox-"  # of the sandboxes' adapter
 
 
 class HostRuns:
     """Runs host plugins through the sandbox."""
 
-    def __init__(self, sandbox: SandboxedRunner, scratch_dir: Path, *, runs_at_once: int) -> None:
-        self._sandbox = sandbox
+    def __init__(self, instances: Instances, scratch_dir: Path, *, runs_at_once: int) -> None:
+        self.instances = instances
         self._scratch_dir = scratch_dir
         self._free = asyncio.Semaphore(runs_at_once)
 
     def sweep(self) -> None:
         """What a killed predecessor left in the scratch directory is gone."""
         self._scratch_dir.mkdir(parents=True, exist_ok=True)
-        for left in self._scratch_dir.glob(f"{SPOOL_PREFIX}*"):
-            shutil.rmtree(left, ignore_errors=True)
+        for prefix in (SPOOL_PREFIX, INBOX_PREFIX):
+            for left in self._scratch_dir.glob(f"{prefix}*"):
+                shutil.rmtree(left, ignore_errors=True)
 
     @contextlib.asynccontextmanager
     async def run(
         self,
         plugin: Plugin,
+        occasion: Occasion,
         *,
         sample: Path,
         sample_name: str,
@@ -50,5 +55,5 @@ class HostRuns:
                 inputs=inputs,
             )
             async with self._free:
-                report = await self._sandbox.run(request)
+                report = await self.instances.use(plugin, occasion, request)
             yield report

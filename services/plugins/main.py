@@ -17,11 +17,13 @@ from services.plugins.adapters.bubblewrap import BubblewrapRunner
 from services.plugins.adapters.folders import BUILTIN_DIR, read_catalogue
 from services.plugins.adapters.guest_agent import GrpcGuestConnector
 from services.plugins.api import router
+from services.plugins.api_instances import instances_router
 from services.plugins.cancellations import Cancellations
 from services.plugins.domain.catalogue import Catalogue, Plugin
 from services.plugins.guest_stage import GuestStage
 from services.plugins.handlers import HANDLERS
 from services.plugins.host_runs import HostRuns
+from services.plugins.instances import Instances
 from services.plugins.ports_guest import GuestConnector
 from services.plugins.preparation import Preparation
 from services.plugins.registry import Registry
@@ -47,11 +49,12 @@ async def compose(runtime: Runtime, connector: GuestConnector | None = None) -> 
     connector = connector or GrpcGuestConnector(
         client_cert_file=settings.guest_client_cert_file, client_key_file=settings.guest_client_key_file
     )
-    sandbox = BubblewrapRunner()
-    await sandbox.probe()
+    sandbox = BubblewrapRunner(scratch_dir=settings.scratch_dir)
     registry = Registry(read_catalogue((BUILTIN_DIR, *settings.plugin_dirs)))
-    runs = HostRuns(sandbox, settings.scratch_dir, runs_at_once=settings.runs_at_once)
+    instances = Instances(sandbox, runtime.clock, most=settings.runs_at_once)
+    runs = HostRuns(instances, settings.scratch_dir, runs_at_once=settings.runs_at_once)
     runs.sweep()
+    await sandbox.probe()
     preparation = Preparation(
         runtime.store,
         runtime.blobs,
@@ -84,9 +87,12 @@ async def compose(runtime: Runtime, connector: GuestConnector | None = None) -> 
     return Service(
         handlers=HANDLERS,
         runners=(stages.runner(stages_at_once=settings.stages_at_once),),
-        routers=(router(registry),),
+        routers=(instances_router(instances), router(registry)),
         expiries=(Expiry("late_results", "recorded_at", rows.LATE_DAYS),),
-        background=(partial(repeat_catalogue, runtime, registry),),
+        background=(
+            partial(repeat_catalogue, runtime, registry),
+            partial(instances.run, registry.catalogue.plugins.values),
+        ),
         on_start=on_start,
     )
 

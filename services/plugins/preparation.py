@@ -5,12 +5,12 @@ from weakref import WeakValueDictionary
 
 import orjson
 
-from contracts.scheduler import RunStage
 from services.chassis.blobs import BlobMissing, BlobStore
 from services.chassis.store import Store
 from services.chassis.unit import Unit
 from services.plugins import rows
 from services.plugins.domain.catalogue import Plugin
+from services.plugins.domain.occasion import Occasion
 from services.plugins.errors import PreparationFailed
 from services.plugins.host_runs import HostRuns
 from services.plugins.ports import SandboxReport
@@ -51,10 +51,10 @@ class Preparation:
         sample, request = command.sample, command.request
         if await self._blobs.size(sample.blob.sha256) is None:
             raise BlobMissing(f"the sample {sample.blob.sha256} is not in the object store")
-        package, platform, mime = await self._identify(sample.blob.sha256, sample.name)
+        package, platform, mime = await self._identify(record.occasion, sample.blob.sha256, sample.name)
         package = package if request.package == "auto" else request.package
         if package == "archive":
-            prepared = await self._open(command)
+            prepared = await self._open(record)
         elif request.archive_entry is not None or request.password is not None:
             raise PreparationFailed("archive_entry and password are for archives; this sample is not one")
         else:
@@ -66,22 +66,23 @@ class Preparation:
         await record.work.commit(decide)
         return await rows.load_prepared(self._store, command.task_id) or prepared
 
-    async def _identify(self, sha256: str, name: str) -> tuple[str, str | None, str]:
+    async def _identify(self, occasion: Occasion, sha256: str, name: str) -> tuple[str, str | None, str]:
         sample = self._blobs.local_path(sha256)
         config = {"similarity": False}  # the task waits for this run; the plugin's own in the static stage has them
-        async with self._runs.run(self._identity, sample=sample, sample_name=name, config=config) as report:
+        async with self._runs.run(self._identity, occasion, sample=sample, sample_name=name, config=config) as report:
             _must_complete(report, "the sample's kind could not be determined")
             blob = await self._blobs.put_file(report.results[0].path)
         said = orjson.loads(await self._blobs.read(blob.sha256, limit_bytes=IDENTITY_MAX_BYTES))
         return str(said["package"]), said["platform"], str(said["mime"])
 
-    async def _open(self, command: RunStage) -> Prepared:
+    async def _open(self, record: StageRecord) -> Prepared:
         """The archive's file that is meant, as a sample of its own."""
+        command, occasion = record.command, record.occasion
         request, archive = command.request, command.sample.blob.sha256
         config = {"password": request.password or "", "entry": request.archive_entry or ""}
         sample = self._blobs.local_path(archive)
         async with self._runs.run(
-            self._unpack, sample=sample, sample_name=command.sample.name, config=config
+            self._unpack, occasion, sample=sample, sample_name=command.sample.name, config=config
         ) as report:
             _must_complete(report, "the archive could not be opened")
             results = {result.name: result for result in report.results}
@@ -89,7 +90,7 @@ class Preparation:
             listing = await self._blobs.put_file(results["archive"].path)
         said = orjson.loads(await self._blobs.read(listing.sha256, limit_bytes=LISTING_MAX_BYTES))
         name = str(said["chosen"])
-        package, platform, mime = await self._identify(entry.sha256, name)
+        package, platform, mime = await self._identify(occasion, entry.sha256, name)
         package = "generic" if package == "archive" else package
         return Prepared(package, platform, name, entry.sha256, archive, listing.sha256, mime)
 

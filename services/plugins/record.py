@@ -29,6 +29,7 @@ from services.chassis.store import Fenced
 from services.chassis.unit import Unit
 from services.chassis.work import WorkContext
 from services.plugins import rows
+from services.plugins.domain.occasion import Occasion
 
 RESULTS_PER_STAGE_MAX = 800
 SHORT_REASON_MAX_CHARS = 400  # in the message that ends a stage: with every plugin's reason it stays under 64 KiB
@@ -71,6 +72,9 @@ class StageRecord:
         self.key = rows.StageKey(command.task_id, command.attempt, command.stage.name)
         self.work = work
         self._blobs = blobs
+        self.occasion = Occasion(
+            command.task_id, command.attempt, command.stage.name, command.sample.blob.sha256, command.owner
+        )
         self._about = {"task_id": command.task_id, "attempt": command.attempt, "stage": command.stage.name}
 
     def run_id(self, plugin: str) -> str:

@@ -59,6 +59,10 @@ class Stages:
     async def run(self, item: WorkItem, work: WorkContext) -> None:
         """The stage ended, and said how."""
         record = StageRecord(RunStage.model_validate(item.payload["command"]), work, self._blobs)
+        async with self._runs.instances.holding(record.occasion):
+            await self._run(record)
+
+    async def _run(self, record: StageRecord) -> None:
         await record.stage_started()
         try:
             prepared = await self._preparation.prepare(record)
@@ -139,6 +143,7 @@ class Stages:
             config = plugin.manifest.effective_config(planned.config)
             async with self._runs.run(
                 plugin,
+                record.occasion,
                 sample=self._blobs.local_path(prepared.sha256),
                 sample_name=prepared.name,
                 config=config,

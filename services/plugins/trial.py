@@ -17,16 +17,20 @@ from tempfile import mkdtemp
 from typing import Any
 
 from malbox.sdk.manifest import ManifestError, load_manifest
+from services.chassis.clock import SystemClock
 from services.plugins.adapters.bubblewrap import BubblewrapRunner
 from services.plugins.adapters.folders import BUILTIN_DIR
 from services.plugins.adapters.versions import KeptVersions
 from services.plugins.domain.catalogue import Plugin
+from services.plugins.domain.occasion import Occasion
 from services.plugins.errors import SandboxUnavailable
 from services.plugins.host_runs import HostRuns
+from services.plugins.instances import Instances
 from services.plugins.policy.packages import obstacle
 from services.plugins.ports import InputFile, SandboxReport
 
 REFUSED = 4
+OCCASION = Occasion("trial", 1, "static", "trial")
 
 
 async def trial(request: dict[str, Any], place: Path) -> dict[str, Any]:
@@ -37,23 +41,25 @@ async def trial(request: dict[str, Any], place: Path) -> dict[str, Any]:
     config = plugin.manifest.effective_config(request["config"])
     sandbox = BubblewrapRunner()
     await sandbox.probe()
-    runs = HostRuns(sandbox, place / "spool", runs_at_once=1)
+    instances = Instances(sandbox, SystemClock(), most=1)
+    runs = HostRuns(instances, place / "spool", runs_at_once=1)
     runs.sweep()
     sample = _readable(Path(request["sample"]), place / "sample")
     inputs = tuple(_input(one, place / f"input-{number}") for number, one in enumerate(request["inputs"]))
-    reason = await _obstacle(runs, plugin, sample, request["sample_name"])
-    if reason is not None:
-        return {"outcome": "skipped", "reason": reason, "duration_ms": 0, "log": "", "results": []}
-    async with runs.run(
-        plugin, sample=sample, sample_name=request["sample_name"], config=config, inputs=inputs
-    ) as report:
-        return _shown(report, Path(request["into"]))
+    async with instances.running(), instances.holding(OCCASION):
+        reason = await _obstacle(runs, plugin, sample, request["sample_name"])
+        if reason is not None:
+            return {"outcome": "skipped", "reason": reason, "duration_ms": 0, "log": "", "results": []}
+        async with runs.run(
+            plugin, OCCASION, sample=sample, sample_name=request["sample_name"], config=config, inputs=inputs
+        ) as report:
+            return _shown(report, Path(request["into"]))
 
 
 async def _obstacle(runs: HostRuns, plugin: Plugin, sample: Path, name: str) -> str | None:
     """Why a task would pass the plugin by on this sample, decided from its content as a task does it."""
     identity = Plugin(load_manifest(BUILTIN_DIR / "identity"), BUILTIN_DIR / "identity")
-    async with runs.run(identity, sample=sample, sample_name=name) as report:
+    async with runs.run(identity, OCCASION, sample=sample, sample_name=name) as report:
         if report.outcome != "completed":
             raise SandboxUnavailable(f"the sample's kind could not be determined: {report.reason}")
         said = json.loads(report.results[0].path.read_bytes())

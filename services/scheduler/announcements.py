@@ -64,6 +64,7 @@ def _run(task: Task, name: str, attempt: int) -> Iterable[Message]:
             request=task.request,
             guest=task.guest if name == "guest" else None,
             budgets=task.budgets,
+            owner=task.owner,
         )
 
 

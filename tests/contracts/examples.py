@@ -192,6 +192,7 @@ GROWN: dict[str, Message] = {
     "malbox.stage.run.v1.budgets": scheduler.RunStage.model_validate(
         {**_FIELDS[scheduler.RunStage], "budgets": Budgets(collection_s=120)}
     ),
+    "malbox.stage.run.v1.owner": scheduler.RunStage.model_validate({**_FIELDS[scheduler.RunStage], "owner": "ann"}),
     "malbox.report.seal.v1.phases": scheduler.SealReport.model_validate(
         {
             **_FIELDS[scheduler.SealReport],

@@ -9,6 +9,7 @@ from pathlib import Path
 from random import Random
 
 from contracts.blobs import BlobRef
+from malbox.sdk.manifest import Manifest
 from services.chassis.blobs import BlobMissing, BlobStore, BlobStoreFailed
 from services.chassis.errors import PermanentError
 from services.plugins.ports import SandboxReport, SandboxRequest, SpooledResult
@@ -92,3 +93,40 @@ class SimSandbox:
         name = request.manifest.plugin.name
         result = SpooledResult(name, "json", "application/json", path, path.stat().st_size)
         return SandboxReport("completed", "", (result,), b"", 10)
+
+    async def start(self, manifest: Manifest, plugin_dir: Path) -> "SimInstance":
+        """The plugin waits for runs."""
+        del manifest, plugin_dir
+        await asyncio.sleep(self.rng.random() * 0.2)
+        return SimInstance(self)
+
+
+class SimInstance:
+    """A sandbox that serves one run after another; a crash takes it along."""
+
+    def __init__(self, sandbox: SimSandbox) -> None:
+        self._sandbox = sandbox
+        self._gone = asyncio.Event()
+
+    @property
+    def is_usable(self) -> bool:
+        """Until it is gone."""
+        return not self._gone.is_set()
+
+    async def run(self, request: SandboxRequest) -> SandboxReport:
+        """The plugin ran."""
+        report = await self._sandbox.run(request)
+        if report.outcome == "crashed":
+            self._gone.set()
+        return report
+
+    async def ping(self) -> None:
+        """It answers."""
+
+    async def wait_ended(self) -> None:
+        """It is gone."""
+        await self._gone.wait()
+
+    async def close(self) -> None:
+        """It is gone."""
+        self._gone.set()

@@ -64,8 +64,6 @@ def _faults_between_keys(manifest: Manifest, folder: Path) -> Iterator[Fault]:
 
 def _not_yet(manifest: Manifest) -> Iterator[Fault]:
     """What the manifest may say and nothing does yet: refused, because to ignore it would be worse."""
-    if manifest.runtime.lifecycle != "ephemeral":
-        yield ("runtime", "lifecycle"), f'"{manifest.runtime.lifecycle}" is not run yet; use "ephemeral"'
     if manifest.events.subscribe:
         yield ("events", "subscribe"), "facts are not delivered to plugins yet; remove it"
 

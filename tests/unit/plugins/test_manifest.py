@@ -110,8 +110,6 @@ def test_what_cannot_work_is_refused_at_load(tmp_path: Path, text: str, words: s
 @pytest.mark.parametrize(
     ("text", "words"),
     [
-        (GOOD + "\n[runtime]\nlifecycle = 'persistent'\n", '"persistent" is not run yet; use "ephemeral"'),
-        (GOOD + "\n[runtime]\nlifecycle = 'scoped'\n[scope]\nkey = 'task'\n", '"scoped" is not run yet'),
         (FILTERED.format(field="outcome", value="['failed', 'crashed']"), "not delivered to plugins yet"),
     ],
 )
