@@ -74,9 +74,11 @@ async def _until_over(ground: Ground, drift: Drift, epoch: int, mark: int, at_s:
     """Seconds until it was put right, and until it was seen."""
     if drift.outcome == "kept":
         await _until_right(ground, drift)
+        took_s = time.monotonic() - at_s
+        await ground.looked_at()
         shown = await ground.shown()
         assert (shown["state"], shown["epoch"]) == ("ready", epoch), f"{drift.name}: it became {shown['state']}"
-        return time.monotonic() - at_s, None
+        return took_s, None
     ends = {"healed": "machine.reverted", "quarantined": "machine.quarantined"}
 
     def is_end(fact: Fact) -> bool:

@@ -6,6 +6,7 @@ import json
 import time
 from collections.abc import AsyncIterator, Iterator
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +18,7 @@ from deploy.local import processes
 from deploy.local.installation import Installation
 from deploy.local.postgres import DATABASE
 from deploy.local.secrets import DATABASE_SUPERUSER
+from deploy.local.services import fetch_health
 from services.machines.adapters import qemu_processes, standing
 from services.machines.adapters.domain_xml import domain_name
 from services.machines.adapters.machine_files import DISK, ENROLMENT, MEMORY, MachineFiles
@@ -145,6 +147,18 @@ class Ground:
         """The machine's epoch: the latest that was heard of, or that is shown."""
         heard = [int(fact.data["epoch"]) for fact in self.ear.facts if fact.is_of(self.machine_id)]
         return max([*heard, int((await self.shown())["epoch"])])
+
+    async def looked_at(self) -> None:
+        """A whole pass of the reconciler, begun after this was called, is over. Raises AssertionError."""
+        asked_at, give_up_at = datetime.now(UTC), time.monotonic() + SHOWN_TIMEOUT_S
+        while not self._last_pass_at() > asked_at:
+            assert time.monotonic() < give_up_at, f"no pass of the reconciler within {SHOWN_TIMEOUT_S:.0f} s"
+            await asyncio.sleep(LOOK_S)
+
+    def _last_pass_at(self) -> datetime:
+        said = fetch_health(self.here.ports["machines"], "machines") or {}
+        at = said.get("reconciliation", {}).get("at")
+        return datetime.fromisoformat(at) if at else datetime.min.replace(tzinfo=UTC)
 
     async def told(self, order: str, reason: str) -> None:
         """An administrator's word about the machine."""
