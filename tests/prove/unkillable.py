@@ -47,15 +47,18 @@ async def prove(ground: Ground, when: When) -> Outcome:
     epoch, mark = int((await ground.shown())["epoch"]), ground.ear.mark()
     if when == "while it stands ready":
         pid, life = ground.pid, ground.life
+        began_s = time.monotonic()
         with frozen(pid):
             deeds.record_removed(ground)
-            reason, after_s = await _quarantined(ground, pid, life, mark, epoch)
+            reason, end_s = await _quarantined(ground, pid, life, mark, epoch)
     else:
         async with leases.running(ground) as leased:
             pid, life = ground.pid, ground.life
+            began_s = time.monotonic()
             with frozen(pid):
                 await leases.cancelled(ground, leased.task_id, since=mark, timeout_s=QUARANTINED_WITHIN_S)
-                reason, after_s = await _quarantined(ground, pid, life, mark, epoch)
+                reason, end_s = await _quarantined(ground, pid, life, mark, epoch)
+    after_s = end_s - began_s
     began_s = time.monotonic()
     await ground.rebuilt()
     rebuilt_after_s = time.monotonic() - began_s
@@ -65,8 +68,7 @@ async def prove(ground: Ground, when: When) -> Outcome:
 
 
 async def _quarantined(ground: Ground, pid: int, life: Path, mark: int, epoch: int) -> tuple[str, float]:
-    """The machine is out of the pool while its process lives: the recorded reason, and seconds since it was sought."""
-    began_s = time.monotonic()
+    """The machine is out of the pool while its process lives: the recorded reason, and when that was heard."""
     end = await ground.ear.until(
         "the machine is quarantined",
         lambda fact: fact.is_of(ground.machine_id) and fact.name in _ENDS and int(fact.data["epoch"]) > epoch,
@@ -80,7 +82,7 @@ async def _quarantined(ground: Ground, pid: int, life: Path, mark: int, epoch: i
     await _is_not_leased(ground)
     assert is_frozen(pid), "the process ended by itself: nothing was proven"
     assert (life / DISK).exists(), "its files are gone, which are evidence"
-    return reason, end.at_s - began_s
+    return reason, end.at_s
 
 
 async def _is_not_leased(ground: Ground) -> None:
