@@ -71,8 +71,8 @@ def stopped(ground: Ground) -> None:
 
 
 def replaced(ground: Ground) -> None:
-    """Under its name and its UUID stands a domain with two processors."""
-    with ground.libvirt() as connection:
+    """Under its name and its UUID stands a domain with two processors; nobody looked while none stood there."""
+    with ground.unseen(), ground.libvirt() as connection:
         domain = connection.lookupByName(f"{NAME_PREFIX}{ground.machine_id}")
         xml = domain.XMLDesc(libvirt.VIR_DOMAIN_XML_SECURE)
         domain.destroy()

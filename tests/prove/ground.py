@@ -3,6 +3,8 @@
 import asyncio
 import contextlib
 import json
+import os
+import signal
 import time
 from collections.abc import AsyncIterator, Iterator
 from dataclasses import dataclass
@@ -121,6 +123,17 @@ class Ground:
         with processes.only_starter(self.here.state, daemon.NAME):  # a supervisor may be starting it, too
             daemon.start(self.here.state)
 
+    @contextlib.contextmanager
+    def unseen(self) -> Iterator[None]:
+        """The machines service stands still for the block: what happens between two of its looks is one deed to it."""
+        service = processes.started(self.here.state, "machines")
+        assert service is not None, "the machines service does not run"
+        os.kill(service.pid, signal.SIGSTOP)
+        try:
+            yield
+        finally:
+            os.kill(service.pid, signal.SIGCONT)
+
     async def shown(self, *, at_epoch: int = 0) -> dict[str, Any]:
         """The machine as the API shows it, once that knows of the epoch: facts are faster than the list of machines."""
         async with asyncio.timeout(SHOWN_TIMEOUT_S), self.origin.connected() as wire:
@@ -149,16 +162,17 @@ class Ground:
         return max([*heard, int((await self.shown())["epoch"])])
 
     async def looked_at(self) -> None:
-        """A whole pass of the reconciler, begun after this was called, is over. Raises AssertionError."""
+        """A close look of the reconciler, begun after this was called, is over. Raises AssertionError."""
         asked_at, give_up_at = datetime.now(UTC), time.monotonic() + SHOWN_TIMEOUT_S
-        while not self._last_pass_at() > asked_at:
-            assert time.monotonic() < give_up_at, f"no pass of the reconciler within {SHOWN_TIMEOUT_S:.0f} s"
+        while not self._looked_closely_at() > asked_at:
+            assert time.monotonic() < give_up_at, f"no close look of the reconciler within {SHOWN_TIMEOUT_S:.0f} s"
             await asyncio.sleep(LOOK_S)
 
-    def _last_pass_at(self) -> datetime:
-        said = fetch_health(self.here.ports["machines"], "machines") or {}
-        at = said.get("reconciliation", {}).get("at")
-        return datetime.fromisoformat(at) if at else datetime.min.replace(tzinfo=UTC)
+    def _looked_closely_at(self) -> datetime:
+        """When the last pass began, if it was a close one: passes are further apart than looks at them."""
+        said = (fetch_health(self.here.ports["machines"], "machines") or {}).get("reconciliation", {})
+        is_close = said.get("is_close") and said.get("at")
+        return datetime.fromisoformat(said["at"]) if is_close else datetime.min.replace(tzinfo=UTC)
 
     async def told(self, order: str, reason: str) -> None:
         """An administrator's word about the machine."""

@@ -46,6 +46,7 @@ class Report:
     """What the last pass came to; shown by the service's health."""
 
     at: datetime | None = None
+    is_close: bool = False
     took_s: float = 0.0
     machines: int = 0
     found: dict[str, str] = field(default_factory=dict)
@@ -119,7 +120,7 @@ class Reconciler:
             acted |= await self._look_closely(rows, found.keys() | acted.keys()) if is_close else {}
         if max(len(found), len(unsettled)) > SUSPECTS_MAX:
             self._wake.set()
-        return Report(now, time.monotonic() - began, len(rows), acted, fault)
+        return Report(now, is_close, time.monotonic() - began, len(rows), acted, fault)
 
     async def _attempt(self, *, is_close: bool) -> None:
         try:
