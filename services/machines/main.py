@@ -56,7 +56,7 @@ async def compose(runtime: Runtime) -> Service:
         background=(reconciler.run, watch.run, *_watching(settings, isolation)),
         expiries=EXPIRIES,
         condition=reconciler.condition,
-        on_start=reconciler.introduce,
+        on_start=reconciler.begin,
         on_stop=hypervisor.close,
         has_host_commands=True,
     )

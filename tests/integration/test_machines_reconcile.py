@@ -290,6 +290,20 @@ async def test_after_a_restore_from_backup_no_epoch_and_no_lease_comes_twice(mad
     assert again.lease_id != forgotten.lease_id
 
 
+@pytest.mark.promise("P1", "P4")
+async def test_a_service_that_starts_on_an_older_store_repairs_it_before_it_hears_anything(made: Bench) -> None:
+    """An order that is heard first would be granted an epoch that the host acted for; libvirt need not be there."""
+    await fence_ahead(made)
+
+    async def unseen() -> list[DomainSeen]:
+        raise HypervisorUnavailable("libvirt cannot be reached")
+
+    made.host.observe = unseen  # type: ignore[method-assign]
+    await made.reconciler.begin()
+    assert (await made.load(M1)).epoch == 78
+    assert await made.store.fetch("SELECT FROM outbox WHERE routing_key LIKE 'machines.machine.registered%'")
+
+
 @pytest.mark.promise("P4", "P10")
 async def test_work_that_meets_a_higher_fence_fails_no_machine(made: Bench) -> None:
     """It is not the machine that cannot be cleaned but the record that is behind: a pass repairs it."""

@@ -280,13 +280,13 @@ async def store_down(chaos: Chaos) -> None:
         chaos.sim.store_is_down = False
 
 
-@fault(0.0)  # not yet: a lease at a restored epoch may meet the incarnation that had that epoch before
+@fault(0.1)
 async def store_restored(chaos: Chaos) -> None:
-    """The databases are restored from an older backup: what was accepted since then is lost, and nothing else."""
+    """An older backup is put back, as operators are told to: what was accepted since is lost, and the broker's data."""
     if await chaos.after(15):
         backup = chaos.sim.backup()
         await asyncio.sleep(3 + chaos.rng.random() * 15)
-        if not chaos.is_over:
+        if backup is not None and not chaos.is_over:
             chaos.count("store_restored")
             chaos.sim.restore(backup)
 

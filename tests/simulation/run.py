@@ -168,16 +168,17 @@ class Simulation:
         self.all = [service for service in self.all if not service.process.is_dead]
         return list(self.all)
 
-    def backup(self) -> dict[str, bytes]:
-        """All databases as they are at this instant."""
-        return {name: database.backup() for name, database in self.databases.items() if not self.locks[name].holder}
+    def backup(self) -> dict[str, bytes] | None:
+        """All databases as they are at this instant, or None in the middle of a transaction."""
+        if any(lock.holder for lock in self.locks.values()):
+            return None
+        return {name: database.backup() for name, database in self.databases.items()}
 
     def restore(self, backup: dict[str, bytes]) -> None:
-        """All databases are as they were then, and so is what is known of them; whoever used them begins again."""
-        if backup.keys() != self.databases.keys():
-            return
+        """All databases are as they were then, and so is what is known of them; the broker is empty; all begin again."""
         for service in self.everybody():
             self.crash(service)
+        self.broker.wipe()
         for name, content in backup.items():
             self.databases[name].restore(content)
         self.truth.forget()

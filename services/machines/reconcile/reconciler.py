@@ -37,6 +37,7 @@ SUSPECTS_MAX = 200
 LOOKS_MAX = 64
 LOOKS_AT_ONCE = 4
 BATCH = 200
+CATCH_UP_TRIES = 5
 
 log = structlog.get_logger()
 
@@ -91,6 +92,19 @@ class Reconciler:
         """What the service's health shows of it."""
         return {"reconciliation": asdict(self.last) | {"at": self.last.at.isoformat() if self.last.at else None}}
 
+    async def begin(self) -> None:
+        """Before anything is asked of the service: no record is behind its host, and every machine is said again.
+
+        A database that was put back from a backup would give epochs again that the host acted for. Raises
+        HypervisorUnavailable, StoreUnavailable.
+        """
+        fences = await self._hypervisor.fences()
+        rows = await fleet(self._runtime.store, self._host)
+        behind = [name for name, row in rows.items() if fences.get(name, -1) > row.standing.epoch]
+        for name in sorted(behind):
+            await self._catch_up(name, Picture(None, fences, frozenset(), self._runtime.clock.now()))
+        await self.introduce()
+
     async def introduce(self, *, only_ready: bool = False) -> None:
         """Every machine of this host (that stands ready) is said again: whoever lost an earlier word learns of it."""
         rows = await fleet(self._runtime.store, self._host)
@@ -122,6 +136,15 @@ class Reconciler:
             self._wake.set()
         return Report(now, is_close, time.monotonic() - began, len(rows), acted, fault)
 
+    async def _catch_up(self, name: str, picture: Picture) -> None:
+        """The record is not behind the host's fence any more, by whosever hand."""
+        for _ in range(CATCH_UP_TRIES):
+            machine = await self._load(name)
+            finding = judge(Standing.of(machine), picture) if machine is not None else None
+            if machine is None or finding is None or finding.act != "repair":
+                return
+            await self._deal(machine, finding, picture.fences[name])
+
     async def _attempt(self, *, is_close: bool) -> None:
         try:
             self.last = await self.pass_once(is_close=is_close)
@@ -141,12 +164,12 @@ class Reconciler:
 
     async def _look(self, now: datetime) -> tuple[list[DomainSeen] | None, Picture]:
         """The host as it is now. One that cannot be seen is not a host on which nothing runs."""
-        work = await work_in_hand(self._runtime.store)
+        work, fences, domains = await work_in_hand(self._runtime.store), {}, None
         try:
-            domains, fences = await self._sight.domains(), await self._hypervisor.fences()
+            fences = await self._hypervisor.fences()
+            domains = await self._sight.domains()
         except HypervisorUnavailable as error:
             log.warning("hypervisor_was_unavailable", reason=str(error))
-            return None, Picture(None, {}, work, now)
         return domains, Picture(by_machine(domains), fences, work, now)
 
     async def _images(self) -> Mapping[str, str]:
