@@ -11,6 +11,8 @@ if TYPE_CHECKING:
     from tests.simulation.services import SimService
 
 Fault = Callable[["Chaos"], Coroutine[Any, Any, None]]
+TAKEN_OVER_S = 18.0
+"""So long after a driver stood still the next one drives, at the earliest: a process is started, and sees no beat."""
 FAULTS: dict[str, tuple[float, Fault]] = {}
 """Name -> (how likely a seed has it, what makes it happen until the faults end)."""
 
@@ -151,13 +153,30 @@ async def stale_actor(chaos: Chaos) -> None:
     sim.world.on_act = stall
 
 
-async def chaos_stall(chaos: Chaos, service: "SimService", machine_id: str) -> None:
-    """The process stands still now, its machine is lost if it was a driver, and another process goes on meanwhile."""
+@fault(0.25)
+async def driver_replaced(chaos: Chaos) -> None:
+    """A driver stands still with a request on its way, another drives the guest on, and the request arrives then."""
+    world = chaos.sim.world
+    swift = world.on_request
+
+    def stall(process: Process, machine_id: str) -> float:
+        service = chaos.service_of(process)
+        if service is None or chaos.is_over or process.is_paused or chaos.rng.random() > 0.1:
+            return swift(process, machine_id)
+        chaos.count("driver_replaced")
+        chaos.sim.loop.world.spawn(chaos_stall(chaos, service, machine_id, loss_share=0.0))
+        return TAKEN_OVER_S + chaos.rng.random() * 12
+
+    world.on_request = stall
+
+
+async def chaos_stall(chaos: Chaos, service: "SimService", machine_id: str, *, loss_share: float = 0.7) -> None:
+    """The process stands still now, its machine may be lost if it was a driver, and another process goes on."""
     sim = chaos.sim
-    if service.process.is_dead:
+    if service.process.is_dead or service.process.is_paused:
         return
     service.process.pause()
-    if service.name == "plugins" and chaos.rng.random() < 0.7:
+    if service.name == "plugins" and chaos.rng.random() < loss_share:
         sim.world.gone(sim.world.host(machine_id))
     await chaos_pause(chaos, service, pause_s=20 + chaos.rng.random() * 30, replica_share=0.9)
 

@@ -5,9 +5,9 @@ marked with the incarnation and the sample that really ran, so that a result und
 """
 
 import asyncio
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from contracts.machines import GuestEndpoint, LeaseRef
 from services.plugins.ports_guest import (
@@ -34,6 +34,7 @@ from tests.simulation.loop import PROCESS
 HEARTBEAT_S = 1.0
 SILENCE_S = 10.0
 PLUGIN_VERSION = "1.1.0"
+T = TypeVar("T")
 
 
 class SimGuest:
@@ -73,10 +74,9 @@ class SimGuest:
             self.world.on_wrong(f"term {term} acted on {self.life.machine_id} after term {self.highest_term}")
         self.highest_term = max(self.highest_term, term)
 
-    def launch(self, task_id: str, lease_id: str, term: int) -> Launched:
+    def launch(self, task_id: str, lease_id: str) -> Launched:
         """The sample runs; this is the moment that taints the incarnation."""
         life, world = self.life, self.world
-        self.act(term)
         life.samples.append((task_id, lease_id))
         world.on_launch(life, task_id, lease_id)
         if self.launched is None:
@@ -94,16 +94,22 @@ class SimGuest:
             self.say(ProcessExited, pid=100, is_first=True, exit_code=0, signal=None)
             self.say(TreeEmpty)
 
-    def seal(self) -> None:
-        """The record is complete."""
+    def sealed(self) -> "SimGuest":
+        """The agent, whose record is complete."""
         if not self.is_sealed:
             self.is_sealed = True
             self.say(RecordSealed)
+        return self
 
 
 def mark(life: Life, guest: SimGuest) -> bytes:
     """What this incarnation's evidence looks like."""
     return f"evidence of {guest.task_id} on {life.machine_id} life {life.number}\n".encode()
+
+
+def _itself(guest: SimGuest) -> SimGuest:
+    """A request that only asks."""
+    return guest
 
 
 class SimConnector:
@@ -148,27 +154,27 @@ class SimSession:
 
     async def hello(self) -> GuestHello:
         """Who answers."""
-        await self._call()
+        await self._call(_itself)
         return GuestHello("1.0.0", "linux", f"boot-{self.life.number}", (), {"syscalls": PLUGIN_VERSION})
 
     async def set_clock(self) -> None:
         """Set."""
-        await self._call()
+        await self._call(_itself)
 
     async def put(self, source: Path, name: str) -> str:  # noqa: ARG002 - the port's shape
         """The sample stands in the guest: its name says whose it is."""
-        await self._call()
+        await self._call(_itself)
         self.task_id = name
         return f"/sample/{name}"
 
     async def init_plugin(self, name: str, config: dict[str, object]) -> str:  # noqa: ARG002 - the port's shape
         """Ready."""
-        await self._call()
+        await self._call(_itself)
         return PLUGIN_VERSION
 
     async def arm(self) -> None:
         """Armed."""
-        await self._call()
+        await self._call(_itself)
 
     async def launch(
         self,
@@ -180,15 +186,14 @@ class SimSession:
         has_network: bool = False,  # noqa: ARG002
     ) -> Launched:
         """The sample runs."""
-        guest = await self._call()
         name = next(word.rpartition("/")[2] for word in argv if word.startswith("/sample/"))
-        launched = guest.launch(name, self.lease.lease_id, self.lease.term)
+        launched = await self._call(lambda guest: guest.launch(name, self.lease.lease_id))
         await self._back()
         return launched
 
     async def watch(self, *, after_position: int = 0) -> AsyncGenerator[GuestEvent, None]:
         """The journal from there on, with signs of life. Raises GuestUnreachable when nothing comes."""
-        guest = await self._call()
+        guest = await self._call(_itself)
         position, beat, silent_s = after_position, 0, 0.0
         while True:
             if self.life.is_gone:
@@ -216,16 +221,14 @@ class SimSession:
 
     async def flush(self) -> Flushed:
         """The record is complete."""
-        guest = await self._call()
-        guest.act(self.lease.term)
-        guest.seal()
+        guest = await self._call(SimGuest.sealed)
         await self._back()
         content = mark(self.life, guest)
         return Flushed((SourceSummary("syscalls", 1, len(content), "0" * 64, is_truncated=False),), 3, 0)
 
     async def collect(self, into: Path, *, timeout_s: float) -> Collected:  # noqa: ARG002 - the port's shape
         """One file that the sample wrote."""
-        guest = await self._call()
+        guest = await self._call(_itself)
         path = into / "dropped"
         path.write_bytes(mark(self.life, guest))
         await self._back()
@@ -233,26 +236,52 @@ class SimSession:
 
     async def shutdown_plugin(self, name: str) -> None:  # noqa: ARG002 - the port's shape
         """Gone."""
-        await self._call()
+        await self._call(_itself)
 
     async def shutdown(self) -> None:
         """Gone."""
-        await self._call()
+        await self._call(_itself)
 
     async def close(self) -> None:
         """Closed."""
 
-    async def _call(self) -> SimGuest:
-        """The request reached the agent, which serves this lease. Raises GuestUnreachable, GuestRefused."""
-        self.world.on_act(PROCESS.get(), self.life.machine_id)
-        await asyncio.sleep(self.world.rng.random() * 0.02)
+    async def _call(self, act: Callable[[SimGuest], T]) -> T:
+        """What the agent answers. Once sent, a request arrives, whatever became of who sent it.
+
+        Raises GuestUnreachable, GuestRefused.
+        """
+        world, process = self.world, PROCESS.get()
+        world.on_act(process, self.life.machine_id)
+        await asyncio.sleep(world.rng.random() * 0.02)
         self._check_alive()
-        guest: SimGuest = self.life.guest
-        if guest.is_hanging:
+        if self.life.guest.is_hanging:
             await asyncio.sleep(SILENCE_S)
             raise GuestUnreachable("the agent does not answer")
+        answer: asyncio.Future[T] = asyncio.get_running_loop().create_future()
+
+        def arrive() -> None:
+            is_late = process.is_dead or process.is_paused or answer.done()
+            world.counts["guest_call_finished_late"] += is_late
+            try:
+                done = act(self._admitted())
+            except (GuestUnreachable, GuestRefused) as error:
+                if not answer.done() and not process.is_dead:
+                    answer.set_exception(error)
+            else:
+                if not answer.done():
+                    answer.set_result(done)
+
+        loop = world.loop
+        at = loop.now + world.on_request(process, self.life.machine_id)
+        loop.world.context.copy().run(loop.call_at, at, arrive)
+        return await answer
+
+    def _admitted(self) -> SimGuest:
+        """The agent, which serves this lease and no later driver of it. Raises GuestUnreachable, GuestRefused."""
+        self._check_alive()
         self.check_lease()
-        guest.highest_term = max(guest.highest_term, self.lease.term)
+        guest: SimGuest = self.life.guest
+        guest.act(self.lease.term)
         return guest
 
     async def _back(self) -> None:

@@ -102,6 +102,8 @@ class SimWorld:
         self.mute_rate = 0.0
         self.on_act: Callable[[Process, str], None] = lambda _process, _machine_id: None
         """Called when a process is about to act on a machine: a moment at which it may be made to stand still."""
+        self.on_request: Callable[[Process, str], float] = lambda _process, _machine_id: self.rng.random() * 0.01
+        """Called when a request to an agent is sent: how long it is on its way, seconds."""
         self.on_wrong: Callable[[str], None] = lambda _words: None
         self.on_launch: Callable[[Life, str, str], None] = lambda _life, _sample, _lease_id: None
         self._lives = 0

@@ -153,6 +153,16 @@ def ready_from_memory(_sim: Simulation, stack: ExitStack) -> None:
     stack.enter_context(patch.object(Reconciler, "introduce", remember))
 
 
+def term_not_checked(_sim: Simulation, stack: ExitStack) -> None:
+    """A guest obeys any driver of its lease, one that was replaced too."""
+
+    def check_lease(self: SimSession) -> None:
+        if self.lease.lease_id != self.life.lease_id:
+            self.refuse()
+
+    stack.enter_context(patch.object(SimSession, "check_lease", check_lease))
+
+
 def a_lease_never_expires(_sim: Simulation, stack: ExitStack) -> None:
     """Only its owner ends a lease."""
     stack.enter_context(patch.object(Machine, "expire_lease", lambda *_arguments, **_named: None))

@@ -175,7 +175,7 @@ class Simulation:
         return {name: database.backup() for name, database in self.databases.items()}
 
     def restore(self, backup: dict[str, bytes]) -> None:
-        """All databases are as they were then, and so is what is known of them; the broker is empty; all begin again."""
+        """All databases are as they were then, and so is what is known of them; the broker is empty; all restart."""
         for service in self.everybody():
             self.crash(service)
         self.broker.wipe()

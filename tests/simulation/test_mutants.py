@@ -16,6 +16,7 @@ SINGLE: tuple[tuple[Mutation, int], ...] = (
     (mutants.outbox_deleted_before_the_confirm, 20),
     (mutants.ready_from_memory, 200),
     (mutants.a_lease_never_expires, 60),
+    (mutants.term_not_checked, 100),
 )
 PAIRS: tuple[tuple[Mutation, Mutation, int], ...] = (
     (mutants.released_though_the_stop_failed, mutants.restore_leaves_the_old_process, 40),

@@ -164,7 +164,9 @@ class Reconciler:
 
     async def _look(self, now: datetime) -> tuple[list[DomainSeen] | None, Picture]:
         """The host as it is now. One that cannot be seen is not a host on which nothing runs."""
-        work, fences, domains = await work_in_hand(self._runtime.store), {}, None
+        work = await work_in_hand(self._runtime.store)
+        fences: Mapping[str, int] = {}
+        domains: list[DomainSeen] | None = None
         try:
             fences = await self._hypervisor.fences()
             domains = await self._sight.domains()
