@@ -299,7 +299,7 @@ async def store_down(chaos: Chaos) -> None:
         chaos.sim.store_is_down = False
 
 
-@fault(0.1)
+@fault(0.15)
 async def store_restored(chaos: Chaos) -> None:
     """An older backup is put back, as operators are told to: what was accepted since is lost, and the broker's data."""
     if await chaos.after(15):
