@@ -1,0 +1,155 @@
+"""What is known of the document so far, each list bounded."""
+
+import hashlib
+import re
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from typing import Any
+
+from malbox.sdk.findings import Findings, printable
+
+PARTS_MAX = 500
+MACROS_MAX = 60
+CODE_MAX_CHARS = 200_000
+CODE_TOTAL_MAX_CHARS = 2_000_000
+KEYWORDS_MAX = 300
+RELATIONSHIPS_MAX = 300
+FIELDS_MAX = 100
+OBJECTS_MAX = 100
+CHILDREN_MAX = 50
+CHILDREN_MAX_BYTES = 96 * 1024 * 1024
+CHILD_MAX_BYTES = 60 * 1024 * 1024
+
+_PROGRAM_NAMES = re.compile(
+    r"\.(?:exe|scr|com|pif|bat|cmd|js|jse|vbs|vbe|wsf|wsh|hta|lnk|ps1|msi|dll|cpl|jar|sct|settingcontent-ms|url|sh)\Z",
+    re.IGNORECASE,
+)
+_PROGRAM_MAGICS = (b"MZ", b"\x7fELF", b"L\0\0\0\x01\x14\x02\0", b"#!")
+
+
+@dataclass
+class Document:
+    """Filled by the readers."""
+
+    format: str
+    findings: Findings = field(default_factory=Findings)
+    is_encrypted: bool = False
+    metadata: dict[str, str] = field(default_factory=dict)
+    parts: list[dict[str, Any]] = field(default_factory=list)
+    macros: list[dict[str, Any]] = field(default_factory=list)
+    keywords: list[dict[str, str]] = field(default_factory=list)
+    relationships: list[dict[str, str]] = field(default_factory=list)
+    fields: list[dict[str, str]] = field(default_factory=list)
+    objects: list[dict[str, Any]] = field(default_factory=list)
+    _children: dict[str, bytes] = field(default_factory=dict)
+    _told: list[dict[str, Any]] = field(default_factory=list)
+    _code_chars: int = 0
+
+    @property
+    def is_empty(self) -> bool:
+        """Whether nothing at all could be read."""
+        return not (self.parts or self.macros or self.objects or self.is_encrypted)
+
+    def part(self, name: str, size_bytes: int) -> None:
+        """A stream of a compound file, or a part of a package."""
+        self._add(self.parts, PARTS_MAX, {"name": printable(name, 200), "size_bytes": size_bytes})
+
+    def macro(self, module: str, stream: str, code: str) -> None:
+        """The source of one module, cut to a bound."""
+        room = min(CODE_MAX_CHARS, CODE_TOTAL_MAX_CHARS - self._code_chars)
+        if len(code) > room:
+            self.findings.truncated()
+        self._code_chars += min(len(code), room)
+        entry = {
+            "module": printable(module, 200),
+            "stream": printable(stream, 200),
+            "lines": code.count("\n") + 1,
+            "code": _lines(code[:room]),
+        }
+        self._add(self.macros, MACROS_MAX, entry)
+
+    def keyword(self, kind: str, keyword: str, description: str) -> None:
+        """Something in the macros that olevba knows."""
+        entry = {"kind": kind, "keyword": printable(keyword), "description": printable(description)}
+        self._add(self.keywords, KEYWORDS_MAX, entry)
+
+    def relationship(self, part: str, kind: str, target: str) -> None:
+        """Something that is elsewhere."""
+        entry = {"part": printable(part, 200), "kind": kind, "target": printable(target, 1000)}
+        self._add(self.relationships, RELATIONSHIPS_MAX, entry)
+
+    def field_found(self, part: str, instruction: str) -> None:
+        """A field that starts something. The instruction is its trait's evidence."""
+        self._add(self.fields, FIELDS_MAX, {"part": printable(part, 200), "field": printable(instruction)})
+        self.findings.trait("dde_field", f"{part}: {instruction}")
+
+    def embedded(self, part: str, kind: str, content: bytes, *, name: str = "", path: str = "") -> None:
+        """An object or file inside. A program among them is a trait."""
+        entry = {
+            "part": printable(part, 200),
+            "kind": kind,
+            "name": printable(name, 200),
+            "path": printable(path),
+            "size_bytes": len(content),
+        }
+        self._add(self.objects, OBJECTS_MAX, entry)
+        if _PROGRAM_NAMES.search(name) or content.startswith(_PROGRAM_MAGICS):
+            self.findings.trait("embedded_program", f"{part}: {name or kind}")
+        if content:
+            self._child(part, kind, content, name)
+
+    def children(self) -> Iterator[tuple[str, bytes]]:
+        """The files that came out, under names of ours."""
+        for number, content in enumerate(self._children.values(), start=1):
+            yield f"children/{number:04d}", content
+
+    def as_json(self) -> dict[str, Any]:
+        """The result."""
+        return {
+            "format": self.format,
+            "is_encrypted": self.is_encrypted,
+            "metadata": self.metadata,
+            "parts": self.parts,
+            "macros": self.macros,
+            "keywords": self.keywords,
+            "relationships": self.relationships,
+            "fields": self.fields,
+            "objects": self.objects,
+            "children": self._told,
+            **self.findings.as_json(),
+        }
+
+    def _child(self, part: str, kind: str, content: bytes, name: str) -> None:
+        sha256 = hashlib.sha256(content).hexdigest()
+        total = sum(map(len, self._children.values()))
+        if sha256 in self._children:
+            return
+        if (
+            len(self._children) >= CHILDREN_MAX
+            or len(content) > CHILD_MAX_BYTES
+            or total + len(content) > CHILDREN_MAX_BYTES
+        ):
+            self.findings.truncated()
+            return
+        self._children[sha256] = content
+        self._told.append(
+            {
+                "name": f"children/{len(self._children):04d}",
+                "path": printable(f"{part} > {name}" if name else part),
+                "sha256": sha256,
+                "media_type": "application/octet-stream",
+                "size_bytes": len(content),
+                "from": kind,
+            }
+        )
+
+    def _add(self, entries: list[Any], limit: int, entry: Any) -> None:
+        if len(entries) >= limit:
+            self.findings.truncated()
+        else:
+            entries.append(entry)
+
+
+def _lines(code: str) -> str:
+    """Source as it came, without what a terminal or a reader would act on."""
+    return "\n".join(printable(line.expandtabs(4), len(line) * 4 + 1) for line in code.splitlines())
