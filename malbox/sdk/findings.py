@@ -18,7 +18,9 @@ DETAIL_MAX_CHARS = 300
 VALUE_MAX_CHARS = 2000
 SEARCHED_MAX_CHARS = 4 * 1024 * 1024
 
-_URL = re.compile(r"\b(?:https?|ftps?|tftp|ldaps?|wss?|file)://[^\s\"'<>|;`\\^{}]{3,2000}", re.IGNORECASE)
+_URL = re.compile(
+    r"\b(?:https?|ftps?|tftp|ldaps?|wss?|file)://[^\s\x00-\x20\x7f-\x9f\"'<>|;`\\^{}]{3,2000}", re.IGNORECASE
+)
 _DOMAIN = re.compile(r"(?=.{4,253}\Z)(?:[a-z0-9_](?:[a-z0-9_-]{0,62})\.)+[a-z][a-z0-9-]{1,62}")
 _CLOSERS = ".,!?:)]"
 

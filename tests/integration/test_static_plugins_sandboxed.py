@@ -12,7 +12,7 @@ import pytest
 from malbox.sdk.manifest import load_manifest
 from services.plugins.adapters.bubblewrap import BubblewrapRunner
 from services.plugins.ports import SandboxReport, SandboxRequest
-from tests.unit.plugins import containers
+from tests.unit.plugins import containers, office_files, test_office, test_rtf
 
 pytestmark = pytest.mark.integration
 
@@ -52,6 +52,8 @@ SAMPLES: dict[str, tuple[str, Callable[[], bytes], str]] = {
     "a ZIP": ("archives", lambda: containers.zipped(TWO), "children"),
     "a tar.gz": ("archives", lambda: containers.tarred(TWO, "w:gz"), "children"),
     "an encrypted 7z": ("archives", lambda: containers.seven_zipped(TWO, "infected"), "children"),
+    "a Word document": ("office", lambda: test_office.docm(office_files.MACRO), "macros"),
+    "an RTF document": ("rtf", lambda: test_rtf.embedded(test_rtf.packed("a.exe", "C:\\a.exe", b"MZ")), "children"),
 }
 """Name -> plugin, how its sample is made, and a key of the result that is not empty then."""
 

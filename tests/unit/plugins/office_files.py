@@ -42,7 +42,8 @@ def compound(streams: dict[str, bytes], clsid: bytes = bytes(16)) -> bytes:
     entries = _flat(root)
     sectors: list[bytes] = []
     fat: list[int] = []
-    mini, mini_fat = b"", []
+    mini = b""
+    mini_fat: list[int] = []
     for entry in entries:
         if entry.kind != STREAM or not entry.content:
             continue

@@ -2,7 +2,6 @@
 
 import hashlib
 import re
-from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -98,10 +97,9 @@ class Document:
         if content:
             self._child(part, kind, content, name)
 
-    def children(self) -> Iterator[tuple[str, bytes]]:
-        """The files that came out, under names of ours."""
-        for number, content in enumerate(self._children.values(), start=1):
-            yield f"children/{number:04d}", content
+    def children(self) -> tuple[bytes, ...]:
+        """The files that came out, in the order in which they are told."""
+        return tuple(self._children.values())
 
     def as_json(self) -> dict[str, Any]:
         """The result."""

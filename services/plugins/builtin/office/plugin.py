@@ -31,8 +31,10 @@ def run(context: Context) -> None:
     if document.is_empty:
         raise PluginFailure("; ".join(document.findings.as_json()["problems"]) or "corrupted document: nothing in it")
     context.emit_json("office", document.as_json())
-    for name, content in document.children():
-        context.emit_bytes(name, content)
+    for number, content in enumerate(document.children(), start=1):
+        path = context.scratch / f"{number:04d}"
+        path.write_bytes(content)
+        context.emit_file(f"children/{number:04d}", path)
 
 
 def format_of(path: Path) -> str | None:
