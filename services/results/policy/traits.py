@@ -6,13 +6,9 @@ malicious, and what ordinary programs have as well stays below suspicious.
 """
 
 from services.results.policy.document_traits import DOCUMENTS
+from services.results.policy.program_traits import PROGRAMS
 from services.results.policy.trait import Trait
 
 __all__ = ["TRAITS", "Trait"]
 
-TRAITS: tuple[Trait, ...] = (
-    *DOCUMENTS,
-    Trait("packed", "is packed or encrypted, and unfolds only when it runs", ("T1027.002",), 25),
-    Trait("names_an_onion_service", "names a host that only Tor reaches", ("T1090.003",), 20),
-    Trait("names_a_wallet", "names an address that cryptocurrency is sent to", (), 10),
-)
+TRAITS: tuple[Trait, ...] = (*DOCUMENTS, *PROGRAMS)

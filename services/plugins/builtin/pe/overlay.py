@@ -1,0 +1,56 @@
+"""What is appended behind the last section and belongs to no part of the program."""
+
+from typing import Any
+
+from malbox.sdk.entropy import HIGH_BITS, entropy_bits
+from malbox.sdk.findings import Findings
+
+from .parts import Portable
+
+SECURITY_DIRECTORY = 4
+KINDS = (
+    (b"MZ", "Windows program"),
+    (b"\x7fELF", "Linux program"),
+    (b"PK\x03\x04", "ZIP archive"),
+    (b"7z\xbc\xaf\x27\x1c", "7-Zip archive"),
+    (b"Rar!\x1a\x07", "RAR archive"),
+    (b"MSCF", "Cabinet archive"),
+    (b"\xef\xbe\xad\xdeNullsoftInst", "NSIS installer"),
+    (b"zlb\x1a", "Inno Setup installer"),
+)
+NSIS_AT = 4  # after the flags of its header
+PROGRAMS = ("Windows program", "Linux program")
+
+
+def overlay(portable: Portable, findings: Findings) -> dict[str, Any] | None:
+    """Where it begins, how large it is, and what it begins like; None: there is none but the signature."""
+    ends = [int(one.offset) + int(one.sizeof_raw_data) for one in portable.binary.sections]
+    begin = max(ends, default=len(portable.content))
+    begin, end = _without_signature(portable, begin)
+    if begin >= end:
+        return None
+    content = portable.content[begin:end]
+    kind = next(
+        (words for magic, words in KINDS if content.startswith(magic) or content[NSIS_AT:].startswith(magic)), None
+    )
+    if kind in PROGRAMS:
+        findings.trait("carries_a_program", f"a {kind} is appended at {begin:#x}")
+    entropy = entropy_bits(content)
+    return {
+        "offset": begin,
+        "size_bytes": end - begin,
+        "entropy": entropy,
+        "is_high_entropy": entropy >= HIGH_BITS,
+        "kind": kind,
+    }
+
+
+def _without_signature(portable: Portable, begin: int) -> tuple[int, int]:
+    """The signature is appended too, and is none of it. Its directory holds an offset, not an RVA."""
+    directory = portable.binary.data_directories[SECURITY_DIRECTORY]
+    first, last = int(directory.rva), int(directory.rva) + int(directory.size)
+    if not int(directory.size) or first < begin:
+        return begin, portable.size_bytes
+    if first == begin:
+        return last, portable.size_bytes
+    return begin, first

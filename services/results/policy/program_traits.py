@@ -1,0 +1,25 @@
+"""Traits of programs, and of the text in any bytes: what `pe`, `elf`, `macho`, `certificates` and `strings` find."""
+
+from services.results.policy.trait import Trait
+
+PROGRAMS: tuple[Trait, ...] = (
+    Trait("packed", "is packed or encrypted, and unfolds only when it runs", ("T1027.002",), 25),
+    Trait("writable_code", "has code that it can write over while it runs", ("T1027.002",), 10),
+    Trait("entry_point_outside_code", "begins to run where no code should be", ("T1027.002",), 15),
+    Trait("runs_before_its_entry_point", "has functions that run before its entry point", (), 5),
+    Trait("carries_a_program", "carries another program inside", ("T1027.009",), 15),
+    Trait("resolves_imports_itself", "imports only what it takes to find all other functions", ("T1027.007",), 15),
+    Trait("imports_process_injection", "can write code into another process and start it", ("T1055",), 40),
+    Trait("imports_process_hollowing", "can replace what another process runs", ("T1055.012",), 40),
+    Trait("imports_keyboard_capture", "can follow what is typed", ("T1056.001",), 10),
+    Trait("imports_memory_dump", "can write down another process's memory", ("T1003.001",), 25),
+    Trait("imports_stored_passwords", "can decrypt passwords that the system keeps", ("T1555",), 15),
+    Trait("imports_token_theft", "can start programs in another user's name", ("T1134.002",), 15),
+    Trait("imports_download", "can fetch files and store them", ("T1105",), 15),
+    Trait("imports_service_creation", "can install and start a service", ("T1543.003",), 10),
+    Trait("imports_debugger_checks", "can tell whether it is being debugged, in more than one way", ("T1622",), 10),
+    Trait("signature_invalid", "has a signature that does not fit its bytes", ("T1036.001",), 35),
+    Trait("signed_by_itself", "is signed by somebody whom only they vouch for", ("T1553.002",), 10),
+    Trait("names_an_onion_service", "names a host that only Tor reaches", ("T1090.003",), 20),
+    Trait("names_a_wallet", "names an address that cryptocurrency is sent to", (), 10),
+)
