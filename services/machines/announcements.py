@@ -56,9 +56,10 @@ def _uncleaned(event: events.CleaningFailed, machine: Machine, of: dict[str, Any
 
 
 def _breached(event: events.IsolationBreached, _machine: Machine, of: dict[str, Any]) -> Iterable[Message]:
-    yield public.LeaseExpired(
-        **of, task_id=event.task_id, lease_id=event.lease_id, cause="isolation_breached", reason=event.reason
-    )
+    if event.task_id and event.lease_id:
+        yield public.LeaseExpired(
+            **of, task_id=event.task_id, lease_id=event.lease_id, cause="isolation_breached", reason=event.reason
+        )
     yield public.MachineQuarantined(**of, task_id=event.task_id, reason=event.reason)
 
 

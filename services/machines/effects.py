@@ -1,6 +1,6 @@
 """Recorded intents carried out on the hypervisor, and their outcomes recorded. Each is safe to repeat."""
 
-from collections.abc import Awaitable, Callable
+from collections.abc import Callable
 
 import structlog
 
@@ -18,6 +18,7 @@ from services.machines.errors import (
     GuestRefused,
     HypervisorUnavailable,
     IsolationBroken,
+    NetworkRefused,
     NetworkUnavailable,
     StaleEpoch,
 )
@@ -98,13 +99,12 @@ class Effects:
         machine = await self._current(item, context)
         if machine is None:
             return
-        taken = await self._take_down(machine, self._hypervisor.destroy)
-
-        def cleaned(fresh: Machine, unit: Unit) -> None:
-            app.tell_capture(unit, fresh, taken)
-            fresh.complete_cleaning(unit.at)
-
-        await self._record(item, context, cleaned)
+        await self._hypervisor.destroy(machine.machine_id, epoch=machine.epoch)
+        if reason := await self._breach(machine):
+            await self._record(item, context, lambda fresh, unit: fresh.breach_isolation(reason, unit.at))
+            return
+        await self._unplug(machine, context)
+        await self._record(item, context, lambda fresh, unit: fresh.complete_cleaning(unit.at))
 
     async def verify(self, item: WorkItem, context: WorkContext) -> None:
         """A fresh incarnation proved itself, its agent serves the next lease and no other, and it stands still.
@@ -153,8 +153,8 @@ class Effects:
         machine = await self._current(item, context)
         if machine is not None:
             end = self._hypervisor.destroy if machine.state == "retired" else self._hypervisor.halt
-            taken = await self._take_down(machine, end)
-            await self._decide(item, context, lambda fresh, unit: app.tell_capture(unit, fresh, taken))
+            await end(machine.machine_id, epoch=machine.epoch)
+            await self._unplug(machine, context)
 
     async def expire(self, item: WorkItem, context: WorkContext) -> None:
         """A lease that reached its hard deadline is over."""
@@ -218,21 +218,41 @@ class Effects:
             raise IsolationBroken(f"{seen.passed} frames of a guest that nobody leased were let through")
         return {"network_sha256": seen.rules_sha256, "network_passed": str(seen.passed)}
 
-    async def _take_down(self, machine: Machine, end: Callable[..., Awaitable[None]]) -> CaptureTaken | None:
-        """The incarnation has ended as `end` does it, its network is gone; what was recorded of its packets."""
+    async def _breach(self, machine: Machine) -> str:
+        """How the network of the lease that ended last is not as it must be; empty when nothing of that was seen.
+
+        The last look at it, before it is taken away: a breach that nobody was told of does not go with it.
+        """
+        if machine.spec.has_analysis_card and machine.last_task_id is not None:
+            try:
+                await self._network.verify(machine.machine_id, epoch=machine.epoch)
+            except IsolationBroken as broken:
+                return str(broken)
+            except (NetworkUnavailable, NetworkRefused) as error:
+                log.info("network_was_not_compared", machine=machine.machine_id, reason=str(error))
+        return ""
+
+    async def _unplug(self, machine: Machine, context: WorkContext) -> None:
+        """The ended guest's packets are in the object store and told of, and nothing of its network is left.
+
+        Nothing here may keep a guest alive, so it has ended before: its card stays until the network goes.
+        """
+        if not machine.spec.has_analysis_card:
+            return
         taken = await self._seal(machine)
-        await end(machine.machine_id, epoch=machine.epoch)
-        if machine.spec.has_analysis_card:
-            await self._network.close(machine.machine_id, epoch=machine.epoch)
-        return taken
+        if taken is not None:  # told before the network goes, and the record with it: whoever repeats this finds none
+
+            async def tell(unit: Unit) -> None:
+                app.tell_capture(unit, machine, taken)
+
+            await context.commit(tell)
+        await self._network.close(machine.machine_id, epoch=machine.epoch)
 
     async def _seal(self, machine: Machine) -> CaptureTaken | None:
-        """A record that cannot be had is no reason to let the guest go on."""
-        if not machine.spec.has_analysis_card:
-            return None
+        """A record that cannot be had is lost, and no reason to leave the network standing."""
         try:
             return await self._network.seal(machine.machine_id, epoch=machine.epoch)
-        except NetworkUnavailable as error:
+        except (NetworkUnavailable, NetworkRefused) as error:
             log.warning("packets_were_not_kept", machine=machine.machine_id, reason=str(error))
             return None
 

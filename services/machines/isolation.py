@@ -13,9 +13,11 @@ from services.chassis.store import Conflict
 from services.machines import app
 from services.machines.domain.machine import Machine
 from services.machines.errors import IsolationBroken, NetworkRefused, NetworkUnavailable, StaleEpoch
-from services.machines.ports import GuestNetwork, NetworkSeen
+from services.machines.ports import Breach, GuestNetwork, NetworkSeen
 
 RETRY_S = 1.0
+BREACH_TRIES = 20
+"""A machine that many act on at once: each of them moves it on, so the one who broke out is recorded after a few."""
 _ON_A_ROUTE = frozenset({"active", "draining"})
 _LOST = "its network is gone"
 
@@ -35,7 +37,7 @@ class IsolationWatch:
         while True:
             try:
                 async for breach in self._network.breaches():
-                    await self._breached(breach.machine_id, breach.reason)
+                    await self._breached(breach)
             except MalboxError as error:
                 log.warning("networks_were_not_watched", reason=str(error))
             await asyncio.sleep(RETRY_S)
@@ -69,32 +71,45 @@ class IsolationWatch:
         try:
             await self._network.verify(machine.machine_id, epoch=machine.epoch)
         except IsolationBroken as broken:
-            await self._breached(machine.machine_id, str(broken))
+            await self._breached(Breach(machine.machine_id, machine.epoch, str(broken), machine.lease_id))
         except NetworkRefused:
-            await self._record(machine, _LOST, is_breach=False)
+            await self._lost(machine)
         except (NetworkUnavailable, StaleEpoch) as error:
             log.warning("network_was_not_compared", machine=machine.machine_id, reason=str(error))
 
-    async def _breached(self, machine_id: str, reason: str) -> None:
-        machine = await self._load(machine_id)
-        if machine is not None:
-            await self._record(machine, reason, is_breach=True)
+    async def _breached(self, breach: Breach) -> None:
+        """It is recorded, however often something else happens to the machine first. Raises Conflict at the bound."""
+        of = {"machine": breach.machine_id, "epoch": breach.epoch, "lease": breach.lease_id}
+        log.error("isolation_was_breached", **of, reason=breach.reason)
+        for _ in range(BREACH_TRIES):
+            machine = await self._load(breach.machine_id)
+            if machine is None:
+                return
+            unit = self._runtime.unit()
+            app.breach(unit, machine, breach)
+            if not unit.events:
+                log.info("breach_was_of_an_incarnation_that_is_gone", **of, state=machine.state)
+                return
+            try:
+                await self._runtime.store.commit(unit)
+            except Conflict as conflict:
+                last = conflict
+            else:
+                return
+        raise last
 
-    async def _record(self, machine: Machine, reason: str, *, is_breach: bool) -> None:
+    async def _lost(self, machine: Machine) -> None:
+        """Its network is gone: a lease is lost; what stood ready is verified anew.
+
+        The helper was started again, as on every upgrade: nobody tampered with the machine.
+        """
+        log.error("network_was_lost", machine=machine.machine_id, state=machine.state)
         unit = self._runtime.unit()
-        log.error("network_diverged", machine=machine.machine_id, state=machine.state, reason=reason)
         if machine.state == "ready":
-            if is_breach:
-                machine.drift("network", reason, unit.at)
-            else:  # the helper was started anew, as on every upgrade: nobody tampered with the machine
-                machine.expire_evidence(reason, unit.at)
+            machine.expire_evidence(_LOST, unit.at)
             app.record(unit, machine)
-        elif is_breach:
-            app.breach(unit, machine, reason)
-        elif machine.state in _ON_A_ROUTE:
-            app.expire(unit, machine, machine.lease_id or "", "guest_lost", reason)
-        if not (unit.events or unit.work or unit.outbox):
-            return
+        else:
+            app.expire(unit, machine, machine.lease_id or "", "guest_lost", _LOST)
         try:
             await self._runtime.store.commit(unit)
         except Conflict:

@@ -45,7 +45,7 @@ async def compose(runtime: Runtime) -> Service:
     network = _network(settings)
     effects = Effects(hypervisor, enroller, Authorities(runtime.store), network)
     wishes = Wishes(settings.machines_file, await _reader(settings.host, network))
-    reconciler = Reconciler(runtime, hypervisor, wishes, settings.observe_interval_s)
+    reconciler = Reconciler(runtime, hypervisor, network, wishes, settings.observe_interval_s)
     watch = LeaseWatch(runtime, hypervisor)
     isolation = IsolationWatch(runtime, network, settings.observe_interval_s)
     return Service(

@@ -225,10 +225,12 @@ class NetworkSeen:
 
 @dataclass(frozen=True)
 class Breach:
-    """A machine whose network is no longer what its route says."""
+    """A machine whose network is no longer what its route says: of which epoch, and open for which lease, if any."""
 
     machine_id: str
+    epoch: int
     reason: str
+    lease_id: str | None = None
 
 
 class GuestNetwork(Protocol):
@@ -258,6 +260,9 @@ class GuestNetwork(Protocol):
 
     async def observe(self) -> list[NetworkSeen]:
         """Every network there is."""
+
+    async def fences(self) -> Mapping[str, int]:
+        """The highest epoch that was acted for, of each machine that ever had a network here."""
 
     def breaches(self) -> AsyncIterator[Breach]:
         """Each breach, as soon as it is seen. Ends with NetworkUnavailable when nobody watches any more."""

@@ -213,7 +213,7 @@ async def bench(database_url: str, directory: Path, *specs: MachineSpec) -> Asyn
         host=host,
         wishes=wishes,
         network=network,
-        reconciler=Reconciler(runtime, host, wishes, 5.0),
+        reconciler=Reconciler(runtime, host, network, wishes, 5.0),
         watch=LeaseWatch(runtime, host),
         isolation=IsolationWatch(runtime, network, 5.0),
         worker=Worker(

@@ -7,10 +7,10 @@ from pathlib import Path
 import pytest
 
 from contracts.machines import CaptureStored
-from contracts.scheduler import ReleaseMachine
-from services.machines.errors import IsolationBroken, NetworkUnavailable
-from services.machines.ports import Isolation
-from tests.integration.machines_bench import HOST, TASK, Bench, bench, lease_order, spec
+from services.chassis.unit import Unit
+from services.machines.errors import IsolationBroken, NetworkUnavailable, StaleEpoch
+from services.machines.ports import CaptureTaken, Isolation
+from tests.integration.machines_bench import Bench, bench, lease_order, release_order, spec
 
 pytestmark = pytest.mark.integration
 WALLED, BARE = "m1", "m2"
@@ -30,11 +30,7 @@ async def made_fixture(database_url: str, tmp_path: Path) -> AsyncIterator[Bench
 
 async def given_back(made: Bench, name: str) -> None:
     """The task has no more use for the machine, and it is clean again."""
-    machine = await made.load(name)
-    assert machine.lease_id is not None
-    await made.hear(
-        ReleaseMachine(task_id=TASK, machine_id=name, host=HOST, lease_id=machine.lease_id, epoch=machine.epoch)
-    )
+    await made.hear(release_order(await made.load(name)))
     await made.is_in(name, "ready")
 
 
@@ -107,6 +103,100 @@ async def test_a_breach_that_nobody_was_told_of_is_found_by_looking(made: Bench)
     made.network.break_isolation(WALLED, "rules: too much")
     await made.isolation.compare()
     assert (await made.is_in(WALLED, "quarantined")).quarantine_cause == "isolation_breached"
+
+
+@pytest.mark.promise("P22")
+async def test_a_breach_is_recorded_whatever_happens_to_the_machine_first(
+    made: Bench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The task gives the machine back at that moment: who broke out is quarantined all the same, and stays so."""
+    machine = await made.leased(WALLED, route="simulated")
+    made.network.break_isolation(WALLED, "rules: too much")
+    commit, overtaken = made.store.commit, 0
+
+    async def late(unit: Unit) -> None:
+        nonlocal overtaken
+        if overtaken == 0 and any(type(event).__name__ == "IsolationBreached" for event in unit.events):
+            overtaken += 1
+            await made.hear(release_order(machine))
+        await commit(unit)
+
+    monkeypatch.setattr(made.store, "commit", late)
+    await made.isolation.compare()
+    assert overtaken == 1
+    machine = await made.is_in(WALLED, "quarantined")
+    assert (machine.quarantine_cause, machine.cures_itself) == ("isolation_breached", False)
+
+
+@pytest.mark.promise("P22")
+async def test_a_breach_that_nobody_was_told_of_is_seen_by_who_cleans(made: Bench) -> None:
+    """The network of every lease is looked at once more before it is taken away."""
+    machine = await made.leased(WALLED, route="simulated")
+    made.network.break_isolation(WALLED, "rules: too much")
+    await made.hear(release_order(machine))
+    machine = await made.is_in(WALLED, "quarantined")
+    assert (machine.quarantine_cause, machine.quarantine_reason) == ("isolation_breached", "rules: too much")
+    assert (await made.said())[-1].endswith("quarantined.v1")
+
+
+@pytest.mark.promise("P11", "G4")
+async def test_nothing_that_the_helper_says_keeps_a_guest_alive(made: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its fence stands higher, so the network stays; the guest has ended before anybody asks for its packets."""
+    machine = await made.leased(WALLED, route="simulated")
+    lives: list[bool] = []
+
+    async def stale(machine_id: str, *, epoch: int) -> CaptureTaken | None:
+        lives.append(any(one.machine_id == machine_id for one in await made.host.observe()))
+        made.changed.set()
+        raise StaleEpoch(f"epoch {epoch} is over")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(made.network, "seal", stale)
+        await made.hear(release_order(machine))
+        async with asyncio.timeout(20):
+            while not lives:
+                made.changed.clear()
+                await made.changed.wait()
+    assert lives == [False]
+
+
+@pytest.mark.promise("P11")
+async def test_a_record_that_was_told_of_is_told_of_once(made: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A network that could not be closed at first is closed later; its record was not lost, and is not told twice."""
+    machine = await made.leased(WALLED, route="simulated")
+    honest, failures = made.network.close, 0
+
+    async def reluctant(machine_id: str, *, epoch: int) -> None:
+        nonlocal failures
+        failures += 1
+        if failures == 1:
+            raise NetworkUnavailable("not now")
+        await honest(machine_id, epoch=epoch)
+
+    monkeypatch.setattr(made.network, "close", reluctant)
+    await made.hear(release_order(machine))
+    await made.is_in(WALLED, "ready")
+    assert failures == 2
+    assert (await made.said()).count(STORED) == 1
+
+
+@pytest.mark.promise("P4", "P3")
+@pytest.mark.parametrize("host_fence", [0, 40, 90])
+async def test_a_record_below_the_helpers_fence_heals_in_one_go(made: Bench, host_fence: int) -> None:
+    """A database that was restored from an older backup: the higher of both fences lifts the epoch, once."""
+    await made.network.close(WALLED, epoch=77)
+    if host_fence:
+        await made.host.destroy(WALLED, epoch=host_fence)
+    assert await made.reconcile() == {WALLED: "fence_ahead"}
+    machine = await made.is_in(WALLED, "ready")
+    assert machine.epoch == max(host_fence, 77) + 1
+    topics = [
+        row["topic"]
+        for row in await made.store.fetch("SELECT topic FROM events WHERE stream = $1 ORDER BY version", machine.id)
+    ]
+    assert topics[-3:] == ["machine:epoch-repaired", "machine:cleaned", "machine:clean-verified"]
+    assert topics.count("machine:epoch-repaired") == 1
+    await made.leased(WALLED, operation_id="ope_2", route="simulated")
 
 
 @pytest.mark.promise("P6", "P7")

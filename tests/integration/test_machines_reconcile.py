@@ -336,7 +336,7 @@ async def test_a_machine_that_cannot_be_looked_at_is_verified_again_and_the_pass
 @pytest.mark.promise("P1", "P6")
 async def test_any_number_of_reconcilers_may_judge_at_once(made: Bench) -> None:
     """Each divergence is recorded once, whoever is first."""
-    others = [Reconciler(made.runtime, made.host, made.wishes, 5.0) for _ in range(4)]
+    others = [Reconciler(made.runtime, made.host, made.network, made.wishes, 5.0) for _ in range(4)]
     await domain_running(made)
     await made.caught_up()
     version = (await made.load(M1)).version

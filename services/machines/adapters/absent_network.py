@@ -1,7 +1,7 @@
 """The network of a host without the network helper: no machine has an analysis card, and none can be given one."""
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Mapping
 from pathlib import Path
 
 from contracts.submission import Route
@@ -41,7 +41,11 @@ class AbsentNetwork:
         """There is none."""
         return []
 
+    async def fences(self) -> Mapping[str, int]:
+        """Nobody ever acted."""
+        return {}
+
     async def breaches(self) -> AsyncIterator[Breach]:
         """None ever comes."""
         await asyncio.Event().wait()
-        yield Breach("", "")
+        yield Breach("", 0, "")

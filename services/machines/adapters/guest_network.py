@@ -2,7 +2,7 @@
 
 import asyncio
 import socket
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Mapping
 from pathlib import Path
 
 from pydantic import ValidationError
@@ -13,6 +13,7 @@ from services.machines.network.words import (
     PACKET_MAX_BYTES,
     Answer,
     Close,
+    Fences,
     Inventory,
     Open,
     Plug,
@@ -71,6 +72,13 @@ class HelperNetwork:
         standing = (await self._ask(Inventory())).networks
         return [NetworkSeen(one.machine_id, one.epoch, one.route) for one in standing]
 
+    async def fences(self) -> Mapping[str, int]:
+        """How high the helper's fences stand, asked for some at a time."""
+        fences: dict[str, int] = {}
+        while some := (await self._ask(Fences(after=max(fences, default=None)))).fences:
+            fences |= some
+        return fences
+
     async def breaches(self) -> AsyncIterator[Breach]:
         """Each breach as the helper sees it, until the connection is lost."""
         loop = asyncio.get_running_loop()
@@ -78,8 +86,8 @@ class HelperNetwork:
             await loop.sock_sendall(watching, Watch().model_dump_json().encode())
             while packet := await loop.sock_recv(watching, PACKET_MAX_BYTES):
                 answer = _answer(packet)
-                if answer.problem is not None and answer.machine_id is not None:
-                    yield Breach(answer.machine_id, answer.reason)
+                if answer.machine_id is not None and answer.epoch is not None:
+                    yield Breach(answer.machine_id, answer.epoch, answer.reason, answer.lease_id)
         raise NetworkUnavailable("the network helper is gone")
 
     async def _ask(self, request: Request) -> Answer:

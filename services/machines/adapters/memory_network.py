@@ -2,7 +2,7 @@
 
 import asyncio
 import hashlib
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -80,6 +80,10 @@ class MemoryNetwork:
         """Every network there is."""
         return [NetworkSeen(name, network.epoch, network.route) for name, network in self._networks.items()]
 
+    async def fences(self) -> Mapping[str, int]:
+        """The highest epoch of each machine that was ever plugged."""
+        return dict(self._fences)
+
     async def breaches(self) -> AsyncIterator[Breach]:
         """Each breach."""
         heard: asyncio.Queue[Breach] = asyncio.Queue()
@@ -92,9 +96,10 @@ class MemoryNetwork:
 
     def break_isolation(self, machine_id: str, reason: str) -> None:
         """Somebody changed the machine's rules."""
-        self._networks[machine_id].fault = reason
+        network = self._networks[machine_id]
+        network.fault = reason
         for watcher in self._watchers:
-            watcher.put_nowait(Breach(machine_id, reason))
+            watcher.put_nowait(Breach(machine_id, network.epoch, reason, network.lease_id))
 
     def lose(self) -> None:
         """Every network is gone, as when the helper was killed; the fences stand."""

@@ -1,14 +1,14 @@
 """Use cases of a lease: granted or refused, drained, given back, lost. One that is not current is never touched."""
 
+from contracts.ids import derived
 from contracts.machines import CaptureStored, ExpiryCause, LeaseRef, LeaseRefused
 from contracts.scheduler import LeaseMachine, ReleaseMachine
 from services.chassis.unit import Unit
 from services.machines.app import repeat
 from services.machines.app.recording import record
-from services.machines.domain.lifecycle import LEASED
 from services.machines.domain.machine import Machine, NotPossible
 from services.machines.policy import LEASE_MAX_S
-from services.machines.ports import CaptureTaken
+from services.machines.ports import Breach, CaptureTaken
 
 
 def lease(unit: Unit, machine: Machine | None, command: LeaseMachine, refused: str | None = None) -> None:
@@ -63,29 +63,34 @@ def expire(unit: Unit, machine: Machine, lease_id: str, cause: ExpiryCause, reas
         record(unit, machine)
 
 
-def breach(unit: Unit, machine: Machine, reason: str) -> None:
-    """The guest got through its walls: the lease is over, the machine out of the pool. Without a lease: no effect."""
-    if machine.state in LEASED:
-        machine.breach_isolation(reason, unit.at)
+def breach(unit: Unit, machine: Machine, seen: Breach) -> None:
+    """A guest got through its walls: its lease is over, the machine out of the pool until an operator decides.
+
+    What stood ready, nobody's, has drifted. A breach of an incarnation that was taken down since has no effect.
+    """
+    if machine.is_broken_through(seen.epoch, seen.lease_id):
+        machine.breach_isolation(seen.reason, unit.at)
+        record(unit, machine)
+    elif machine.state == "ready" and seen.epoch >= machine.epoch:
+        machine.drift("network", seen.reason, unit.at)
         record(unit, machine)
 
 
 def tell_capture(unit: Unit, machine: Machine, taken: CaptureTaken | None) -> None:
-    """Whoever had the lease that packets were recorded of is told of the record; of a forgotten lease nobody is."""
+    """Whoever had the lease that packets were recorded of is told of the record, once; of a forgotten lease nobody."""
     lease = machine.ended(taken.lease_id) if taken is not None else None
     if taken is None or lease is None:
         return
-    unit.say(
-        CaptureStored(
-            machine_id=machine.machine_id,
-            epoch=lease.epoch,
-            task_id=lease.task_id,
-            lease_id=lease.lease_id,
-            blob=taken.blob,
-            packets=taken.packets,
-            is_truncated=taken.is_truncated,
-        )
+    told = CaptureStored(
+        machine_id=machine.machine_id,
+        epoch=lease.epoch,
+        task_id=lease.task_id,
+        lease_id=lease.lease_id,
+        blob=taken.blob,
+        packets=taken.packets,
+        is_truncated=taken.is_truncated,
     )
+    unit.say(told, message_id=derived("msg", lease.lease_id, told.WHAT))
 
 
 def drain(unit: Unit, machine: Machine, lease: LeaseRef, reason: str) -> None:

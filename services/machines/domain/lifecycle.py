@@ -59,7 +59,10 @@ TRANSITIONS: MappingProxyType[tuple[State, str], State] = MappingProxyType(
         ("draining", "LeaseAdopted"): "draining",
         **{(state, "Released"): "cleaning" for state in LEASED},
         **{(state, "LeaseExpired"): "cleaning" for state in LEASED},
-        **{(state, "IsolationBreached"): "quarantined" for state in LEASED},
+        **{
+            (state, "IsolationBreached"): "quarantined"
+            for state in (*LEASED, "cleaning", "verifying", "provisioning", "ready", "quarantined")
+        },
         ("registered", "SpecChanged"): "registered",
         ("ready", "SpecChanged"): "cleaning",
         ("cleaning", "SpecChanged"): "cleaning",

@@ -172,8 +172,9 @@ class Machine(Record, Aggregate):
         self._happen(self.LeaseExpired, at, task_id=self.task_id, lease_id=lease_id, cause=cause, reason=reason)
 
     def breach_isolation(self, reason: str, at: datetime) -> None:
-        """The guest got out: the lease is over, the machine out of the pool. Raises NotPossible unless it is leased."""
-        self._happen(self.IsolationBreached, at, task_id=self.task_id, lease_id=self.lease_id, reason=reason)
+        """The guest of this lease, or of the last, got out: the lease is over, the machine out of the pool."""
+        task_id = self.task_id or self.last_task_id
+        self._happen(self.IsolationBreached, at, task_id=task_id, lease_id=self.lease_id, reason=reason)
 
     def drift(self, kind: str, reason: str, at: datetime) -> None:
         """Somebody changed what stands ready: it is cleaned; the third time of one kind it is quarantined."""

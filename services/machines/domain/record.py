@@ -149,6 +149,21 @@ class Record:
         """Whether the quarantine may end by building the machine again without an operator."""
         return self.state == "quarantined" and self.quarantine_cause in SELF_CURED and self.self_cures < SELF_CURES_MAX
 
+    def is_broken_through(self, epoch: int, lease_id: str | None) -> bool:
+        """Whether whoever broke out of the network of that epoch and lease was this lease's guest, or the last one's.
+
+        A guest whose machine was verified clean since, or is a person's matter already, is not judged again. A lease
+        that is not remembered counts if its epoch is not over: the store may be older than the host.
+        """
+        if self.current is not None:
+            return epoch >= self.incarnation_epoch
+        if self.state not in ("provisioning", "verifying", "ready", "cleaning") and not self.cures_itself:
+            return False
+        ended = self.ended(lease_id) if lease_id is not None else None
+        if ended is None:
+            return lease_id is not None and epoch >= self.epoch
+        return ended.ended_version > self.verified_version
+
     def summary(self) -> MachineSummary:
         """What other services may know of it."""
         return self.spec.summary(self.acceleration)

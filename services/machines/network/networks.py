@@ -15,7 +15,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from contracts.submission import Route
-from services.machines.adapters.host_fence import HostFence
+from services.machines.adapters.host_fence import HostFence, highest_of_all
 from services.machines.network import simulation
 from services.machines.network.capture import Recording
 from services.machines.network.children import Account, Child
@@ -34,7 +34,7 @@ from services.machines.network.namespace import IP, SYSCTL, Namespace, lasting
 from services.machines.network.reference import differences, expected_rules
 from services.machines.network.rules import DROPPED, PASSED, Limits, Ruleset, of_machine
 from services.machines.network.settings import HelperSettings, load_egress
-from services.machines.network.words import Capture, NetworkFault
+from services.machines.network.words import FENCES_MAX, Capture, NetworkFault
 
 _CABLE_TIMEOUT_S = 15.0
 _SOCKET_BACKLOG = 1
@@ -112,6 +112,16 @@ class Networks:
         """Every network there is."""
         return list(self._networks.values())
 
+    def standing_of(self, machine_id: str) -> Network | None:
+        """The machine's network, if it has one."""
+        return self._networks.get(machine_id)
+
+    async def fences(self, after: str | None) -> dict[str, int]:
+        """Those of a bounded number of machines, in the order of their names, from the first after that one."""
+        all_of_them = await asyncio.to_thread(highest_of_all, self._settings.directory / "fences")
+        names = sorted(name for name in all_of_them if after is None or name > after)
+        return {name: all_of_them[name] for name in names[:FENCES_MAX]}
+
     async def plug(self, machine_id: str, epoch: int) -> Path:
         """A fresh cable that leads nowhere; the socket that the machine's card connects to. Raises NetworkFault."""
         async with self._turn(machine_id):
@@ -171,6 +181,11 @@ class Networks:
     async def faults_of_egress(self) -> list[str]:
         """Every way in which the egress namespace is not what it must be; it is cut off then. Raises NetworkFault."""
         return [] if self._egress is None or not self._egress.is_made else await self._egress.faults()
+
+    async def look(self, machine_id: str) -> Seen:
+        """The same, whoever has the machine by now: a network is broken through until it is gone."""
+        async with self._turn(machine_id):
+            return await self._checked(self._of(machine_id))
 
     async def cut(self, machine_id: str) -> None:
         """Nothing passes the machine's card any more, whatever its rules are; the network stands to be looked at."""

@@ -3,6 +3,7 @@
 import asyncio
 import socket
 import struct
+from collections.abc import Awaitable
 from contextlib import suppress
 from pathlib import Path
 
@@ -18,6 +19,7 @@ from services.machines.network.words import (
     REQUEST,
     Answer,
     Close,
+    Fences,
     Inventory,
     NetworkFault,
     Open,
@@ -112,45 +114,52 @@ class Server:
 
     async def answer(self, request: Request) -> Answer:
         """What was asked for is true, or the answer says why not."""
+        about = None if isinstance(request, (Inventory, Fences, Watch)) else request.machine_id
+        return await self._outcome(self._act(request), request.verb, about)
+
+    async def _outcome(self, doing: Awaitable[Answer], verb: str, machine_id: str | None) -> Answer:
+        """What came of it. A guest whose network is not what it must be is off its card."""
         try:
-            return await self._act(request)
+            return await doing
         except StaleEpoch as error:
             return Answer(problem="stale", reason=str(error))
         except NoSuchNetwork:
             return Answer(problem="unknown", reason="the machine has no network of that epoch")
         except Breached as error:
-            if not isinstance(request, (Inventory, Watch)):
+            if machine_id is not None:
                 with suppress(NetworkFault, OSError):
-                    await self._networks.cut(request.machine_id)
+                    await self._networks.cut(machine_id)
             return Answer(problem="breached", reason=str(error)[:_REASON_MAX_CHARS])
         except (NetworkFault, OSError) as error:
             return Answer(problem="failed", reason=str(error)[:_REASON_MAX_CHARS])
         except Exception as error:  # one machine's fault must not take every machine's network along
-            log.exception("request_failed", verb=request.verb)
+            log.exception("request_failed", verb=verb)
             return Answer(problem="failed", reason=f"{type(error).__name__}: {error}"[:_REASON_MAX_CHARS])
 
     async def _act(self, request: Request) -> Answer:
-        networks = self._networks
+        networks, answer = self._networks, Answer()
         match request:
             case Plug():
-                return Answer(socket=str(await networks.plug(request.machine_id, request.epoch)))
+                answer = Answer(socket=str(await networks.plug(request.machine_id, request.epoch)))
             case Open():
                 opened = networks.open(request.machine_id, request.epoch, request.lease_id, request.route)
-                return _seen(await opened)
+                answer = _seen(await opened)
             case Verify():
-                return _seen(await networks.verify(request.machine_id, request.epoch))
+                answer = _seen(await networks.verify(request.machine_id, request.epoch))
             case Seal():
-                return Answer(capture=await networks.seal(request.machine_id, request.epoch))
+                answer = Answer(capture=await networks.seal(request.machine_id, request.epoch))
             case Close():
                 await networks.close(request.machine_id, request.epoch)
             case Inventory():
                 standing = tuple(
                     Standing(machine_id=one.machine_id, epoch=one.epoch, route=one.route) for one in networks.standing()
                 )
-                return Answer(networks=standing, routes=networks.routes())
+                answer = Answer(networks=standing, routes=networks.routes())
+            case Fences():
+                answer = Answer(fences=await networks.fences(request.after))
             case Watch():
                 raise NetworkFault("a watch is a conversation, not a request")
-        return Answer()
+        return answer
 
     async def _look(self) -> None:
         """What is in doubt is compared with what it must be; whoever watches hears of a breach."""
@@ -162,14 +171,16 @@ class Server:
 
     async def _look_at(self, machine_id: str) -> bool:
         """Whether it could be seen how the machine's network is."""
-        current = {network.machine_id: network.epoch for network in self._networks.standing()}
-        if machine_id not in current:
-            return True
-        answer = await self.answer(Verify(machine_id=machine_id, epoch=current[machine_id]))
-        if answer.problem == "breached":
+        answer = await self._outcome(self._looked_at(machine_id), "look", machine_id)
+        network = self._networks.standing_of(machine_id)
+        if answer.problem == "breached" and network is not None:
             log.error("isolation_was_breached", machine=machine_id, reason=answer.reason)
-            await self._tell(answer.model_copy(update={"machine_id": machine_id}))
+            of = {"machine_id": machine_id, "epoch": network.epoch, "lease_id": network.lease_id}
+            await self._tell(answer.model_copy(update=of))
         return answer.problem != "failed"
+
+    async def _looked_at(self, machine_id: str) -> Answer:
+        return _seen(await self._networks.look(machine_id))
 
     async def _look_at_egress(self) -> bool:
         """Whether it could be seen how the egress namespace is. What is wrong with it is wrong with all who use it."""

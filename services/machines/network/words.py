@@ -12,6 +12,8 @@ from contracts.ids import LeaseId, MachineId
 from contracts.submission import Route
 
 PACKET_MAX_BYTES = 64 * 1024
+FENCES_MAX = 400
+"""So many in one answer: names are short enough for that to be one packet."""
 
 
 class NetworkFault(Exception):
@@ -65,13 +67,20 @@ class Inventory(_Words):
     verb: Literal["inventory"] = "inventory"
 
 
+class Fences(_Words):
+    """How high the fences stand, of machines whose names come after `after`; a bounded number in one answer."""
+
+    verb: Literal["fences"] = "fences"
+    after: MachineId | None = None
+
+
 class Watch(_Words):
     """From now on an answer comes for each machine whose network is no longer what its route says."""
 
     verb: Literal["watch"] = "watch"
 
 
-Request = Annotated[Plug | Open | Verify | Seal | Close | Inventory | Watch, Field(discriminator="verb")]
+Request = Annotated[Plug | Open | Verify | Seal | Close | Inventory | Fences | Watch, Field(discriminator="verb")]
 REQUEST: TypeAdapter[Request] = TypeAdapter(Request)
 
 Problem = Literal["stale", "unknown", "refused", "failed", "breached"]
@@ -110,4 +119,7 @@ class Answer(_Words):
     capture: Capture | None = None
     networks: tuple[Standing, ...] = ()
     routes: tuple[Route, ...] = Field(default=(), description="inventory: what this host can open")
+    fences: dict[MachineId, int] = Field(default={}, description="fences: the highest epoch acted for, by machine")
     machine_id: MachineId | None = Field(default=None, description="watch: whose network it is about")
+    epoch: int | None = Field(default=None, description="watch: of that network")
+    lease_id: LeaseId | None = Field(default=None, description="watch: that the network is open for")

@@ -23,7 +23,7 @@ from services.machines import app
 from services.machines.domain.machine import Machine, NotPossible
 from services.machines.errors import HypervisorRefused, HypervisorUnavailable, StaleEpoch
 from services.machines.policy import Finding, Picture, Standing, judge
-from services.machines.ports import DomainSeen, Hypervisor
+from services.machines.ports import DomainSeen, GuestNetwork, Hypervisor
 from services.machines.reconcile.rows import Row, fleet, work_in_hand
 from services.machines.reconcile.sight import EMPTY_CONFIRM_S, Sight, by_machine
 from services.machines.reconcile.wishes import Wishes
@@ -57,13 +57,15 @@ class Report:
 class Reconciler:
     """Compares and records; acting is left to the effects that the records call for."""
 
-    def __init__(self, runtime: Runtime, hypervisor: Hypervisor, wishes: Wishes, interval_s: float) -> None:
+    def __init__(
+        self, runtime: Runtime, hypervisor: Hypervisor, network: GuestNetwork, wishes: Wishes, interval_s: float
+    ) -> None:
         self._runtime = runtime
         self._hypervisor = hypervisor
         self._wishes = wishes
         self._interval_s = interval_s
         self._host: str = runtime.settings.host
-        self._sight = Sight(hypervisor)
+        self._sight = Sight(hypervisor, network)
         self._wake = asyncio.Event()
         self._looked_up_to = ""
         self.last = Report()
@@ -98,7 +100,7 @@ class Reconciler:
         A database that was put back from a backup would give epochs again that the host acted for. Raises
         HypervisorUnavailable, StoreUnavailable.
         """
-        fences = await self._hypervisor.fences()
+        fences = await self._sight.fences()
         rows = await fleet(self._runtime.store, self._host)
         behind = [name for name, row in rows.items() if fences.get(name, -1) > row.standing.epoch]
         for name in sorted(behind):
@@ -168,7 +170,7 @@ class Reconciler:
         fences: Mapping[str, int] = {}
         domains: list[DomainSeen] | None = None
         try:
-            fences = await self._hypervisor.fences()
+            fences = await self._sight.fences()
             domains = await self._sight.domains()
         except HypervisorUnavailable as error:
             log.warning("hypervisor_was_unavailable", reason=str(error))

@@ -3,7 +3,10 @@
 import time
 from collections.abc import Mapping
 
-from services.machines.ports import DomainSeen, Hypervisor
+import structlog
+
+from services.machines.errors import NetworkUnavailable
+from services.machines.ports import DomainSeen, GuestNetwork, Hypervisor
 
 EMPTY_CONFIRM_S = 2.0
 """A listing without a single domain is believed when another one, so much earlier, was empty too.
@@ -12,11 +15,15 @@ A hypervisor that has just started, or was just reached again, may not have foun
 """
 
 
-class Sight:
-    """Observes through the port. Believes no listing that is suddenly empty."""
+log = structlog.get_logger()
 
-    def __init__(self, hypervisor: Hypervisor) -> None:
+
+class Sight:
+    """Observes through the ports. Believes no listing that is suddenly empty."""
+
+    def __init__(self, hypervisor: Hypervisor, network: GuestNetwork) -> None:
         self._hypervisor = hypervisor
+        self._network = network
         self._empty_since: float | None = None
 
     @property
@@ -37,6 +44,20 @@ class Sight:
         if self._empty_since is None:
             self._empty_since = time.monotonic()
         return None if self.is_in_doubt else listed
+
+    async def fences(self) -> Mapping[str, int]:
+        """The highest epoch that anybody on this host acted for, by machine. Raises HypervisorUnavailable.
+
+        Whoever keeps a fence of its own refuses by it: the highest of all is what a record must not be below. A
+        network helper that is away refuses nothing either.
+        """
+        fences = dict(await self._hypervisor.fences())
+        try:
+            ours = await self._network.fences()
+        except NetworkUnavailable as error:
+            log.info("fences_of_networks_were_not_seen", reason=str(error))
+            return fences
+        return {name: max(fences.get(name, -1), ours.get(name, -1)) for name in fences.keys() | ours.keys()}
 
 
 def by_machine(domains: list[DomainSeen] | None) -> Mapping[str, DomainSeen] | None:

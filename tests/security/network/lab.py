@@ -15,7 +15,7 @@ import struct
 import subprocess
 import sys
 import tempfile
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import asynccontextmanager, contextmanager, suppress
 from dataclasses import dataclass, field
 from functools import partial
@@ -27,6 +27,7 @@ from deploy.local.state import MACHINE_USER, NETWORK_USER, SERVICE_USER
 from services.machines.adapters.guest_network import HelperNetwork
 from services.machines.network.layout import GATEWAY_MAC, GUEST, guest_mac
 from services.machines.network.namespace import IP, SYSCTL, Namespace, in_namespace
+from services.machines.ports import Breach, GuestNetwork
 from tests.security.network import frames
 
 ROOT = Path(__file__).resolve().parents[3]
@@ -271,6 +272,31 @@ async def start_again(lab: Lab) -> None:
     (lab.directory / "network" / "helper").unlink(missing_ok=True)
     lab.helper = start_helper(lab.host, lab.directory)
     await _until_it_answers(lab.directory / "network" / "helper", lab.helper)
+
+
+async def until(is_so: Callable[[], bool]) -> None:
+    """It is so; asked again and again, for it happens in other processes."""
+    async with asyncio.timeout(20):
+        while not is_so():  # noqa: ASYNC110 - as said
+            await asyncio.sleep(0.02)
+
+
+async def watched(lab: Lab) -> None:
+    """The watch has begun: the helper has a connection that stays."""
+    await until(lambda: "03" in _connections(lab))
+
+
+async def first(network: GuestNetwork) -> Breach:
+    """The first breach that is told."""
+    async for breach in network.breaches():
+        return breach
+    raise AssertionError("nobody watches")
+
+
+def _connections(lab: Lab) -> list[str]:
+    path = str(lab.directory / "network" / "helper")
+    lines = Path("/proc/net/unix").read_text(encoding="utf-8").splitlines()
+    return [line.split()[5] for line in lines if line.endswith(path)]
 
 
 async def _connect(host: Namespace, world: Namespace) -> None:

@@ -1,5 +1,6 @@
 """The promises of the port GuestNetwork, kept by the real helper and by the fake in memory alike."""
 
+import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable
 from dataclasses import dataclass
 
@@ -8,8 +9,9 @@ import pytest
 from deploy.local.state import MACHINE_USER
 from services.machines.adapters.memory_network import MemoryNetwork
 from services.machines.errors import IsolationBroken, NetworkRefused, NetworkUnavailable, StaleEpoch
+from services.machines.network.words import FENCES_MAX
 from services.machines.ports import GuestNetwork
-from tests.security.network.lab import as_user, laboratory
+from tests.security.network.lab import as_user, first, laboratory, watched
 
 pytestmark = [pytest.mark.timeout(120)]
 LEASE = "lea_" + "3" * 32
@@ -21,6 +23,7 @@ class Made:
 
     network: GuestNetwork
     break_in: Callable[[str], Awaitable[None]]
+    is_watched: Callable[[], Awaitable[None]]
 
 
 @pytest.fixture(name="made", params=["memory", "helper"])
@@ -32,7 +35,7 @@ async def made_fixture(request: pytest.FixtureRequest) -> AsyncIterator[Made]:
         async def spoil(machine_id: str) -> None:
             fake.break_isolation(machine_id, "spoilt")
 
-        yield Made(fake, spoil)
+        yield Made(fake, spoil, lambda: asyncio.sleep(0))
         return
     async with laboratory(has_egress=False) as lab:
 
@@ -43,7 +46,7 @@ async def made_fixture(request: pytest.FixtureRequest) -> AsyncIterator[Made]:
                 inside.close()
 
         with as_user(MACHINE_USER):
-            yield Made(lab.network, flush)
+            yield Made(lab.network, flush, lambda: watched(lab))
 
 
 async def test_what_can_be_opened_is_said(made: Made) -> None:
@@ -98,6 +101,34 @@ async def test_an_earlier_owner_is_refused(made: Made) -> None:
     ):
         with pytest.raises(StaleEpoch):
             await call
+
+
+@pytest.mark.promise("G4", "P4")
+async def test_the_fences_say_how_far_each_machine_has_come(made: Made) -> None:
+    """Whoever acted, with whatever result, of however many machines; whoever only looks moves none."""
+    network = made.network
+    await network.plug("m", epoch=2)
+    await network.verify("m", epoch=9)
+    names = [f"n{number}" for number in range(FENCES_MAX + 1)]
+    for name in names:
+        await network.close(name, epoch=len(name))
+    await network.close("n0", epoch=7)
+    assert await network.fences() == {"m": 2, **{name: len(name) for name in names}, "n0": 7}
+
+
+@pytest.mark.promise("P22")
+async def test_a_breach_says_of_which_epoch_and_lease_the_network_is(made: Made) -> None:
+    """Whoever hears of it late knows whose guest got out; that a later owner asked for the packets hides nothing."""
+    await made.network.plug("m", epoch=1)
+    await made.network.open("m", epoch=2, lease_id=LEASE, route="simulated")
+    await made.network.seal("m", epoch=3)
+    watching = asyncio.create_task(first(made.network))
+    await asyncio.sleep(0)  # it connects as who it is to be
+    await made.is_watched()
+    await made.break_in("m")
+    async with asyncio.timeout(20):
+        breach = await watching
+    assert (breach.machine_id, breach.epoch, breach.lease_id) == ("m", 2, LEASE)
 
 
 async def test_what_was_never_plugged_is_refused(made: Made) -> None:

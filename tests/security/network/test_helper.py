@@ -4,7 +4,7 @@ import asyncio
 import os
 import signal
 import socket
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator
 from ipaddress import IPv4Address, IPv4Network
 from pathlib import Path
 
@@ -14,7 +14,6 @@ from deploy.local.state import MACHINE_USER, NETWORK_USER, SERVICE_USER
 from services.machines.errors import IsolationBroken, NetworkRefused, NetworkUnavailable, StaleEpoch
 from services.machines.network.rules import Limits, of_machine
 from services.machines.network.words import PACKET_MAX_BYTES
-from services.machines.ports import Breach
 from tests.security.network import frames
 from tests.security.network.conduct import counted
 from tests.security.network.lab import (
@@ -26,9 +25,12 @@ from tests.security.network.lab import (
     Lab,
     Sniffer,
     as_user,
+    first,
     laboratory,
     start_again,
     target_of,
+    until,
+    watched,
 )
 
 pytestmark = [pytest.mark.timeout(120)]
@@ -156,16 +158,16 @@ async def test_whoever_watches_hears_of_a_breach_at_once(lab: Lab, drift: tuple[
     """Rules flushed, added or deleted, an address, a card: each is told without anybody asking."""
     await lab.network.plug("m", epoch=1)
     await lab.network.open("m", epoch=2, lease_id=LEASE, route="none")
-    watching = asyncio.create_task(_first(lab))
+    watching = asyncio.create_task(first(lab.network))
     await asyncio.sleep(0)
     with as_user("root"):
         inside = lab.namespace_of_guest()
-        await _watched(lab)
+        await watched(lab)
         await inside.run(*drift)
         inside.close()
     async with asyncio.timeout(20):
         breach = await watching
-    assert breach.machine_id == "m"
+    assert (breach.machine_id, breach.epoch, breach.lease_id) == ("m", 2, LEASE)
     with pytest.raises(IsolationBroken):
         await lab.network.verify("m", epoch=2)
 
@@ -216,7 +218,7 @@ async def test_a_change_of_the_egress_namespace_is_seen_by_itself(lab: Lab, drif
     await asyncio.sleep(0)
     with as_user("root"):
         egress = lab.namespace_of_egress()
-        await _watched(lab)
+        await watched(lab)
         await egress.run(*drift)
         async with asyncio.timeout(20):
             assert await watching == set(outside)
@@ -356,6 +358,21 @@ async def test_packets_are_recorded_from_the_first_one_on(lab: Lab) -> None:
     guest.close()
 
 
+@pytest.mark.promise("P11")
+async def test_packets_of_a_guest_that_has_ended_are_still_recorded_whole(lab: Lab) -> None:
+    """The card stays when the guest's process is gone: whoever cleans ends the guest first and asks then."""
+    guest = Guest.connect("m", await lab.network.plug("m", epoch=1))
+    await lab.network.open("m", epoch=2, lease_id=LEASE, route="simulated")
+    guest.send(guest.datagram(SERVER, 7, b"<its last words>", source="192.0.2.9"))
+    await _recorded(lab, 1)
+    guest.close()
+    taken = await lab.network.seal("m", epoch=3)
+    assert taken is not None
+    assert (taken.packets, taken.is_truncated) == (1, False)
+    with as_user("root"):
+        assert b"<its last words>" in _blob(lab, taken.blob.sha256)
+
+
 async def test_a_record_stops_at_its_bound() -> None:
     """A flood fills it and no more; it ends with a whole packet and is called truncated."""
     async with laboratory(capture_max_bytes=8192) as lab:
@@ -372,12 +389,6 @@ async def test_a_record_stops_at_its_bound() -> None:
             guest.close()
 
 
-async def _first(lab: Lab) -> Breach:
-    async for breach in lab.network.breaches():
-        return breach
-    raise AssertionError("nobody watches")
-
-
 async def _breached(lab: Lab, count: int) -> set[str]:
     """The machines that whoever watches hears of, once they are that many."""
     heard: set[str] = set()
@@ -386,17 +397,6 @@ async def _breached(lab: Lab, count: int) -> set[str]:
         if len(heard) == count:
             return heard
     raise AssertionError("nobody watches")
-
-
-async def _watched(lab: Lab) -> None:
-    """The watch has begun: the helper has a connection that stays."""
-    await until(lambda: "03" in _connections(lab))
-
-
-def _connections(lab: Lab) -> list[str]:
-    path = str(lab.directory / "network" / "helper")
-    lines = Path("/proc/net/unix").read_text(encoding="utf-8").splitlines()
-    return [line.split()[5] for line in lines if line.endswith(path)]
 
 
 async def _killed_and_started(lab: Lab) -> None:
@@ -411,13 +411,6 @@ async def _recorded(lab: Lab, packets: int) -> None:
     with as_user("root"):
         (path,) = (lab.directory / "network").glob("*.pcap")
         await until(lambda: _whole_packets(path) >= packets)
-
-
-async def until(is_so: Callable[[], bool]) -> None:
-    """It is so; asked again and again, for it happens in other processes."""
-    async with asyncio.timeout(20):
-        while not is_so():  # noqa: ASYNC110 - as above
-            await asyncio.sleep(0.02)
 
 
 def _named(lab: Lab, word: str) -> list[int]:

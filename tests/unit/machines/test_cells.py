@@ -55,7 +55,11 @@ GRID: dict[str, dict[str, str]] = {
     "watched": {"active": "draining"},
     "release": dict.fromkeys(("preparing", "active", "draining"), "cleaning"),
     "expire": dict.fromkeys(("preparing", "active", "draining"), "cleaning"),
-    "breach": dict.fromkeys(("preparing", "active", "draining"), "quarantined"),
+    "breach": {
+        **dict.fromkeys(("provisioning", "verifying", "ready", "preparing", "active", "draining"), "quarantined"),
+        "cleaning": "quarantined",
+        "quarantined": "=",
+    },
     "drift": {"ready": "cleaning"},
     "age": {"ready": "cleaning"},
     "cleaned": {"cleaning": "verifying"},

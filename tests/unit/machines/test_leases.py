@@ -59,26 +59,6 @@ def test_a_stale_holder_cannot_release_the_next_lease() -> None:
         machine.release(stale, NOW)
 
 
-@pytest.mark.promise("P22", "P1")
-def test_a_breach_of_isolation_ends_the_lease_in_quarantine() -> None:
-    """The task hears that its lease is over and the machine gone; the machine stays until an operator decides."""
-    machine = lease(ready())
-    machine.attest(ENDPOINT, NOW)
-    lease_id, epoch = machine.lease_id, machine.epoch
-    machine.collect_events()
-    unit = Unit(service="machines", at=NOW, uuid=uuid4, announce=announce)
-    app.breach(unit, machine, "a packet left")
-    assert (machine.state, machine.epoch, machine.lease_id) == ("quarantined", epoch + 1, None)
-    assert not machine.cures_itself
-    ended = machine.ended(lease_id or "")
-    assert ended is not None
-    assert ended.ending == "isolation_breached"
-    assert [row.routing_key for row in unit.outbox] == [
-        "machines.machine.lease-expired.v1",
-        "machines.machine.quarantined.v1",
-    ]
-
-
 def test_an_operator_may_take_a_machine_out_of_a_lease() -> None:
     """The lease ends first, so that its task may be tried elsewhere."""
     machine = lease(ready())

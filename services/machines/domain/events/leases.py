@@ -100,11 +100,14 @@ class LeaseExpired(Event):
 
 
 class IsolationBreached(Event):
-    """The guest got through its walls; the machine is out of the pool until an operator decides."""
+    """The guest got through its walls; the machine is out of the pool until an operator decides.
+
+    Seen after its lease had ended, the event ends none: `lease_id` is None then.
+    """
 
     TOPIC: ClassVar[str] = "machine:isolation-breached"
-    task_id: str
-    lease_id: str
+    task_id: str | None
+    lease_id: str | None
     reason: str
 
     def keep(self, record: Record) -> None:
