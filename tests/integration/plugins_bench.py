@@ -27,6 +27,7 @@ from contracts.plugins import PluginFinished, PluginResultProduced
 from contracts.scheduler import CancelStage, RunStage
 from services.chassis.blobs import BlobStore
 from services.chassis.run import Runtime, Service, serve
+from services.plugins.adapters.folders import BUILTIN_DIR, read_catalogue
 from services.plugins.main import MIGRATIONS, compose
 from services.plugins.ports_guest import (
     Collected,
@@ -45,7 +46,7 @@ from tests.integration.results_bench import free_port
 
 ROOT = Path(__file__).parents[2]
 SECRET = "s" * 32
-VERSIONS = {"syscalls": "1.1.0"}
+VERSIONS = {name: plugin.version for name, plugin in read_catalogue((BUILTIN_DIR,)).plugins.items()}
 HEARING_MAX_S = 30.0
 M = TypeVar("M", bound=Message)
 
