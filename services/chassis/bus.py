@@ -13,7 +13,6 @@ from weakref import WeakValueDictionary
 import structlog
 from aio_pika import DeliveryMode
 from aio_pika import Message as AmqpMessage
-from aio_pika.connection import make_url
 from faststream import AckPolicy
 from faststream.rabbit import Channel, ExchangeType, RabbitBroker, RabbitExchange, RabbitMessage, RabbitQueue
 
@@ -31,7 +30,6 @@ from services.chassis.suspects import Condemned, Suspects
 from services.chassis.topology import Handler, Inbound, Topology
 from services.chassis.unit import Announce, Cause, Unit
 
-HEARTBEAT_S = 10  # after two of them without a word the broker gives what a consumer that stands still had to others
 RETRIES_MAX = 40
 CONFLICTS_MAX = 20
 RETRY_HEADER = "x-malbox-retry"
@@ -63,7 +61,7 @@ class Consumer:
         self._announce = announce
         self._locks: WeakValueDictionary[str, asyncio.Lock] = WeakValueDictionary()  # kept by who holds or waits
         self._broker = RabbitBroker(
-            make_url(url).update_query(heartbeat=HEARTBEAT_S),
+            broker_setup.with_heartbeat(url),
             default_channel=Channel(prefetch_count=prefetch, on_return_raises=True),
             logger=None,
             fail_fast=False,

@@ -11,7 +11,6 @@ EVERYWHERE = (
     Point.COMMIT_AFTER,
     Point.PUBLISH_BEFORE,
     Point.PUBLISH_CONFIRMED,
-    Point.PUBLISH_DELETED,
     Point.PUBLISH_AFTER,
     Point.ACK_BEFORE,
     Point.ACK_AFTER,

@@ -79,6 +79,7 @@ class SimBroker:
         self.bindings: dict[tuple[str, str], list[str]] = {}
         self.is_down = False
         self.cut: set[int] = set()
+        self.heard: set[str] = set()
         self.duplicate_rate = 0.0
         self.delay_rate = 0.0
         self.lost_confirm_rate = 0.0
@@ -135,6 +136,7 @@ class SimBroker:
         """The message stands in every queue that is bound. Raises ConnectionError, AMQPError when none is."""
         await self.trip(process)
         parcel = Parcel(message.body, message.message_id or "", dict(message.headers or {}))
+        self.heard.add(parcel.message_id)
         if exchange.endswith(".own"):
             self._own(key, parcel)
         else:

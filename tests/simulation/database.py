@@ -143,6 +143,7 @@ class Database:
         self.connections: set[int] = set()
         self.txid = 1
         self.on_events: Callable[[str, list[tuple[UUID, int, str, bytes]]], None] | None = None
+        self.on_forgotten: Callable[[str, list[str]], None] | None = None
         self.appended: list[tuple[UUID, int, str, bytes]] = []
         self._now = now
         self._sayings: dict[str, str] = {}

@@ -4,12 +4,13 @@ Each is made by replacing something for as long as a block lasts; there is no sw
 """
 
 import sqlite3
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import ExitStack
 from typing import Any
 from unittest.mock import patch
 
 from services.chassis.relay import Relay
+from services.chassis.unit import OutboxRow
 from services.machines import app
 from services.machines.domain.machine import Machine
 from services.machines.errors import HypervisorUnavailable
@@ -120,19 +121,13 @@ def inbox_without_dedupe(_sim: Simulation, stack: ExitStack) -> None:
 
 
 def outbox_deleted_before_the_confirm(_sim: Simulation, stack: ExitStack) -> None:
-    """Rows of the outbox are deleted, then published."""
+    """Messages leave the outbox, then they are published."""
 
-    async def publish_batch(self: Relay, channel: Any) -> int:
-        async with self._store.transaction() as connection:
-            rows = await connection.fetch(
-                "SELECT id, message_id, exchange, routing_key, body, replays FROM outbox ORDER BY id LIMIT $1", 200
-            )
-            await connection.execute("DELETE FROM outbox WHERE id = ANY($1::bigint[])", [row["id"] for row in rows])
-        for row in rows:
-            await self._publish(channel, row)
-        return len(rows)
+    async def say(self: Relay, channel: Any, rows: Sequence[OutboxRow]) -> None:
+        await self._store.fetch("SELECT forget_said($1)", [row.message_id for row in rows])
+        await self._publish_all(channel, rows)
 
-    stack.enter_context(patch.object(Relay, "_publish_batch", publish_batch))
+    stack.enter_context(patch.object(Relay, "_say", say))
 
 
 def ready_from_memory(_sim: Simulation, stack: ExitStack) -> None:

@@ -151,6 +151,8 @@ class Simulation:
         self.truth = Truth(self.world, self.counts, self._decode)
         self.world.on_launch = self.truth.launched
         self.world.on_wrong = self.truth.wrong
+        for database in self.databases.values():
+            database.on_forgotten = self._see_forgotten
         self.databases["machines"].on_events = lambda _name, rows: self.truth.machines_events(rows)
         self.databases["scheduler"].on_events = lambda _name, rows: self.truth.scheduler_events(rows)
         self.chaos = Chaos(self)
@@ -308,6 +310,11 @@ class Simulation:
     async def _end_of_faults(self) -> None:
         await asyncio.sleep(FAULTS_S)
         self.chaos.end()
+
+    def _see_forgotten(self, service: str, message_ids: list[str]) -> None:
+        """What leaves the outbox was with the broker."""
+        for message_id in set(message_ids) - self.broker.heard:
+            self.truth.wrong(f"{service} forgot {message_id} and never said it")
 
     def run(self, *, is_over_at_first_violation: bool = False) -> Outcome:
         """Everything, from the start until it has come to rest, or until something is wrong if that is enough."""

@@ -112,6 +112,14 @@ def append(sqlite: sqlite3.Connection, rows: list[tuple[Any, ...]]) -> None:
     sqlite.executemany("INSERT INTO events (stream, version, topic, state) VALUES (?, ?, ?, ?)", rows)
 
 
+@words("SELECT forget_said($1)")
+def forget_said(database: Database, arguments: tuple[Any, ...]) -> list[Row]:
+    """The messages leave the outbox."""
+    if database.on_forgotten is not None:
+        database.on_forgotten(database.schema, arguments[0])
+    return database.run("DELETE FROM outbox WHERE message_id = ANY($1)", arguments)
+
+
 _CLAIMED = (
     "UPDATE work SET attempts = attempts + 1, beats = beats + 1, claimed_pid = pg_backend_pid() "
     "WHERE id = ANY($1) RETURNING id, kind, key, payload, attempts"
@@ -120,16 +128,20 @@ _CLAIMED = (
 
 @words(
     """
-    UPDATE work SET attempts = attempts + 1, beats = beats + 1, claimed_pid = pg_backend_pid() WHERE id IN (
-        SELECT due.id FROM unnest($1::text[], $2::int[]) AS wanted(kind, places) CROSS JOIN LATERAL (
-            SELECT id FROM work WHERE kind = wanted.kind AND due_at <= now() AND claimed_pid IS NULL
-            AND id <> ALL($3::bigint[])
-            ORDER BY due_at LIMIT wanted.places FOR UPDATE SKIP LOCKED) AS due)
-    RETURNING id, kind, key, payload::text AS payload, attempts
+    WITH claimed AS (
+        UPDATE work SET attempts = attempts + 1, beats = beats + 1, claimed_pid = pg_backend_pid() WHERE id IN (
+            SELECT due.id FROM unnest($1::text[], $2::int[]) AS wanted(kind, places) CROSS JOIN LATERAL (
+                SELECT id FROM work WHERE kind = wanted.kind AND due_at <= now() AND claimed_pid IS NULL
+                AND id <> ALL($3::bigint[])
+                ORDER BY due_at LIMIT wanted.places FOR UPDATE SKIP LOCKED) AS due)
+        RETURNING id, kind, key, payload::text AS payload, attempts)
+    SELECT later.due_s, claimed.* FROM (
+        SELECT extract(epoch FROM min(due_at) - now())::float8 AS due_s FROM work WHERE due_at > now()) AS later
+    LEFT JOIN claimed ON true
     """
 )
 def claim_due(database: Database, arguments: tuple[Any, ...]) -> list[Row]:
-    """As much due work of each kind as there are places."""
+    """As much due work of each kind as there are places, and when the next is due."""
     kinds, places, running = arguments
     ids: list[int] = []
     for kind, most in zip(kinds, places, strict=True):
@@ -139,7 +151,9 @@ def claim_due(database: Database, arguments: tuple[Any, ...]) -> list[Row]:
             (kind, json.dumps(running), most),
         )
         ids += [number for (number,) in found]
-    return database.run(_CLAIMED, (ids,)) if ids else []
+    claimed = database.run(_CLAIMED, (ids,)) if ids else [Row(id=None)]
+    ((due_s,),) = database.sqlite.execute("SELECT (min(due_at) - now()) / 1000000.0 FROM work WHERE due_at > now()")
+    return [Row(row, due_s=due_s) for row in claimed]
 
 
 @words(

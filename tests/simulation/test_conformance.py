@@ -137,8 +137,8 @@ def a_claim(rng: Random) -> Step:
             return None
         async with store.pool.acquire() as connection:
             if what == "claim":
-                items = await claims.claim_due(connection, places, [])
-                return len(items)
+                items, due_s = await claims.claim_due(connection, places, [])
+                return len(items), due_s is None
             if what == "renew":
                 kept, lost = await claims.renew(connection, mine)
                 return sorted(keys[one] for one in kept), sorted(keys[one] for one in lost)

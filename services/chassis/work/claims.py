@@ -104,23 +104,32 @@ async def take(connection: Connection, abandoned: Sequence[Claim]) -> list[WorkI
     return [_item(row) for row in rows]
 
 
-async def claim_due(connection: Connection, places: Mapping[str, int], mine: Sequence[int]) -> list[WorkItem]:
-    """As much due work of each kind as there are places, in one statement for all kinds. Raises StoreUnavailable."""
+async def claim_due(
+    connection: Connection, places: Mapping[str, int], mine: Sequence[int]
+) -> tuple[list[WorkItem], float | None]:
+    """As much due work of each kind as there are places, and in how many seconds the next is due, if any is.
+
+    One statement for all kinds. Raises StoreUnavailable.
+    """
     with translated():
         rows = await connection.fetch(
             """
-            UPDATE work SET attempts = attempts + 1, beats = beats + 1, claimed_pid = pg_backend_pid() WHERE id IN (
-                SELECT due.id FROM unnest($1::text[], $2::int[]) AS wanted(kind, places) CROSS JOIN LATERAL (
-                    SELECT id FROM work WHERE kind = wanted.kind AND due_at <= now() AND claimed_pid IS NULL
-                    AND id <> ALL($3::bigint[])
-                    ORDER BY due_at LIMIT wanted.places FOR UPDATE SKIP LOCKED) AS due)
-            RETURNING id, kind, key, payload::text AS payload, attempts
+            WITH claimed AS (
+                UPDATE work SET attempts = attempts + 1, beats = beats + 1, claimed_pid = pg_backend_pid() WHERE id IN (
+                    SELECT due.id FROM unnest($1::text[], $2::int[]) AS wanted(kind, places) CROSS JOIN LATERAL (
+                        SELECT id FROM work WHERE kind = wanted.kind AND due_at <= now() AND claimed_pid IS NULL
+                        AND id <> ALL($3::bigint[])
+                        ORDER BY due_at LIMIT wanted.places FOR UPDATE SKIP LOCKED) AS due)
+                RETURNING id, kind, key, payload::text AS payload, attempts)
+            SELECT later.due_s, claimed.* FROM (
+                SELECT extract(epoch FROM min(due_at) - now())::float8 AS due_s FROM work WHERE due_at > now()) AS later
+            LEFT JOIN claimed ON true
             """,
             list(places),
             list(places.values()),
             list(mine),
         )
-    return [_item(row) for row in rows]
+    return [_item(row) for row in rows if row["id"] is not None], rows[0]["due_s"]
 
 
 async def release(store: Store, item: WorkItem) -> None:

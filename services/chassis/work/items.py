@@ -43,6 +43,7 @@ class WorkContext:
         self._service = service
         self._announce = announce
         self.has_claim = True
+        self.is_done = False
 
     def unit(self) -> Unit:
         """An empty unit, caused by this work."""
@@ -75,6 +76,7 @@ class WorkContext:
             except Duplicate:
                 pass  # what it would change stands already
             self.has_claim = self.has_claim and not finish
+            self.is_done = self.is_done or finish
             return
         raise last
 

@@ -12,14 +12,14 @@ from services.chassis.clock import Clock
 from services.chassis.crash_points import Point, reached
 from services.chassis.errors import TransientError
 from services.chassis.patience import until_woken
-from services.chassis.store import UNAVAILABLE, Connection, Fenced, Store, StoreUnavailable, translated
-from services.chassis.unit import Announce
+from services.chassis.store import UNAVAILABLE, Connection, Fenced, Store, StoreUnavailable
+from services.chassis.unit import Announce, Unit
 from services.chassis.work import claims
 from services.chassis.work.items import Runner, WorkContext, WorkItem
 
 RELEASE_TIMEOUT_S = 2.0
-IDLE_POLL_S = 2.0
 BACKOFF_MAX_S = 30.0
+_BETWEEN_LOOKS = timedelta(seconds=claims.RENEW_S)
 
 log = structlog.get_logger()
 
@@ -55,11 +55,16 @@ class Worker:
         self._observer = claims.Observer()
         self._running: dict[int, _Tenure] = {}
         self._counts: dict[str, int] = dict.fromkeys(runners, 0)
-        store.on_commit(lambda unit: self._wake.set() if unit.work else None)
+        store.on_commit(self._on_commit)
 
     def wake(self) -> None:
         """Due work is looked for at once."""
         self._wake.set()
+
+    def _on_commit(self, unit: Unit) -> None:
+        """What is due later is found by the next look."""
+        if any(row.due_at - unit.at < _BETWEEN_LOOKS for row in unit.work):
+            self._wake.set()
 
     async def run(self) -> None:
         """Works until cancelled. Without the database nothing is claimed, and what is held ends when its claim does."""
@@ -83,10 +88,9 @@ class Worker:
                 look_at = loop.time() + claims.RENEW_S
                 await self._renew(connection)
                 self._begin(await self._take_abandoned(connection), group)
-            begun = self._begin(await self._claim(connection), group)
-            if not begun:
-                delay_s = min(await self._until_next_due(connection), look_at - loop.time())
-                await until_woken(self._wake, max(0.0, delay_s))
+            claimed, due_s = await self._claim(connection)
+            self._begin(claimed, group)  # all that was due, or as much as there is room for
+            await until_woken(self._wake, max(0.0, min(due_s, look_at - loop.time())))
 
     async def _renew(self, connection: Connection) -> None:
         """The claims of what runs here are renewed, and tied to this connection; what is another's by now is ended."""
@@ -116,15 +120,16 @@ class Worker:
             log.warning("abandoned_work_was_taken", count=len(items))
         return [self._tenure(item, sent_at) for item in items]
 
-    async def _claim(self, connection: Connection) -> list[_Tenure]:
+    async def _claim(self, connection: Connection) -> tuple[list[_Tenure], float]:
+        """What is to run from now on, and how many seconds may pass before anything else is due."""
         places = {kind: count for kind in self._runners if (count := self._places(kind)) > 0}
         if not places:
-            return []
+            return [], claims.RENEW_S
         sent_at = asyncio.get_running_loop().time()
-        items = await claims.claim_due(connection, places, list(self._running))
+        items, due_s = await claims.claim_due(connection, places, list(self._running))
         if items:
             reached(Point.CLAIM_AFTER)
-        return [self._tenure(item, sent_at) for item in items]
+        return [self._tenure(item, sent_at) for item in items], claims.RENEW_S if due_s is None else max(0.01, due_s)
 
     def _places(self, kind: str) -> int:
         return self._runners[kind].concurrency - self._counts[kind]
@@ -135,21 +140,13 @@ class Worker:
         )
         return _Tenure(item, context, sent_at + claims.HELD_S)
 
-    def _begin(self, tenures: list[_Tenure], group: asyncio.TaskGroup) -> bool:
-        """They run; whether there were any."""
+    def _begin(self, tenures: list[_Tenure], group: asyncio.TaskGroup) -> None:
+        """They run."""
         for tenure in tenures:
             item = tenure.item
             self._running[item.work_id] = tenure
             self._counts[item.kind] += 1
             group.create_task(self._attend(tenure), name=f"{item.kind}:{item.key}")
-        return bool(tenures)
-
-    async def _until_next_due(self, connection: Connection) -> float:
-        with translated():
-            due_s = await connection.fetchval(
-                "SELECT extract(epoch FROM min(due_at) - now())::float8 FROM work WHERE due_at > now()"
-            )
-        return max(0.01, float(due_s)) if due_s is not None else IDLE_POLL_S
 
     async def _attend(self, tenure: _Tenure) -> None:
         item = tenure.item
@@ -157,9 +154,11 @@ class Worker:
             with structlog.contextvars.bound_contextvars(work=item.kind, key=item.key, attempt=item.attempt):
                 await self._while_held(tenure)
         finally:
+            others_wait = self._places(item.kind) == 0
             self._running.pop(item.work_id, None)
             self._counts[item.kind] -= 1
-            self._wake.set()
+            if others_wait or not tenure.context.is_done:
+                self._wake.set()
 
     async def _while_held(self, tenure: _Tenure) -> None:
         """The item ran to its end, or was ended where it stood and left to the next claimant."""
@@ -191,7 +190,7 @@ class Worker:
             else:
                 await runner.run(item, context)
             if context.has_claim:
-                await self._end(item)
+                await self._end(item, context)
         except Fenced:
             log.warning("work_has_a_newer_claimant")
         except Exception as group:
@@ -201,7 +200,7 @@ class Worker:
             try:
                 if is_last:
                     await self._give_up(runner, item, context, error)
-                    await self._end(item)
+                    await self._end(item, context)
                 else:
                     await self._postpone(item, error)
             except (Fenced, TransientError, *UNAVAILABLE) as later:
@@ -213,11 +212,12 @@ class Worker:
         if runner.give_up is not None:
             await runner.give_up(item, context, error)
 
-    async def _end(self, item: WorkItem) -> None:
+    async def _end(self, item: WorkItem, context: WorkContext) -> None:
         """A runner that returned is done; one that rescheduled itself holds no claim and stays."""
         await self._store.fetch(
             "DELETE FROM work WHERE id = $1 AND attempts = $2 AND claimed_pid IS NOT NULL", item.work_id, item.attempt
         )
+        context.is_done = True
 
     async def _postpone(self, item: WorkItem, error: Exception) -> None:
         delay_s = min(0.5 * 2**item.attempt, BACKOFF_MAX_S)

@@ -9,7 +9,7 @@ from typing import Any
 import aio_pika
 from aio_pika.abc import AbstractIncomingMessage
 
-from services.chassis.broker_setup import AUDIT_STREAM
+from services.chassis.broker_setup import AUDIT_STREAM, with_heartbeat
 
 PREFETCH = 200
 CONNECT_TIMEOUT_S = 10.0
@@ -32,7 +32,7 @@ class AuditStream:
 
     async def read(self, start: str, limit: int) -> AsyncIterator[dict[str, Any]]:
         """`{offset, event}` from the start to the present end, at most `limit` of them."""
-        connection = await aio_pika.connect(self._url, timeout=CONNECT_TIMEOUT_S)
+        connection = await aio_pika.connect(with_heartbeat(self._url), timeout=CONNECT_TIMEOUT_S)
         async with connection:
             channel = await connection.channel()
             await channel.set_qos(PREFETCH)
