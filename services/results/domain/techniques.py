@@ -12,6 +12,7 @@ NAMES: dict[str, str] = {
     "T1027.002": "Software Packing",
     "T1027.006": "HTML Smuggling",
     "T1027.007": "Dynamic API Resolution",
+    "T1027.008": "Stripped Payloads",
     "T1027.009": "Embedded Payloads",
     "T1027.010": "Command Obfuscation",
     "T1027.013": "Encrypted/Encoded File",

@@ -1,83 +1,64 @@
-"""Reads the structure of an ELF file with LIEF. Every list is bounded; every name is cut to a sane length."""
+"""Reads the structure of an ELF file with LIEF. Every list is bounded; every name is cut to a sane length.
 
-from collections.abc import Callable, Iterable
-from itertools import islice
+Every part is read by itself: what is damaged in one is a problem of the result and costs the others nothing.
+"""
+
+import warnings
 from pathlib import Path
 from typing import Any
 
 import lief
 
 from malbox.sdk import Context, PluginFailure, PluginSkipped
+from malbox.sdk.findings import Findings
 
-NAMES_MAX = 2000
-SECTIONS_MAX = 200
-NAME_MAX_CHARS = 200
-HIGH_ENTROPY_BITS = 7.2  # of 8: compressed or encrypted; Lyda and Hamrock 2007 place packed sections from 6.8 on
+from .layout import header, overlay, sections, segments
+from .linking import linking
+from .parts import Executable, Reader
+
+MIB = 1024 * 1024
+READ_MAX_BYTES = 128 * MIB
+MAGIC = b"\x7fELF"
+PARTS: tuple[Reader, ...] = (header, linking, sections, segments, overlay)
+"""Who fills the result."""
 
 
 def run(context: Context) -> None:
     """The result `elf` is emitted. Raises PluginFailure when the bytes only begin like an ELF file."""
-    with context.sample.open("rb") as stream:
-        if stream.read(4) != b"\x7fELF":
-            raise PluginSkipped("not an ELF file")
-    lief.logging.disable()
-    try:
-        structure = describe(context.sample)
-    except PluginFailure:
-        raise
-    except Exception as error:  # LIEF meets damaged headers with whatever comes, SystemError among it
-        raise PluginFailure(f"corrupted ELF file: {error}") from error
-    context.emit_json("elf", structure)
+    context.emit_json("elf", describe(context.sample))
 
 
 def describe(path: Path) -> dict[str, Any]:
-    """The structure as plain data."""
-    binary = lief.ELF.parse(str(path))
+    """The structure as plain data. Raises PluginSkipped, PluginFailure."""
+    with path.open("rb") as stream:
+        content = stream.read(READ_MAX_BYTES)
+    if not content.startswith(MAGIC):
+        raise PluginSkipped("not an ELF file")
+    lief.logging.disable()
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", RuntimeWarning)  # LIEF's, of numbers that it has no name for
+        return _described(Executable(_parsed(content), content, path.stat().st_size))
+
+
+def _parsed(content: bytes) -> Any:
+    try:
+        binary = lief.ELF.parse(content)
+    except Exception as error:  # LIEF meets damaged headers with whatever comes, SystemError among it
+        raise PluginFailure(f"corrupted ELF file: {error}") from error
     if binary is None or not (len(binary.segments) or len(binary.sections)):
         raise PluginFailure("corrupted ELF file: it has the magic number and no readable headers")
-    return {
-        "type": binary.header.file_type.name,
-        "machine": binary.header.machine_type.name,
-        "bits": 64 if binary.header.identity_class == lief.ELF.Header.CLASS.ELF64 else 32,
-        "entrypoint": binary.header.entrypoint,
-        "interpreter": _text(binary.interpreter) if binary.has_interpreter else None,
-        "is_pie": bool(binary.is_pie),
-        "is_static": not binary.has_interpreter,
-        "is_stripped": next(iter(binary.symtab_symbols), None) is None,
-        "libraries": _names(binary.libraries, _text),
-        "imports": _names(binary.imported_functions, lambda function: _text(function.name)),
-        "exports": _names(binary.exported_functions, lambda function: _text(function.name)),
-        "sections": [_section(section) for section in islice(binary.sections, SECTIONS_MAX)],
-        "segments": [_segment(segment) for segment in islice(binary.segments, SECTIONS_MAX)],
-    }
+    return binary
 
 
-def _names(things: Iterable[Any], name_of: Callable[[Any], str]) -> list[str]:
-    return [name_of(thing) for thing in islice(things, NAMES_MAX)]
-
-
-def _section(section: Any) -> dict[str, Any]:
-    entropy = round(float(section.entropy), 2)
-    return {
-        "name": _text(section.name),
-        "type": section.type.name,
-        "offset": int(section.file_offset),
-        "size_bytes": int(section.size),
-        "entropy": entropy,
-        "is_high_entropy": entropy >= HIGH_ENTROPY_BITS,
-    }
-
-
-def _segment(segment: Any) -> dict[str, Any]:
-    return {
-        "type": segment.type.name,
-        "flags": int(segment.flags),
-        "address": int(segment.virtual_address),
-        "size_bytes": int(segment.physical_size),
-    }
-
-
-def _text(value: str | bytes) -> str:
-    """Printable, and no longer than a name needs to be."""
-    text = value if isinstance(value, str) else value.decode("utf-8", "replace")
-    return "".join(c if c.isprintable() else "\N{REPLACEMENT CHARACTER}" for c in text[:NAME_MAX_CHARS])
+def _described(executable: Executable) -> dict[str, Any]:
+    findings = Findings()
+    said: dict[str, Any] = {}
+    for read in PARTS:
+        try:
+            said |= read(executable, findings)
+        except Exception as error:  # noqa: BLE001 - whatever LIEF meets damaged data with
+            findings.problem(f"{read.__name__}: {type(error).__name__}: {error}")
+    if executable.size_bytes > len(executable.content):
+        findings.problem(f"only the first {READ_MAX_BYTES // MIB} MiB were read")
+        findings.truncated()
+    return {**findings.as_json(), **said}
