@@ -32,6 +32,26 @@ except OSError:
     pass
 """
 
+BOMB = """#!/usr/bin/env python3
+# Takes what it can get of its machine: processes without end, and memory until there is none. Harmless to anybody else.
+import os, time
+held = []
+for _ in range(4):
+    if os.fork() == 0:
+        break
+else:
+    while True:
+        try:
+            held.append(bytearray(os.urandom(1 << 20)))
+        except MemoryError:
+            time.sleep(0.1)
+while True:
+    try:
+        os.fork()
+    except OSError:
+        pass
+"""
+
 
 def eicar() -> bytes:
     """The EICAR test string, put together here so that no file of the project holds it."""
