@@ -91,6 +91,11 @@ class Group:
         )
 
 
+def name_of(state: State) -> str:
+    """What the group is called, in every tree."""
+    return f"malbox-{sha256(os.fsencode(state.root)).hexdigest()[:12]}"
+
+
 def allowance(machines_file: Path, meminfo: Path = Path("/proc/meminfo")) -> Allowance:
     """What the machines of the file need, and never what the host itself needs. Without such a file, all but that."""
     total_mib = (
@@ -236,7 +241,7 @@ def _placed(state: State, controller: str, known: Group | None, trees: dict[str,
     if controller not in trees:
         raise OSError("no tree of control groups gives it to others")
     tree = trees[controller]
-    place = tree.parent / f"malbox-{sha256(os.fsencode(state.root)).hexdigest()[:12]}"
+    place = tree.parent / name_of(state)
     place.mkdir(exist_ok=True)
     return place, tree.version
 
@@ -248,9 +253,9 @@ def _limit(place: Path, value: tuple[str, int]) -> None:
 
 def _keep_from_swap(place: Path) -> None:
     """A guest that takes more than its memory is ended; one that swapped would slow down everybody instead."""
-    for name in ("memory.swappiness", "memory.swap.max"):
-        if (place / name).exists():
-            (place / name).write_text("0", encoding="ascii")
+    for file in ("memory.swappiness", "memory.swap.max"):
+        if (place / file).exists():
+            (place / file).write_text("0", encoding="ascii")
 
 
 def _memory_of_machines(machines_file: Path) -> list[int] | None:

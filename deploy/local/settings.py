@@ -4,7 +4,7 @@ import json
 from pathlib import Path
 from typing import Any
 
-from deploy.local import network, pki
+from deploy.local import guest_group, network, pki
 from deploy.local.installation import Installation
 from deploy.local.ports import LOOPBACK, Ports
 from deploy.local.state import SERVICES, State, write_private
@@ -116,6 +116,7 @@ def _of_network(state: State) -> dict[str, Any]:
         "machines_user": users.machines,
         "services_user": users.services,
         "network_user": users.network,
+        "guests_group": guest_group.name_of(state),
     }
 
 

@@ -24,6 +24,11 @@ class HostFence:
     def __init__(self, directory: Path) -> None:
         self._directory = directory
 
+    @property
+    def path(self) -> Path:
+        """Where the number is."""
+        return self._directory / _FENCE
+
     def highest(self) -> int:
         """The highest epoch that this host acted for; -1 when it never did. Raises HypervisorRefused."""
         try:

@@ -29,7 +29,7 @@ async def serve(settings: HelperSettings) -> None:
     doubts = Doubts()
     networks = Networks(settings, Path(sys.executable), on_change=doubts.about)
     await networks.start()
-    server = Server(networks, settings.directory, Account.named(settings.machines_user), doubts)
+    server = Server(networks, settings.directory, Account.named(settings.machines_user), doubts, settings.guests_group)
     task = asyncio.create_task(server.run())
     for number in (signal.SIGTERM, signal.SIGINT):
         asyncio.get_running_loop().add_signal_handler(number, task.cancel)

@@ -17,6 +17,7 @@ from pathlib import Path
 from contracts.submission import Route
 from services.machines.adapters.host_fence import HostFence, highest_of_all
 from services.machines.network import simulation
+from services.machines.network.allowance import Allowance
 from services.machines.network.capture import Recording
 from services.machines.network.children import Account, Child
 from services.machines.network.doubts import Doubted
@@ -43,6 +44,10 @@ _PYTHON_MODULE = ("-P", "-m", "services.machines.network.cable")
 
 class NoSuchNetwork(Exception):
     """the machine has no network of that epoch"""
+
+
+class Refused(Exception):
+    """no operator allows it"""
 
 
 class Breached(Exception):
@@ -90,6 +95,7 @@ class Networks:
         self._account = Account.named(settings.network_user)
         self._guests = Account.named(settings.machines_user)
         self._blobs = Account.named(settings.services_user)
+        self._allowance = Allowance(settings.machines_file)
         self._networks: dict[str, Network] = {}
         self._turns: dict[str, asyncio.Lock] = {}
         self._egress: Egress | None = None
@@ -125,7 +131,7 @@ class Networks:
     async def plug(self, machine_id: str, epoch: int) -> Path:
         """A fresh cable that leads nowhere; the socket that the machine's card connects to. Raises NetworkFault."""
         async with self._turn(machine_id):
-            self._fence(machine_id).advance(epoch)
+            self._advance(machine_id, epoch)
             await self._drop(machine_id)
             return await self._plugged(machine_id, epoch)
 
@@ -151,12 +157,14 @@ class Networks:
         return where
 
     async def open(self, machine_id: str, epoch: int, lease_id: str, route: Route) -> Seen:
-        """The machine is on the route, and was seen to be. Raises NetworkFault, NoSuchNetwork, Breached.
+        """The machine is on the route, and was seen to be. Raises NetworkFault, NoSuchNetwork, Breached, Refused.
 
         Whoever asks again for the same lease gets the same network; another lease or route is refused.
         """
+        if not self._allowance.allows(machine_id, route):
+            raise Refused(f"{self._settings.machines_file} does not give {machine_id} the route {route}")
         async with self._turn(machine_id):
-            self._fence(machine_id).advance(epoch)
+            self._advance(machine_id, epoch)
             network = self._of(machine_id)
             if network.lease_id is not None:
                 if (network.lease_id, network.route, network.epoch) != (lease_id, route, epoch):
@@ -196,7 +204,7 @@ class Networks:
     async def seal(self, machine_id: str, epoch: int) -> Capture | None:
         """The record of packets has ended and is in the object store; None when there is none."""
         async with self._turn(machine_id):
-            self._fence(machine_id).advance(epoch)
+            self._advance(machine_id, epoch)
             network = self._networks.get(machine_id)
             if network is None or network.recording is None:
                 return None
@@ -205,7 +213,7 @@ class Networks:
     async def close(self, machine_id: str, epoch: int) -> None:
         """Nothing of the machine's network is left."""
         async with self._turn(machine_id):
-            self._fence(machine_id).advance(epoch)
+            self._advance(machine_id, epoch)
             await self._drop(machine_id)
 
     async def close_all(self) -> None:
@@ -327,6 +335,19 @@ class Networks:
         if network is None:
             raise NoSuchNetwork
         return network
+
+    def _advance(self, machine_id: str, epoch: int) -> None:
+        """The fence stands at the epoch. Raises StaleEpoch, and Refused where nobody can have come so far.
+
+        Whoever asks may be a guest that broke out: it must not lead a machine to where no later owner can be.
+        """
+        fence, most = self._fence(machine_id), self._settings.epoch_jump_max
+        if epoch > fence.highest() + most:
+            raise Refused(
+                f"epoch {epoch} of {machine_id} is more than {most} beyond {fence.highest()}, the last one acted for: "
+                f"if it is right, root writes it into {fence.path}"
+            )
+        fence.advance(epoch)
 
     def _fence(self, machine_id: str) -> HostFence:
         return HostFence(self._settings.directory / "fences" / machine_id)

@@ -1,4 +1,7 @@
-"""The helper's socket: one packet asks, one answers. Only the machines' user is heard, and only in `words`."""
+"""The helper's socket: one packet asks, one answers. Only the machines' user is heard, and only in `words`.
+
+QEMU runs as that user too: whoever is in the control group of guests is not heard, for nobody gets out of it.
+"""
 
 import asyncio
 import socket
@@ -13,7 +16,7 @@ from pydantic import ValidationError
 from services.machines.errors import StaleEpoch
 from services.machines.network.children import Account
 from services.machines.network.doubts import Doubts
-from services.machines.network.networks import Breached, Networks, NoSuchNetwork, Seen
+from services.machines.network.networks import Breached, Networks, NoSuchNetwork, Refused, Seen
 from services.machines.network.words import (
     PACKET_MAX_BYTES,
     REQUEST,
@@ -44,8 +47,11 @@ log = structlog.get_logger()
 class Server:
     """Answers requests about one host's networks."""
 
-    def __init__(self, networks: Networks, directory: Path, client: Account, doubts: Doubts) -> None:
+    def __init__(
+        self, networks: Networks, directory: Path, client: Account, doubts: Doubts, guests_group: str | None
+    ) -> None:
         """`doubts` says whose namespace changed: whether for the worse is looked at here."""
+        self._guests_group = guests_group
         self._networks = networks
         self._path = directory / SOCKET
         self._client = client
@@ -96,8 +102,8 @@ class Server:
             self._busy.release()
 
     def _may_ask(self, client: socket.socket) -> bool:
-        _, uid, _ = _PEER.unpack(client.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, _PEER.size))
-        return bool(uid == self._client.uid)
+        pid, uid, _ = _PEER.unpack(client.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, _PEER.size))
+        return bool(uid == self._client.uid) and not (self._guests_group and _is_in(pid, self._guests_group))
 
     async def _reply(self, packet: bytes, client: socket.socket) -> bytes:
         try:
@@ -121,8 +127,8 @@ class Server:
         """What came of it. A guest whose network is not what it must be is off its card."""
         try:
             return await doing
-        except StaleEpoch as error:
-            return Answer(problem="stale", reason=str(error))
+        except (StaleEpoch, Refused) as error:
+            return Answer(problem="stale" if isinstance(error, StaleEpoch) else "refused", reason=str(error))
         except NoSuchNetwork:
             return Answer(problem="unknown", reason="the machine has no network of that epoch")
         except Breached as error:
@@ -204,6 +210,15 @@ class Server:
                     await loop.sock_sendall(watcher, _packed(answer))
             except OSError:  # TimeoutError is one: nobody who does not listen holds up the others
                 self._watchers.discard(watcher)
+
+
+def _is_in(pid: int, group: str) -> bool:
+    """Whether the process is in the control group, in any tree; one that has ended meanwhile counts as in it."""
+    try:
+        lines = Path(f"/proc/{pid}/cgroup").read_text(encoding="utf-8").splitlines()
+    except OSError:
+        return True
+    return any(group in line.split("/") for line in lines)
 
 
 def _packed(answer: Answer) -> bytes:

@@ -32,11 +32,17 @@ class HelperSettings(BaseModel):
     directory: Path = Field(description="the helper's own: its socket, the guests' sockets, fences, captures")
     blob_dir: Path
     machines_file: Path
-    machines_user: str = Field(description="the only user that may ask; runs QEMU too")
+    machines_user: str = Field(description="the only user that may ask; runs QEMU too, see guests_group")
     services_user: str = Field(description="owns the object store")
     network_user: str = Field(description="runs cables, INetSim and the recording of packets")
     cuts_on_breach: bool = Field(
         default=True, description="whether a guest whose rules were changed is off its card at once; tests look longer"
+    )
+    epoch_jump_max: int = Field(
+        default=1_000_000, ge=1, description="how far beyond the last one that was acted for an epoch may be"
+    )
+    guests_group: str | None = Field(
+        default=None, description="the control group that guests run in: whoever is in it is not heard"
     )
     capture_max_bytes: int = Field(default=64 * 1024 * 1024, ge=4096, le=4 * 1024**3)
 

@@ -40,6 +40,16 @@ EGRESS = "198.51.100.10"
 OTHERS = ("10.9.9.9", "172.16.9.9", "192.168.77.7", "100.64.9.9", "169.254.169.254", "198.18.0.9")
 """Servers in the world with addresses that no guest may reach."""
 RATE_KIB_S = 64
+MACHINES = """\
+[profile.linux]
+platform = "linux"
+image = "linux"
+routes = ["none", "simulated", "internet"]
+""" + "".join(
+    f'[[machine]]\nid = "{name}"\nprofile = "linux"\n'
+    for name in ("m", "m0", "m1", "m2", "guest", "neighbour", "walled")
+)
+"""What the operator allows each machine of the tests."""
 ETH_P_ALL = 3
 PATIENCE_S = 10.0
 
@@ -242,14 +252,22 @@ def _become(uid: int, gid: int) -> None:
 
 @asynccontextmanager
 async def laboratory(
-    *, has_egress: bool = True, capture_max_bytes: int = 1 << 20, cuts_on_breach: bool = True
+    *,
+    has_egress: bool = True,
+    capture_max_bytes: int = 1 << 20,
+    cuts_on_breach: bool = True,
+    guests_group: str = "no-such-group",
 ) -> AsyncIterator[Lab]:
     """Everything stands; afterwards nothing is left."""
     if os.geteuid() != 0:
         pytest.fail("network namespaces are made by root: run these tests as root")
     host, world = Namespace(), Namespace()
     with tempfile.TemporaryDirectory(prefix="mbx-net-", dir="/var/tmp") as made:
-        changed = {"capture_max_bytes": capture_max_bytes, "cuts_on_breach": cuts_on_breach}
+        changed: dict[str, int | str] = {
+            "capture_max_bytes": capture_max_bytes,
+            "cuts_on_breach": cuts_on_breach,
+            "guests_group": guests_group,
+        }
         directory = _prepared(Path(made), changed, has_egress=has_egress)
         try:
             await _connect(host, world)
@@ -321,7 +339,7 @@ async def _give(owner: Namespace, link: str, other: Namespace) -> None:
     assert await process.wait() == 0
 
 
-def _prepared(directory: Path, changed: dict[str, int], *, has_egress: bool) -> Path:
+def _prepared(directory: Path, changed: dict[str, int | str], *, has_egress: bool) -> Path:
     """The directory holds the object store, the machines file and the helper's settings."""
     directory.chmod(0o711)
     (directory / "blobs").mkdir()
@@ -331,7 +349,7 @@ def _prepared(directory: Path, changed: dict[str, int], *, has_egress: bool) -> 
         f'[egress]\ninterface = "eth0"\naddress = "{EGRESS}/24"\ngateway = "{SERVER}"\nresolver = "{RESOLVER}"\n'
         f"rate_kib_s = {RATE_KIB_S}\n"
     )
-    (directory / "fleet.toml").write_text(egress if has_egress else "", encoding="utf-8")
+    (directory / "fleet.toml").write_text(MACHINES + (egress if has_egress else ""), encoding="utf-8")
     settings = {
         "directory": str(directory / "network"),
         "blob_dir": str(directory / "blobs"),

@@ -4,15 +4,18 @@ import asyncio
 import os
 import signal
 import socket
+import subprocess
 from collections.abc import AsyncIterator
 from ipaddress import IPv4Address, IPv4Network
 from pathlib import Path
 
 import pytest
 
-from deploy.local.state import MACHINE_USER, NETWORK_USER, SERVICE_USER
+from deploy.local import guest_group
+from deploy.local.state import MACHINE_USER, NETWORK_USER, SERVICE_USER, State
 from services.machines.errors import IsolationBroken, NetworkRefused, NetworkUnavailable, StaleEpoch
 from services.machines.network.rules import Limits, of_machine
+from services.machines.network.settings import HelperSettings
 from services.machines.network.words import PACKET_MAX_BYTES
 from tests.security.network import frames
 from tests.security.network.conduct import counted
@@ -38,6 +41,18 @@ pytestmark = [pytest.mark.timeout(120)]
 LEASE = "lea_" + "1" * 32
 LIMITS = Limits(IPv4Address(RESOLVER), RATE_KIB_S, (IPv4Network("127.0.0.1"), IPv4Network(HOST)))
 OTHER_LEASE = "lea_" + "2" * 32
+ASKING = """
+import socket, sys
+asking = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+asking.settimeout(20)
+asking.connect(sys.argv[1])
+try:
+    asking.sendall(b'{"verb": "inventory"}')
+    heard = asking.recv(65536)
+except (BrokenPipeError, ConnectionResetError):
+    heard = b""
+sys.stdout.write("an answer" if heard else "nothing")
+"""
 
 
 @pytest.fixture(name="lab")
@@ -55,6 +70,63 @@ async def test_only_the_machines_user_is_heard(lab: Lab) -> None:
     for stranger in (SERVICE_USER, NETWORK_USER, "root"):
         with as_user(stranger), pytest.raises(NetworkUnavailable):
             await lab.network.routes()
+
+
+@pytest.mark.promise("P22", "P25")
+async def test_a_guest_that_broke_out_is_not_heard_though_it_is_the_machines_user(tmp_path: Path) -> None:
+    """QEMU is that user too: what is in the guests' control group is turned away; outside of it the same is heard."""
+    group = guest_group.prepare(_state(tmp_path), guest_group.Allowance(256, 100))
+    assert group.places, "this host gives Malbox no control groups: the helper cannot tell guests from others here"
+    try:
+        async with laboratory(guests_group=guest_group.name_of(State(tmp_path))) as lab:
+            path = lab.directory / "network" / "helper"
+            assert await asyncio.to_thread(_asked, path, None) == "an answer"
+            assert await asyncio.to_thread(_asked, path, group) == "nothing"
+    finally:
+        guest_group.remove(State(tmp_path))
+
+
+@pytest.mark.promise("P22", "P23")
+async def test_a_route_that_the_operator_did_not_give_the_machine_is_refused(lab: Lab) -> None:
+    """Whatever the machines' user asks for. The file counts as it is now, while it is broken as it was last good."""
+    file = lab.directory / "fleet.toml"
+    given = file.read_text(encoding="utf-8")
+    narrowed = given.replace('"simulated", "internet"', '"simulated"')
+    assert narrowed != given
+    _rewrite(file, narrowed)
+    await lab.network.plug("m", epoch=1)
+    for content in (narrowed, "this is no TOML"):
+        _rewrite(file, content)
+        with pytest.raises(NetworkRefused, match="does not give m the route internet"):
+            await lab.network.open("m", epoch=2, lease_id=LEASE, route="internet")
+    _rewrite(file, given)
+    await lab.network.open("m", epoch=2, lease_id=LEASE, route="internet")
+    await lab.network.plug("stranger", epoch=1)
+    with pytest.raises(NetworkRefused, match="does not give stranger the route simulated"):
+        await lab.network.open("stranger", epoch=2, lease_id=LEASE, route="simulated")
+    await lab.network.open("stranger", epoch=2, lease_id=LEASE, route="none")
+
+
+@pytest.mark.promise("P2", "P4")
+async def test_no_fence_is_led_to_where_no_owner_will_ever_be(lab: Lab) -> None:
+    """An epoch far beyond the last is refused and leaves the fence; root's word, written into it, lets it pass."""
+    most = HelperSettings.model_fields["epoch_jump_max"].default
+    await lab.network.plug("m", epoch=5)
+    for epoch in (5 + most + 1, 2**53 - 1):
+        for call in (
+            lambda epoch=epoch: lab.network.plug("m", epoch=epoch),
+            lambda epoch=epoch: lab.network.open("m", epoch=epoch, lease_id=LEASE, route="none"),
+            lambda epoch=epoch: lab.network.seal("m", epoch=epoch),
+            lambda epoch=epoch: lab.network.close("m", epoch=epoch),
+            lambda epoch=epoch: lab.network.plug("m0", epoch=epoch),
+        ):
+            with pytest.raises(NetworkRefused, match="root writes it into"):
+                await call()
+    await lab.network.plug("m", epoch=6)
+    await lab.network.close("m", epoch=6 + most)
+    with as_user("root"):
+        (lab.directory / "network" / "fences" / "m" / "fence").write_text(str(9 * most), encoding="ascii")
+    await lab.network.plug("m", epoch=9 * most + 1)
 
 
 async def test_nonsense_is_refused_and_the_next_request_is_met(lab: Lab) -> None:
@@ -387,6 +459,23 @@ async def test_a_record_stops_at_its_bound() -> None:
             assert taken.packets == 7
             assert taken.blob.size_bytes == 24 + 7 * (16 + 14 + 28 + 1000)
             guest.close()
+
+
+def _state(root: Path) -> State:
+    state = State(root)
+    state.run.mkdir()
+    return state
+
+
+def _asked(path: Path, group: guest_group.Group | None) -> str:
+    """What a process of the machines' user hears, in the group or in none."""
+    argv = guest_group.joined(group or guest_group.Group(), MACHINE_USER, ["/usr/bin/python3", "-c", ASKING, str(path)])
+    return subprocess.run(argv, capture_output=True, text=True, timeout=30, check=True, cwd="/").stdout
+
+
+def _rewrite(file: Path, content: str) -> None:
+    with as_user("root"):
+        file.write_text(content, encoding="utf-8")
 
 
 async def _breached(lab: Lab, count: int) -> set[str]:
