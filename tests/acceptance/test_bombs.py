@@ -32,6 +32,7 @@ def test_a_guest_that_bombs_its_machine_leaves_the_services_answering(
     assert group.missing == {}
     assert emulators
     assert all(group.holds(pid) for pid in emulators)
+    assert Path(f"/proc/{installation.pid('machines')}/mem").stat().st_uid == 0, "closed to its own user, QEMU's"
     bombed = 0
     for number in range(ROUNDS):
         shown = {part["name"]: part for part in installation.malbox("status", "--json").json()["parts"]}
