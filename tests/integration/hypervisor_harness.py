@@ -145,11 +145,11 @@ def prepare(root: Path) -> State:
     return state
 
 
-def build_image(state: State) -> None:
-    """The guest image is built from this source."""
+def build_image(state: State, tree: Path = images.SOURCE) -> None:
+    """The guest image is built, its agent from that source."""
     own = locate(images.SOURCE).root / "bootstrap" / "bin" / "uv"
     uv = images.find_uv(str(own) if own.exists() else None)
-    agent = AgentSource(tree=images.SOURCE, lock=images.SOURCE / "requirements.lock", uv=uv)
+    agent = AgentSource(tree=tree, lock=images.SOURCE / "requirements.lock", uv=uv)
     images.build("linux", state.images / "linux", cache=state.root / "cache", agent=agent)
 
 
