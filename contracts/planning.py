@@ -38,6 +38,11 @@ class Plan(BaseModel):
 
     stages: tuple[PlannedStage, ...]
 
+    @property
+    def runs(self) -> tuple[PlannedRun, ...]:
+        """Every run, in order."""
+        return tuple(run for stage in self.stages for group in stage.groups for run in group)
+
     def stage(self, name: str) -> PlannedStage | None:
         """The stage of that name, if the plan has it."""
         return next((stage for stage in self.stages if stage.name == name), None)

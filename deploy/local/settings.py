@@ -104,7 +104,9 @@ def _own(here: Installation, service: str, libvirt_uri: str) -> dict[str, Any]:
                 **({"cables_dir": str(state.network)} if network.is_possible() else {}),
             },
         }
-    return _client(state, service) if service == "plugins" else {}
+    if service == "plugins":
+        return {"plugin_dirs": [str(state.plugins)], **_client(state, service)}
+    return {}
 
 
 def _of_network(state: State) -> dict[str, Any]:

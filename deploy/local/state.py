@@ -106,6 +106,11 @@ class State:
         return self.root / "scratch"
 
     @property
+    def plugins(self) -> Path:
+        """The operator's own plugins: each folder in it is one."""
+        return self.root / "plugins"
+
+    @property
     def log(self) -> Path:
         """One file per process."""
         return self.root / "log"
@@ -162,6 +167,7 @@ class State:
             (self.log, None, 0o711),
             (self.blobs, users.services, 0o750),
             (self.images, None, 0o755),
+            (self.plugins, None, 0o755),
             (self.scratch, None, 0o711),
             (self.machines, users.machines, 0o700),
             (self.libvirt, users.machines, 0o700),

@@ -1,7 +1,8 @@
-"""What plugins is ordered to do. A handler records the order and makes it work; the work itself is in `stages`."""
+"""What plugins is ordered to do, and what it hears of tasks. The work that is ordered is done in `stages`."""
 
 from collections.abc import Mapping
 
+from contracts import scheduler
 from contracts.envelope import Message
 from contracts.scheduler import CancelStage, RunStage
 from services.chassis.store import Store
@@ -29,7 +30,23 @@ async def do_cancel_stage(command: CancelStage, unit: Unit, _store: Store) -> No
     rows.cancel_stage(unit, rows.StageKey(command.task_id, command.attempt, command.stage), command.reason)
 
 
+async def on_task_planned(fact: scheduler.TaskPlanned, unit: Unit, _store: Store) -> None:
+    """The versions that were pinned stay until the task ended, whatever becomes of their folders."""
+    rows.keep_pins(unit, fact.task_id, fact.plan)
+
+
+async def on_task_over(fact: scheduler.TaskFact, unit: Unit, _store: Store) -> None:
+    """The task needs its versions no more."""
+    rows.end_pins(unit, fact.task_id)
+
+
 HANDLERS: Mapping[type[Message], Handler] = {
     RunStage: do_run_stage,
     CancelStage: do_cancel_stage,
+    scheduler.TaskPlanned: on_task_planned,
+    scheduler.TaskCompleted: on_task_over,
+    scheduler.TaskFailed: on_task_over,
+    scheduler.TaskTimedOut: on_task_over,
+    scheduler.TaskCancelled: on_task_over,
+    scheduler.TaskUnserviceable: on_task_over,
 }

@@ -107,6 +107,12 @@ class Instances:
                 await keeper.replace()
         return bool(found)
 
+    async def drain(self, plugin: Plugin) -> None:
+        """Another took the plugin's place: of exactly this one nothing waits any more, and runs that go on end well."""
+        keeper = self._keepers.get(_place(plugin))
+        if keeper is not None:
+            await keeper.drain()
+
     async def forget(self, plugin: Plugin) -> None:
         """Of exactly this plugin there are no instances, nor do any come again by themselves."""
         for place in [place for place in self._keepers if place[:3] == _place(plugin)[:3]]:

@@ -145,6 +145,11 @@ class Keeper:
                 await self._drop(instance)
         self._restore()
 
+    async def drain(self) -> None:
+        """What waits is closed, what runs is closed after its run, and nothing is started before a run asks for it."""
+        self._is_kept = False
+        await self.replace()
+
     async def end(self) -> None:
         """Nothing of it is left or comes again."""
         self._is_over = True

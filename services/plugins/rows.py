@@ -10,7 +10,7 @@ from pydantic import TypeAdapter
 from contracts.catalogue import BY_TYPE
 from contracts.envelope import Message
 from contracts.machines import LeaseRef
-from contracts.planning import EndedBy
+from contracts.planning import EndedBy, Plan, PlannedRun
 from contracts.plugins import PluginResultProduced, RunError
 from services.chassis.store import Store
 from services.chassis.unit import Unit
@@ -18,7 +18,9 @@ from services.chassis.unit import Unit
 INPUTS_MAX = 400
 SAID_MAX = 5000
 LATE_DAYS = 30
+ENDED_PINS_DAYS = 7
 _ERRORS = TypeAdapter(tuple[RunError, ...])
+_RUNS = TypeAdapter(tuple[PlannedRun, ...])
 CANCEL = (
     "INSERT INTO stages (task_id, attempt, stage, cancel_reason) VALUES ($1, $2, $3, $4) "
     "ON CONFLICT (task_id, attempt, stage) DO UPDATE SET cancel_reason = excluded.cancel_reason"
@@ -221,6 +223,30 @@ def keep_prepared(unit: Unit, task_id: str, prepared: Prepared) -> None:
         *(task_id, prepared.package, prepared.platform, prepared.name, prepared.sha256, prepared.container),
         *(prepared.listing, prepared.mime),
     )
+
+
+def keep_pins(unit: Unit, task_id: str, plan: Plan) -> None:
+    """The versions that the plan pins stay, unless its task ended before this was heard."""
+    runs = tuple(run.model_copy(update={"config": {}}) for run in plan.runs)
+    unit.execute(
+        "INSERT INTO pins (task_id, runs) VALUES ($1, $2) ON CONFLICT (task_id) DO NOTHING",
+        *(task_id, _RUNS.dump_json(runs).decode()),
+    )
+
+
+def end_pins(unit: Unit, task_id: str) -> None:
+    """The plan of the task pins nothing any more."""
+    unit.execute(
+        "INSERT INTO pins (task_id, runs, ended_at) VALUES ($1, '[]', now()) "
+        "ON CONFLICT (task_id) DO UPDATE SET runs = '[]', ended_at = now()",
+        task_id,
+    )
+
+
+async def load_pins(store: Store) -> list[PlannedRun]:
+    """Every version that the plan of a task that goes on pins, without configuration. Most plans are the same."""
+    found = await store.fetch("SELECT DISTINCT runs::text AS runs FROM pins WHERE ended_at IS NULL")
+    return [run for row in found for run in _RUNS.validate_json(row["runs"])]
 
 
 async def load_prepared(store: Store, task_id: str) -> Prepared | None:

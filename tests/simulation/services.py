@@ -246,6 +246,21 @@ class SimWishes(Wishes):
         return True
 
 
+class SimFolders:
+    """Directories of plugins that nobody ever touches."""
+
+    async def read(self) -> Catalogue:
+        """A plugin for each stage."""
+        return catalogue()
+
+    async def changed(self, timeout_s: float) -> None:
+        """So long passed."""
+        await asyncio.sleep(timeout_s)
+
+    async def watch(self) -> None:
+        """There is nothing to watch."""
+
+
 def _monotonic() -> float:
     """The clock of the process that asks, at whatever time this module was imported."""
     return time.monotonic()
@@ -260,7 +275,7 @@ def replaced(around: Surroundings) -> Iterator[None]:
         (machines_main, "Wishes", lambda _path, _load: SimWishes(around.specs)),
         (machines_main, "router", empty),
         (plugins_main, "BubblewrapRunner", lambda **_settings: around.sandbox),
-        (plugins_main, "read_catalogue", lambda _directories: catalogue()),
+        (plugins_main, "WatchedFolders", lambda *_arguments: SimFolders()),
         (plugins_main, "load_manifest", cache(load_manifest)),
         (plugins_main, "router", empty),
         (plugins_main, "instances_router", empty),

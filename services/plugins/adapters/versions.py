@@ -79,7 +79,7 @@ class KeptVersions:
         unfinished = Path(mkdtemp(prefix=UNFINISHED, dir=self._directory))
         try:
             unfinished.chmod(0o755)
-            for path, relative in _files(folder):
+            for path, relative in files_of(folder):
                 target = unfinished / relative
                 target.parent.mkdir(parents=True, exist_ok=True, mode=0o755)
                 shutil.copyfile(path, target, follow_symlinks=False)
@@ -92,7 +92,7 @@ class KeptVersions:
             shutil.rmtree(unfinished, ignore_errors=True)
 
 
-def _files(folder: Path) -> Iterator[tuple[Path, str]]:
+def files_of(folder: Path) -> Iterator[tuple[Path, str]]:
     """Every file that is part of the plugin, with its path in the folder, in their order. Raises ManifestError."""
     found, size_bytes = [], 0
     for where, directories, names in os.walk(folder):
@@ -119,7 +119,7 @@ def _is_part(name: str) -> bool:
 def _digest_of(folder: Path) -> str:
     """SHA-256 over each file's path, size and content, in the order of the paths. Raises OSError, ManifestError."""
     total = hashlib.sha256()
-    for path, relative in _files(folder):
+    for path, relative in files_of(folder):
         total.update(f"{len(relative)}:{relative}:{path.stat().st_size}:".encode())
         with path.open("rb") as content:
             while piece := content.read(PIECE_BYTES):

@@ -1,6 +1,8 @@
 """The plugins there are, and the folders that are none, with the reason."""
 
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from graphlib import CycleError, TopologicalSorter
 from pathlib import Path
 from typing import cast
 
@@ -20,6 +22,11 @@ class Plugin:
     folder: Path
     digest: str = ""
     source: Path | None = None
+
+    @property
+    def home(self) -> Path:
+        """The folder that its author knows."""
+        return self.source or self.folder
 
     @property
     def name(self) -> str:
@@ -67,7 +74,60 @@ class Catalogue:
     plugins: dict[str, Plugin]
     rejected: tuple[Rejected, ...] = ()
 
-    def find(self, name: str, version: str) -> Plugin | None:
-        """The plugin in exactly that version."""
+    def find(self, name: str, version: str, digest: str = "") -> Plugin | None:
+        """The plugin in exactly that version, and of those files where a digest says which."""
         plugin = self.plugins.get(name)
-        return plugin if plugin is not None and plugin.version == version else None
+        if plugin is None or plugin.version != version:
+            return None
+        return plugin if digest in ("", plugin.digest) else None
+
+
+def assembled(found: Sequence[Plugin], rejected: Sequence[Rejected]) -> Catalogue:
+    """The catalogue of what was found, in that order: of two that cannot both be in it, the first is."""
+    plugins: dict[str, Plugin] = {}
+    refused = list(rejected)
+    for plugin in found:
+        fault = _fault_beside(plugin, plugins)
+        if fault is None:
+            plugins[plugin.name] = plugin
+        else:
+            refused.append(Rejected(plugin.home.name, fault))
+    while missing := {name: need for name, plugin in plugins.items() if (need := _need(plugin, plugins)) is not None}:
+        for name, need in missing.items():
+            home = plugins.pop(name).home
+            refused.append(Rejected(home.name, f"{home}/plugin.toml: order.requires: there is no plugin {need}"))
+    return Catalogue(plugins, tuple(sorted(refused, key=lambda entry: (entry.folder, entry.reason))))
+
+
+def _need(plugin: Plugin, plugins: Mapping[str, Plugin]) -> str | None:
+    return next((need for need in plugin.manifest.order.requires if need not in plugins), None)
+
+
+def _fault_beside(plugin: Plugin, plugins: Mapping[str, Plugin]) -> str | None:
+    """Why the plugin cannot be in the catalogue with those: its name is taken, or no order would suit them all."""
+    if plugin.name in plugins:
+        return f"{plugin.home}: the name {plugin.name} is taken by {plugins[plugin.name].home}"
+    for stage in plugin.manifest.applies.stages:
+        members = {
+            name: each
+            for name, each in {**plugins, plugin.name: plugin}.items()
+            if stage in each.manifest.applies.stages
+        }
+        try:
+            TopologicalSorter(_waits(members)).prepare()
+        except CycleError as error:
+            chain = " waits for ".join(reversed(error.args[1]))
+            return f"{plugin.home}/plugin.toml: order: no order suits everybody: {chain}; remove one of these"
+    return None
+
+
+def _waits(members: Mapping[str, Plugin]) -> dict[str, list[str]]:
+    """Who waits for whom in one stage."""
+    waits = {
+        name: [other for other in (*each.manifest.order.after, *each.manifest.order.requires) if other in members]
+        for name, each in members.items()
+    }
+    for name, each in members.items():
+        for later in set(each.manifest.order.before) & members.keys():
+            waits[later].append(name)
+    return {name: sorted(set(others) - {name}) for name, others in sorted(waits.items())}

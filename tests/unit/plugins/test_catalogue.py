@@ -60,3 +60,28 @@ def test_a_key_that_the_schema_does_not_name_is_refused_at_submission(tmp_path: 
     public = read_catalogue((tmp_path,)).plugins["counter"].public()
     assert Draft202012Validator(public.config_schema).is_valid({"limit": 1})
     assert not Draft202012Validator(public.config_schema).is_valid({"limits": 1})
+
+
+@pytest.mark.promise("D2", "D6")
+def test_a_plugin_that_would_close_a_circle_is_rejected_and_the_others_stay(tmp_path: Path) -> None:
+    """No folder of an operator's makes every request unplannable; the circle is named."""
+    add(tmp_path, "a", GOOD.replace('"counter"', '"a"') + '\n[order]\nafter = ["b"]\n')
+    add(tmp_path, "b", GOOD.replace('"counter"', '"b"') + '\n[order]\nafter = ["c"]\n')
+    add(tmp_path, "c", GOOD.replace('"counter"', '"c"') + '\n[order]\nbefore = ["a"]\nafter = ["a"]\n')
+    catalogue = read_catalogue((tmp_path,))
+    assert set(catalogue.plugins) == {"a", "b"}
+    [rejected] = catalogue.rejected
+    assert rejected.folder == "c"
+    assert "order: no order suits everybody: a waits for c waits for a" in rejected.reason
+
+
+def test_whoever_needs_a_rejected_plugin_is_rejected_too(tmp_path: Path) -> None:
+    """However far down the need is."""
+    add(tmp_path, "a", GOOD.replace('"counter"', '"a"') + '\n[order]\nrequires = ["b"]\n')
+    add(tmp_path, "b", GOOD.replace('"counter"', '"b"') + '\n[order]\nrequires = ["absent"]\n')
+    catalogue = read_catalogue((tmp_path,))
+    assert catalogue.plugins == {}
+    assert [(entry.folder, entry.reason.rpartition(" ")[2]) for entry in catalogue.rejected] == [
+        ("a", "b"),
+        ("b", "absent"),
+    ]
