@@ -1,0 +1,120 @@
+"""Finds what is encoded in a text, and decodes it: base64, hexadecimal, numbers, and compression inside of them."""
+
+import base64
+import binascii
+import bz2
+import codecs
+import lzma
+import re
+import zlib
+from collections.abc import Iterator
+
+from .folding import characters, numbers
+from .language import is_readable, text_of
+
+DECODED_MAX_BYTES = 8 * 1024 * 1024
+CANDIDATES_MAX = 60
+READABLE_MIN_CHARS = 6
+_BASE64 = re.compile(r"(?<![A-Za-z0-9+/=_-])[A-Za-z0-9+/_-]{16,}={0,2}")
+_BASE64_LINES = re.compile(r"(?:[A-Za-z0-9+/]{60,76}[ \t]*\r?\n){2,}[A-Za-z0-9+/]{1,76}={0,2}")
+_HEX = re.compile(r"(?<![0-9A-Za-z])(?:0x)?((?:[0-9a-fA-F]{2}){12,})(?![0-9A-Za-z])")
+_SPACED_HEX = re.compile(r"(?:(?:0x|\\x|%|\s)?[0-9a-fA-F]{2}[,\s]{1,2}){12,}[0-9a-fA-F]{2}")
+_ESCAPED = re.compile(r"(?:\\x[0-9a-fA-F]{2}){8,}|(?:%[0-9a-fA-F]{2}){8,}")
+_NUMBERS = re.compile(r"\b\d{1,3}(?:\s{0,3},\s{0,3}\d{1,3}){11,}\b")
+_XOR = re.compile(r"(?:-bxor|\^|\bxor)\s*\(?\s*(0x[0-9a-f]{1,2}|\d{1,3})\b", re.IGNORECASE)
+_ROT13 = re.compile(r"rot_?13['\"]", re.IGNORECASE)
+_STRING = re.compile(r"'([^'\r\n]{8,})'|\"([^\"\r\n]{8,})\"")
+
+
+def decoded(text: str) -> Iterator[tuple[str, str]]:
+    """What decoded it, and the text: only what can be read afterwards."""
+    for by, content in _candidates(text):
+        yield from _readable(by, content, text)
+    if _ROT13.search(text):
+        for match, _ in zip(_STRING.finditer(text), range(CANDIDATES_MAX), strict=False):
+            yield "rot13", codecs.decode(match[1] or match[2], "rot13")
+
+
+def _candidates(text: str) -> Iterator[tuple[str, bytes]]:
+    for match in _first(_BASE64_LINES, text):
+        yield "base64", _base64(re.sub(r"\s", "", match[0]))
+    for match in _first(_BASE64, text):
+        yield "base64", _base64(match[0])
+    for match in _first(_HEX, text):
+        yield "hexadecimal", binascii.unhexlify(match[1])
+    for pattern in (_SPACED_HEX, _ESCAPED):
+        for match in _first(pattern, text):
+            yield (
+                "hexadecimal",
+                binascii.unhexlify("".join(re.findall(r"(?<!0)[0-9a-fA-F]{2}", re.sub(r"0x", " ", match[0])))),
+            )
+    for match in _first(_NUMBERS, text):
+        codes = numbers(match[0])
+        if max(codes) <= 0xFF:  # noqa: PLR2004 - a byte
+            yield "character codes", bytes(codes)
+        else:
+            yield "character codes", characters(codes).encode()
+
+
+def _first(pattern: re.Pattern[str], text: str) -> Iterator[re.Match[str]]:
+    """The longest of the matches: what hides something is longer than what is only a word."""
+    found = [match for match, _ in zip(pattern.finditer(text), range(5000), strict=False)]
+    yield from sorted(found, key=lambda match: match.start() - match.end())[:CANDIDATES_MAX]
+
+
+def _base64(token: str) -> bytes:
+    plain = token.rstrip("=").replace("-", "+").replace("_", "/")
+    plain = plain[: len(plain) - (len(plain) % 4 == 1)]
+    return base64.b64decode(plain + "=" * (-len(plain) % 4))
+
+
+def _readable(by: str, content: bytes, around: str) -> Iterator[tuple[str, str]]:
+    unpacked = _decompressed(content)
+    if unpacked is not None:
+        how, content = unpacked
+        by = f"{by}, {how}"
+    text = _text(content)
+    if text is not None:
+        yield by, text
+        return
+    for key in {int(one, 0) & 0xFF for one in _XOR.findall(around)[:4]} - {0}:
+        text = _text(bytes(byte ^ key for byte in content))
+        if text is not None:
+            yield f"{by}, xor {key}", text
+
+
+def _text(content: bytes) -> str | None:
+    text = text_of(content)
+    if text is None or len(text) < READABLE_MIN_CHARS or not is_readable(text):
+        return None
+    return text
+
+
+def _decompressed(content: bytes) -> tuple[str, bytes] | None:
+    """What the content unpacks to, cut to the bound, if it is compressed."""
+    if content.startswith(b"\x1f\x8b"):
+        return _inflated("gzip", content, 31)
+    if content[:1] == b"\x78" and len(content) > 2 and int.from_bytes(content[:2], "big") % 31 == 0:  # noqa: PLR2004 - RFC 1950
+        return _inflated("zlib", content, 15)
+    if content.startswith(b"BZh"):
+        return _limited("bzip2", bz2.BZ2Decompressor(), content)
+    if content.startswith(b"\xfd7zXZ"):
+        return _limited("xz", lzma.LZMADecompressor(memlimit=128 * 1024 * 1024), content)
+    return _inflated("deflate", content, -15)
+
+
+def _inflated(name: str, content: bytes, window_bits: int) -> tuple[str, bytes] | None:
+    try:
+        plain = zlib.decompressobj(window_bits).decompress(content, DECODED_MAX_BYTES)
+    except zlib.error:
+        return None
+    return (name, plain) if len(plain) >= READABLE_MIN_CHARS else None
+
+
+def _limited(
+    name: str, machine: bz2.BZ2Decompressor | lzma.LZMADecompressor, content: bytes
+) -> tuple[str, bytes] | None:
+    try:
+        return name, machine.decompress(content, DECODED_MAX_BYTES)
+    except (OSError, EOFError, lzma.LZMAError, ValueError):
+        return None
