@@ -11,7 +11,7 @@ OPEN_PYTHON = ./deploy/python.sh
 MALBOX = $(STATE)/bin/malbox
 BOOTSTRAP = ./deploy/bootstrap.sh >/dev/null
 BOOTSTRAP_DEV = ./deploy/bootstrap.sh --dev >/dev/null
-LINTED = contracts services guest malbox cli deploy tests
+LINTED = contracts services guest malbox cli deploy examples tests
 export PYTHONDONTWRITEBYTECODE = 1
 
 .PHONY: help run up down logs demo test check bench simulate prove promises image docs lock proto

@@ -13,7 +13,7 @@ from cli.app import app
 from contracts.catalogue import BY_TYPE
 from deploy.docs.pages import ROOT
 
-FOLDERS = ("contracts", "services", "guest", "malbox", "cli", "deploy", "tests", "docs")
+FOLDERS = ("contracts", "services", "guest", "malbox", "cli", "deploy", "examples", "tests", "docs")
 DOCUMENTS = sorted(
     {
         *ROOT.glob("*.md"),
