@@ -12,7 +12,7 @@ import pytest
 from malbox.sdk.manifest import load_manifest
 from services.plugins.adapters.bubblewrap import BubblewrapRunner
 from services.plugins.ports import SandboxReport, SandboxRequest
-from tests.unit.plugins import containers, office_files, test_office, test_rtf, test_scripts
+from tests.unit.plugins import containers, office_files, test_office, test_pdf, test_rtf, test_scripts
 
 pytestmark = pytest.mark.integration
 
@@ -55,6 +55,8 @@ SAMPLES: dict[str, tuple[str, Callable[[], bytes], str]] = {
     "a Word document": ("office", lambda: test_office.docm(office_files.MACRO), "macros"),
     "an RTF document": ("rtf", lambda: test_rtf.embedded(test_rtf.packed("a.exe", "C:\\a.exe", b"MZ")), "children"),
     "a script": ("scripts", test_scripts.LAYERED["PowerShell, gzip"][1].encode, "layers"),
+    "a PDF document": ("pdf", lambda: test_pdf.with_file("a.txt", b"hello"), "children"),
+    "an encrypted PDF document": ("pdf", lambda: test_pdf.encrypted("infected"), "scripts"),
 }
 """Name -> plugin, how its sample is made, and a key of the result that is not empty then."""
 

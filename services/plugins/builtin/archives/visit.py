@@ -7,10 +7,10 @@ from pathlib import Path
 from types import TracebackType
 from typing import Self
 
+from malbox.sdk.file_names import note_name, note_target
 from malbox.sdk.findings import Findings, printable
 
 from .budget import Budget
-from .names import note_name, note_target
 
 OTHERS_MAX = 200
 NAME_MAX_CHARS = 200

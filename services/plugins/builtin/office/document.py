@@ -1,10 +1,10 @@
 """What is known of the document so far, each list bounded."""
 
-import hashlib
-import re
 from dataclasses import dataclass, field
 from typing import Any
 
+from malbox.sdk.children import Children
+from malbox.sdk.file_names import is_program
 from malbox.sdk.findings import Findings, printable
 
 PARTS_MAX = 500
@@ -15,15 +15,6 @@ KEYWORDS_MAX = 300
 RELATIONSHIPS_MAX = 300
 FIELDS_MAX = 100
 OBJECTS_MAX = 100
-CHILDREN_MAX = 50
-CHILDREN_MAX_BYTES = 96 * 1024 * 1024
-CHILD_MAX_BYTES = 60 * 1024 * 1024
-
-_PROGRAM_NAMES = re.compile(
-    r"\.(?:exe|scr|com|pif|bat|cmd|js|jse|vbs|vbe|wsf|wsh|hta|lnk|ps1|msi|dll|cpl|jar|sct|settingcontent-ms|url|sh)\Z",
-    re.IGNORECASE,
-)
-_PROGRAM_MAGICS = (b"MZ", b"\x7fELF", b"L\0\0\0\x01\x14\x02\0", b"#!")
 
 
 @dataclass
@@ -40,9 +31,11 @@ class Document:
     relationships: list[dict[str, str]] = field(default_factory=list)
     fields: list[dict[str, str]] = field(default_factory=list)
     objects: list[dict[str, Any]] = field(default_factory=list)
-    _children: dict[str, bytes] = field(default_factory=dict)
-    _told: list[dict[str, Any]] = field(default_factory=list)
+    children: Children = field(init=False)
     _code_chars: int = 0
+
+    def __post_init__(self) -> None:
+        self.children = Children(self.findings)
 
     @property
     def is_empty(self) -> bool:
@@ -92,14 +85,9 @@ class Document:
             "size_bytes": len(content),
         }
         self._add(self.objects, OBJECTS_MAX, entry)
-        if _PROGRAM_NAMES.search(name) or content.startswith(_PROGRAM_MAGICS):
+        if is_program(name, content):
             self.findings.trait("embedded_program", f"{part}: {name or kind}")
-        if content:
-            self._child(part, kind, content, name)
-
-    def children(self) -> tuple[bytes, ...]:
-        """The files that came out, in the order in which they are told."""
-        return tuple(self._children.values())
+        self.children.add(f"{part} > {name}" if name else part, kind, content)
 
     def as_json(self) -> dict[str, Any]:
         """The result."""
@@ -113,33 +101,9 @@ class Document:
             "relationships": self.relationships,
             "fields": self.fields,
             "objects": self.objects,
-            "children": self._told,
+            "children": self.children.as_json(),
             **self.findings.as_json(),
         }
-
-    def _child(self, part: str, kind: str, content: bytes, name: str) -> None:
-        sha256 = hashlib.sha256(content).hexdigest()
-        total = sum(map(len, self._children.values()))
-        if sha256 in self._children:
-            return
-        if (
-            len(self._children) >= CHILDREN_MAX
-            or len(content) > CHILD_MAX_BYTES
-            or total + len(content) > CHILDREN_MAX_BYTES
-        ):
-            self.findings.truncated()
-            return
-        self._children[sha256] = content
-        self._told.append(
-            {
-                "name": f"children/{len(self._children):04d}",
-                "path": printable(f"{part} > {name}" if name else part),
-                "sha256": sha256,
-                "media_type": "application/octet-stream",
-                "size_bytes": len(content),
-                "from": kind,
-            }
-        )
 
     def _add(self, entries: list[Any], limit: int, entry: Any) -> None:
         if len(entries) >= limit:

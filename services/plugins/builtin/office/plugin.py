@@ -31,10 +31,7 @@ def run(context: Context) -> None:
     if document.is_empty:
         raise PluginFailure("; ".join(document.findings.as_json()["problems"]) or "corrupted document: nothing in it")
     context.emit_json("office", document.as_json())
-    for number, content in enumerate(document.children(), start=1):
-        path = context.scratch / f"{number:04d}"
-        path.write_bytes(content)
-        context.emit_file(f"children/{number:04d}", path)
+    document.children.emit(context)
 
 
 def format_of(path: Path) -> str | None:

@@ -1,21 +1,20 @@
 """Reads an RTF document: its objects with oletools, and the oddities that lead readers astray with patterns of ours."""
 
-import hashlib
 import re
 from typing import Any
 
 from oletools.rtfobj import RtfObjParser
 
 from malbox.sdk import Context, PluginSkipped
+from malbox.sdk.children import Children
 from malbox.sdk.cpu_budget import cpu_budget
+from malbox.sdk.file_names import is_program
 from malbox.sdk.findings import Findings, printable
 
 PROCESSOR_S = 60.0
 SAMPLE_MAX_BYTES = 64 * 1024 * 1024
 HEAD_BYTES = 200
 OBJECTS_MAX = 200
-CHILDREN_MAX = 50
-CHILDREN_MAX_BYTES = 96 * 1024 * 1024
 FIELDS_MAX = 100
 URLS_SEARCHED_MAX_BYTES = 1024 * 1024
 DEPTH_MAX = 500  # Word's own writes stay below a hundred; its limit is not documented
@@ -27,9 +26,6 @@ _FIELD = re.compile(rb"\\fldinst\b([^\x00]{0,2000}?)\\fldrslt|\\fldinst\b([^\x00
 _DDE = re.compile(r"\bDDE(?:AUTO)?\b", re.IGNORECASE)
 _REMOTE = re.compile(r"(?i)(?:https?|ftp|file):|\\\\")
 _CONTROL = re.compile(rb"\\[a-z]{1,32}-?\d{0,10} ?|[{}]|\\\*", re.IGNORECASE)
-_PROGRAM_NAMES = re.compile(
-    r"\.(?:exe|scr|com|pif|bat|cmd|js|jse|vbs|vbe|wsf|hta|lnk|ps1|msi|dll|cpl|jar|sct|url|sh)\Z", re.IGNORECASE
-)
 _ODDITIES: dict[str, re.Pattern[bytes]] = {
     "control words inside object data": re.compile(
         rb"\\objdata[^{}\\]{0,4000}[0-9a-f\s]\\(?!bin|'|par\b)[a-z]", re.IGNORECASE
@@ -59,10 +55,7 @@ def run(context: Context) -> None:
     if time.is_spent:
         reading.findings.problem(f"reading ended after {PROCESSOR_S:.0f} s of processor time")
     context.emit_json("rtf", reading.as_json())
-    for number, child in enumerate(reading.children.values(), start=1):
-        path = context.scratch / f"{number:04d}"
-        path.write_bytes(child)
-        context.emit_file(f"children/{number:04d}", path)
+    reading.children.emit(context)
 
 
 class Reading:
@@ -71,8 +64,7 @@ class Reading:
     def __init__(self, content: bytes) -> None:
         self._content = content
         self.findings = Findings()
-        self.children: dict[str, bytes] = {}
-        self._told: list[dict[str, Any]] = []
+        self.children = Children(self.findings)
         self._objects: list[dict[str, Any]] = []
         self._fields: list[str] = []
         self._oddities: list[dict[str, object]] = []
@@ -113,7 +105,7 @@ class Reading:
             "oddities": self._oddities,
             "objects": self._objects,
             "fields": self._fields,
-            "children": self._told,
+            "children": self.children.as_json(),
             **self.findings.as_json(),
         }
 
@@ -158,38 +150,18 @@ class Reading:
         where = f"object at byte {entry['offset']}"
         if entry["clsid"].upper() in _EQUATION_CLSIDS or entry["class"].lower().startswith("equation"):
             self.findings.trait("equation_object", f"{where}: {entry['class'] or entry['clsid']}")
-        if _PROGRAM_NAMES.search(name) or content.startswith(b"MZ"):
-            self.findings.trait("embedded_program", f"{where}: {name or 'a Windows program'}")
+        if is_program(name, content):
+            self.findings.trait("embedded_program", f"{where}: {name or 'a program'}")
         if path:
             self.findings.indicator("path", path, f"where the {where} was packed")
         self._urls(content[:URLS_SEARCHED_MAX_BYTES], where)
-        self._child(where, kind, name, content)
+        self.children.add(f"{where} > {name}" if name else where, kind, content)
 
     def _urls(self, content: bytes, where: str) -> None:
         """In either width of characters, at either parity."""
         self.findings.urls(content.decode("latin-1"), where)
         self.findings.urls(content.decode("utf-16-le", "ignore"), where)
         self.findings.urls(content[1:].decode("utf-16-le", "ignore"), where)
-
-    def _child(self, where: str, kind: str, name: str, content: bytes) -> None:
-        sha256 = hashlib.sha256(content).hexdigest()
-        if not content or sha256 in self.children:
-            return
-        total = sum(map(len, self.children.values()))
-        if len(self.children) >= CHILDREN_MAX or total + len(content) > CHILDREN_MAX_BYTES:
-            self.findings.truncated()
-            return
-        self.children[sha256] = content
-        self._told.append(
-            {
-                "name": f"children/{len(self.children):04d}",
-                "path": f"{where} > {name}" if name else where,
-                "sha256": sha256,
-                "media_type": "application/octet-stream",
-                "size_bytes": len(content),
-                "from": kind,
-            }
-        )
 
 
 def _plain(raw: bytes) -> str:

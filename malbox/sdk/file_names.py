@@ -1,4 +1,4 @@
-"""What the name of a file inside says about who packed it."""
+"""What the name of a file inside says about who packed it, and whether it is a program by its name or its beginning."""
 
 import re
 
@@ -11,6 +11,15 @@ _DOUBLE = re.compile(
     rf"\.(?:pdf|docx?|xlsx?|pptx?|rtf|txt|jpe?g|png|gif|mp[34]|zip|html?)[\s_.]*\.(?:{_RUNS})$", re.IGNORECASE
 )
 _PADDED = re.compile(rf"\s{{8,}}\.?(?:{_RUNS})$", re.IGNORECASE)
+
+
+_PROGRAM = re.compile(rf"\.(?:{_RUNS}|wsh|sct|url|settingcontent-ms)\Z", re.IGNORECASE)
+_PROGRAM_MAGICS = (b"MZ", b"\x7fELF", b"L\0\0\0\x01\x14\x02\0", b"#!")
+
+
+def is_program(name: str, content: bytes = b"") -> bool:
+    """Whether a double click, or a shell, would run it."""
+    return bool(_PROGRAM.search(name.rstrip(". \0"))) or content.startswith(_PROGRAM_MAGICS)
 
 
 def note_name(name: str, findings: Findings) -> None:
