@@ -11,9 +11,8 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from malbox.sdk import PluginFailure, PluginSkipped
+from malbox.sdk import PluginFailure, PluginSkipped, executables
 from malbox.sdk.testing import run_plugin
-from services.plugins.builtin.elf import plugin
 from services.plugins.builtin.elf.linking import LOADER, import_hash
 from services.plugins.builtin.elf.plugin import run
 from tests.unit.plugins.conftest import MakeSample
@@ -164,7 +163,7 @@ def test_a_blown_up_file_is_read_in_part(
 ) -> None:
     """What was not read is said."""
     content = TRUE.read_bytes()
-    monkeypatch.setattr(plugin, "READ_MAX_BYTES", len(content))
+    monkeypatch.setattr(executables, "READ_MAX_BYTES", len(content))
     said = run_plugin(run, make_sample(content + bytes(100_000)), scratch=tmp_path).json("elf")
     assert said["is_truncated"]
     assert said["overlay"]["size_bytes"] == 100_000

@@ -9,9 +9,9 @@ from typing import Any
 import pefile
 import pytest
 
-from malbox.sdk import PluginFailure, PluginSkipped
+from malbox.sdk import PluginFailure, PluginSkipped, executables
 from malbox.sdk.testing import Emitted, run_plugin
-from services.plugins.builtin.pe import dotnet, plugin, resources
+from services.plugins.builtin.pe import dotnet, resources
 from services.plugins.builtin.pe.imports import PURPOSES, plain
 from services.plugins.builtin.pe.plugin import run
 from tests.unit.plugins import dotnet_files
@@ -240,7 +240,7 @@ def test_what_is_over_a_bound_is_left_out_and_said(read: Read, monkeypatch: pyte
     monkeypatch.setattr(resources, "HASHED_MAX_BYTES", 1000)
     said = read(content).json("pe")
     assert (len(said["resources"]), said["is_truncated"]) == (10, True)
-    monkeypatch.setattr(plugin, "READ_MAX_BYTES", 0x600)
+    monkeypatch.setattr(executables, "READ_MAX_BYTES", 0x600)
     said = read(Portable(overlay=b"ab" * 10_000).build()).json("pe")
     assert said["is_truncated"]
     assert any("were read" in problem for problem in said["problems"])

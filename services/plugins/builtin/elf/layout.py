@@ -4,10 +4,9 @@ from typing import Any
 
 import lief
 
-from malbox.sdk.entropy import HIGH_BITS, MEASURED_MAX_BYTES, entropy_bits
+from malbox.sdk.entropy import HIGH_BITS, entropy_bits
+from malbox.sdk.executables import Executable, entropy_at, first, name_of
 from malbox.sdk.findings import Findings
-
-from .parts import Executable, first, name_of
 
 SECTIONS_MAX = 200
 EXECUTE, WRITE = 0x1, 0x2  # PF_X, PF_W
@@ -84,7 +83,7 @@ def _build_id(binary: Any) -> str | None:
 
 def _section(section: Any, content: bytes) -> dict[str, Any]:
     is_in_file = section.type != lief.ELF.Section.TYPE.NOBITS
-    entropy = _entropy(content, int(section.file_offset), int(section.size)) if is_in_file else 0.0
+    entropy = entropy_at(content, int(section.file_offset), int(section.size)) if is_in_file else 0.0
     return {
         "name": name_of(section.name),
         "type": section.type.name,
@@ -95,15 +94,10 @@ def _section(section: Any, content: bytes) -> dict[str, Any]:
     }
 
 
-def _entropy(content: bytes, offset: int, size: int) -> float:
-    """Over no more than what is measured: hundreds of parts may each claim the whole file."""
-    return entropy_bits(content[offset : offset + min(size, MEASURED_MAX_BYTES)])
-
-
 def _segment(segment: Any, content: bytes, findings: Findings) -> dict[str, Any]:
     rights, where = int(segment.flags), int(segment.virtual_address)
     offset, size = int(segment.file_offset), int(segment.physical_size)
-    entropy = _entropy(content, offset, size)
+    entropy = entropy_at(content, offset, size)
     is_loaded = segment.type == lief.ELF.Segment.TYPE.LOAD
     if is_loaded and rights & EXECUTE and rights & WRITE:
         findings.trait("writable_code", f"the segment at {where:#x} is writable and executable")

@@ -7,9 +7,8 @@ from typing import Any
 
 import lief
 
+from malbox.sdk.executables import Executable, first, name_of
 from malbox.sdk.findings import Findings
-
-from .parts import Executable, first, name_of
 
 NAMES_MAX = 2000
 PATHS_MAX = 100

@@ -2,18 +2,17 @@
 
 from typing import Any
 
+from malbox.sdk.executables import Executable, first, name_of
 from malbox.sdk.findings import Findings
-
-from .parts import Portable, first, name_of
 
 TOOLS_MAX = 100
 DEBUG_ENTRIES_MAX = 32
 CALLBACKS_MAX = 64
 
 
-def build_traces(portable: Portable, findings: Findings) -> dict[str, Any]:
+def build_traces(executable: Executable, findings: Findings) -> dict[str, Any]:
     """The tools of the rich header, and the files of symbols that the debug directory names."""
-    binary = portable.binary
+    binary = executable.binary
     rich = binary.rich_header
     tools = first(rich.entries, TOOLS_MAX, findings) if rich else ()
     symbols = [
@@ -30,9 +29,9 @@ def build_traces(portable: Portable, findings: Findings) -> dict[str, Any]:
     }
 
 
-def tls_callbacks(portable: Portable, findings: Findings) -> list[int]:
+def tls_callbacks(executable: Executable, findings: Findings) -> list[int]:
     """Addresses of functions that run before the entry point."""
-    tls = portable.binary.tls
+    tls = executable.binary.tls
     if tls is None:
         return []
     callbacks = [int(one) for one in first(tls.callbacks, CALLBACKS_MAX, findings)]

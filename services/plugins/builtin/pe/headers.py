@@ -4,22 +4,21 @@ from typing import Any
 
 import lief
 
+from malbox.sdk.executables import Executable, name_of
 from malbox.sdk.findings import Findings
-
-from .parts import Portable, name_of
 
 HIGH_ENTROPY_VA, DYNAMIC_BASE, NX_COMPAT, GUARD_CF = 0x0020, 0x0040, 0x0100, 0x4000
 EXECUTE, WRITE = 0x20000000, 0x80000000
 DLL = 0x2000
 
 
-def header(portable: Portable, findings: Findings) -> dict[str, Any]:
+def header(executable: Executable, findings: Findings) -> dict[str, Any]:
     """Machine, kind, entry point, protections and check sum."""
-    coff, optional = portable.binary.header, portable.binary.optional_header
+    coff, optional = executable.binary.header, executable.binary.optional_header
     flags = int(optional.dll_characteristics)
-    where = section_of(portable.binary, optional.addressof_entrypoint)
+    where = section_of(executable.binary, optional.addressof_entrypoint)
     is_code = where is not None and bool(int(where.characteristics) & EXECUTE)
-    is_header_only = not len(portable.binary.sections)
+    is_header_only = not len(executable.binary.sections)
     if optional.addressof_entrypoint and not is_code and not is_header_only:
         place = "no section" if where is None else f"section {name_of(where.name)}, which is not executable"
         findings.trait("entry_point_outside_code", f"{optional.addressof_entrypoint:#x} is in {place}")
@@ -29,7 +28,7 @@ def header(portable: Portable, findings: Findings) -> dict[str, Any]:
         "is_dll": bool(int(coff.characteristics) & DLL),
         "subsystem": optional.subsystem.name,
         "built_at_unix_s": int(coff.time_date_stamps),
-        "is_reproducible_build": bool(portable.binary.is_reproducible_build),
+        "is_reproducible_build": bool(executable.binary.is_reproducible_build),
         "image_base": int(optional.imagebase),
         "entry_point": int(optional.addressof_entrypoint),
         "entry_section": name_of(where.name) if where is not None else None,
@@ -39,14 +38,14 @@ def header(portable: Portable, findings: Findings) -> dict[str, Any]:
         "has_control_flow_guard": bool(flags & GUARD_CF),
         "has_high_entropy_addresses": bool(flags & HIGH_ENTROPY_VA),
         "checksum": int(optional.checksum),
-        "is_checksum_right": int(optional.checksum) in (0, int(portable.binary.compute_checksum())),
+        "is_checksum_right": int(optional.checksum) in (0, int(executable.binary.compute_checksum())),
     }
 
 
-def hashes(portable: Portable, findings: Findings) -> dict[str, Any]:
+def hashes(executable: Executable, findings: Findings) -> dict[str, Any]:
     """Hashes that stay the same over what changes from copy to copy. `imphash`: Mandiant 2014, as pefile has it."""
     del findings
-    binary = portable.binary
+    binary = executable.binary
     rich = binary.rich_header
     return {
         "imphash": lief.PE.get_imphash(binary, lief.PE.IMPHASH_MODE.PEFILE) if len(binary.imports) else None,

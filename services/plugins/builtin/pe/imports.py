@@ -2,9 +2,8 @@
 
 from typing import Any
 
+from malbox.sdk.executables import Executable, first, name_of
 from malbox.sdk.findings import Findings
-
-from .parts import Portable, first, name_of
 
 LIBRARIES_MAX = 200
 FUNCTIONS_MAX = 4000
@@ -44,9 +43,9 @@ LOADERS = frozenset({"loadlibrary", "loadlibraryex", "ldrloaddll"})
 RESOLVERS = frozenset({"getprocaddress", "ldrgetprocedureaddress"})
 
 
-def imports(portable: Portable, findings: Findings) -> list[dict[str, Any]]:
+def imports(executable: Executable, findings: Findings) -> list[dict[str, Any]]:
     """Each library with its functions, those that are loaded late included."""
-    binary = portable.binary
+    binary = executable.binary
     libraries = [
         _library(one, findings, is_delayed=is_delayed)
         for is_delayed, found in ((False, binary.imports), (True, binary.delay_imports))
@@ -57,11 +56,11 @@ def imports(portable: Portable, findings: Findings) -> list[dict[str, Any]]:
     return libraries
 
 
-def exports(portable: Portable, findings: Findings) -> dict[str, Any] | None:
+def exports(executable: Executable, findings: Findings) -> dict[str, Any] | None:
     """The name that the file gives itself and its functions; None: it exports nothing."""
-    if not portable.binary.has_exports:
+    if not executable.binary.has_exports:
         return None
-    found = portable.binary.get_export()
+    found = executable.binary.get_export()
     functions = [_exported(one) for one in first(found.entries, EXPORTS_MAX, findings)]
     return {"name": name_of(found.name), "count": len(functions), "functions": functions}
 

@@ -3,9 +3,8 @@
 from typing import Any
 
 from malbox.sdk.entropy import HIGH_BITS, entropy_bits
+from malbox.sdk.executables import Executable
 from malbox.sdk.findings import Findings
-
-from .parts import Portable
 
 SECURITY_DIRECTORY = 4
 KINDS = (
@@ -22,14 +21,14 @@ NSIS_AT = 4  # after the flags of its header
 PROGRAMS = ("Windows program", "Linux program")
 
 
-def overlay(portable: Portable, findings: Findings) -> dict[str, Any] | None:
+def overlay(executable: Executable, findings: Findings) -> dict[str, Any] | None:
     """Where it begins, how large it is, and what it begins like; None: there is none but the signature."""
-    ends = [int(one.offset) + int(one.sizeof_raw_data) for one in portable.binary.sections]
-    begin = max(ends, default=len(portable.content))
-    begin, end = _without_signature(portable, begin)
+    ends = [int(one.offset) + int(one.sizeof_raw_data) for one in executable.binary.sections]
+    begin = max(ends, default=len(executable.content))
+    begin, end = _without_signature(executable, begin)
     if begin >= end:
         return None
-    content = portable.content[begin:end]
+    content = executable.content[begin:end]
     kind = next(
         (words for magic, words in KINDS if content.startswith(magic) or content[NSIS_AT:].startswith(magic)), None
     )
@@ -45,12 +44,12 @@ def overlay(portable: Portable, findings: Findings) -> dict[str, Any] | None:
     }
 
 
-def _without_signature(portable: Portable, begin: int) -> tuple[int, int]:
+def _without_signature(executable: Executable, begin: int) -> tuple[int, int]:
     """The signature is appended too, and is none of it. Its directory holds an offset, not an RVA."""
-    directory = portable.binary.data_directories[SECURITY_DIRECTORY]
+    directory = executable.binary.data_directories[SECURITY_DIRECTORY]
     first, last = int(directory.rva), int(directory.rva) + int(directory.size)
     if not int(directory.size) or first < begin:
-        return begin, portable.size_bytes
+        return begin, executable.size_bytes
     if first == begin:
-        return last, portable.size_bytes
+        return last, executable.size_bytes
     return begin, first

@@ -1,57 +1,50 @@
-"""Reads the structure of a Windows executable with LIEF, and the metadata of a .NET assembly with dnfile.
-
-Every part is read by itself: what is damaged in one is a problem of the result and costs the others nothing.
-"""
-
-import warnings
-from typing import Any
+"""Reads the structure of a Windows executable with LIEF, and the metadata of a .NET assembly with dnfile."""
 
 import lief
 
 from malbox.sdk import Context, PluginFailure, PluginSkipped
-from malbox.sdk.findings import Findings
+from malbox.sdk.executables import Executable, beginning, described, keyed
 
 from .build import build_traces, tls_callbacks
 from .dotnet import assembly, is_dotnet
 from .headers import hashes, header
 from .imports import exports, imports
 from .overlay import overlay
-from .parts import Portable, Reader
 from .resources import resources, version_info
 from .sections import sections
 from .signatures import signatures
 
-MIB = 1024 * 1024
-READ_MAX_BYTES = 128 * MIB
-PARTS: dict[str, Reader] = {
-    "header": header,
-    "hashes": hashes,
-    "sections": sections,
-    "imports": imports,
-    "exports": exports,
-    "version_info": version_info,
-    "resources": resources,
-    "build": build_traces,
-    "tls_callbacks": tls_callbacks,
-    "overlay": overlay,
-    "signatures": signatures,
-}
+PARTS = tuple(
+    keyed(key, read)
+    for key, read in {
+        "header": header,
+        "hashes": hashes,
+        "sections": sections,
+        "imports": imports,
+        "exports": exports,
+        "version_info": version_info,
+        "resources": resources,
+        "build": build_traces,
+        "tls_callbacks": tls_callbacks,
+        "overlay": overlay,
+        "signatures": signatures,
+    }.items()
+)
 """The keys of the result and who fills each."""
 
 
 def run(context: Context) -> None:
     """The results `pe` and, for .NET, `dotnet` are emitted. Raises PluginSkipped, PluginFailure for a ruin."""
-    with context.sample.open("rb") as stream:
-        content = stream.read(READ_MAX_BYTES)
+    content = beginning(context.sample)
     if content[:2] != b"MZ":
         raise PluginSkipped("not a Windows executable")
-    portable = load(content, context.sample.stat().st_size)
-    context.emit_json("pe", describe(portable))
-    if is_dotnet(portable.binary):  # after the rest: a hostile table can only cost its own result
+    executable = load(content, context.sample.stat().st_size)
+    context.emit_json("pe", described(executable, PARTS))
+    if is_dotnet(executable.binary):  # after the rest: a hostile table can only cost its own result
         context.emit_json("dotnet", assembly(content))
 
 
-def load(content: bytes, size_bytes: int) -> Portable:
+def load(content: bytes, size_bytes: int) -> Executable:
     """The parsed file. Raises PluginSkipped for a DOS program, PluginFailure for what cannot be parsed."""
     where = int.from_bytes(content[0x3C:0x40], "little")  # e_lfanew
     if content[where : where + 4] != b"PE\0\0":
@@ -63,21 +56,4 @@ def load(content: bytes, size_bytes: int) -> Portable:
         raise PluginFailure(f"corrupted PE file: {error}") from error
     if binary is None:
         raise PluginFailure("corrupted PE file: its headers are not readable")
-    return Portable(binary, content, size_bytes)
-
-
-def describe(portable: Portable) -> dict[str, Any]:
-    """The structure as plain data."""
-    findings = Findings()
-    said: dict[str, Any] = {}
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", RuntimeWarning)  # LIEF's, of numbers that it has no name for
-        for key, read in PARTS.items():
-            try:
-                said[key] = read(portable, findings)
-            except Exception as error:  # noqa: BLE001 - whatever LIEF meets damaged data with
-                findings.problem(f"{key}: {type(error).__name__}: {error}")
-    if portable.size_bytes > len(portable.content):
-        findings.problem(f"only the first {READ_MAX_BYTES // MIB} MiB were read")
-        findings.truncated()
-    return {**findings.as_json(), **said}
+    return Executable(binary, content, size_bytes)

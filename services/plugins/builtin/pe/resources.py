@@ -7,9 +7,8 @@ from typing import Any
 import lief
 
 from malbox.sdk.entropy import HIGH_BITS, entropy_bits
+from malbox.sdk.executables import Executable, first, name_of
 from malbox.sdk.findings import Findings
-
-from .parts import Portable, first, name_of
 
 RESOURCES_MAX = 500
 NODES_MAX = 5000
@@ -21,13 +20,13 @@ LANGUAGE_BITS = 0x3FF  # MAKELANGID: the upper bits tell the country
 PROGRAM_MAGICS = {b"MZ": "a Windows program", b"\x7fELF": "a Linux program"}
 
 
-def resources(portable: Portable, findings: Findings) -> list[dict[str, Any]]:
+def resources(executable: Executable, findings: Findings) -> list[dict[str, Any]]:
     """Every resource with its kind, name, language, size and hash."""
-    if not portable.binary.has_resources:
+    if not executable.binary.has_resources:
         return []
     left = HASHED_MAX_BYTES
     found = []
-    for path, node in first(_leaves(portable.binary.resources), RESOURCES_MAX, findings):
+    for path, node in first(_leaves(executable.binary.resources), RESOURCES_MAX, findings):
         content = bytes(node.content)
         left -= len(content)
         if left < 0:
@@ -38,12 +37,12 @@ def resources(portable: Portable, findings: Findings) -> list[dict[str, Any]]:
     return found
 
 
-def version_info(portable: Portable, findings: Findings) -> dict[str, str]:
+def version_info(executable: Executable, findings: Findings) -> dict[str, str]:
     """What the file says of itself: company, product, original name. A claim, nothing more."""
-    if not portable.binary.has_resources:
+    if not executable.binary.has_resources:
         return {}
     claims: dict[str, str] = {}
-    for version in first(portable.binary.resources_manager.version, 4, findings):
+    for version in first(executable.binary.resources_manager.version, 4, findings):
         tables = version.string_file_info.children if version.string_file_info else ()
         for table in first(tables, 8, findings):
             for entry in first(table.entries, STRINGS_MAX, findings):

@@ -3,10 +3,10 @@
 from typing import Any
 
 from malbox.sdk.entropy import HIGH_BITS
+from malbox.sdk.executables import Executable, first, name_of
 from malbox.sdk.findings import Findings
 
 from .headers import EXECUTE, WRITE, section_of
-from .parts import Portable, first, name_of
 
 SECTIONS_MAX = 96  # what Windows loads at most
 INFLATED_FACTOR = 8
@@ -22,10 +22,10 @@ PACKERS = {
 """Names that packers give to sections, in lower case."""
 
 
-def sections(portable: Portable, findings: Findings) -> list[dict[str, Any]]:
+def sections(executable: Executable, findings: Findings) -> list[dict[str, Any]]:
     """Each with its sizes, rights and entropy."""
-    described = [_section(section, findings) for section in first(portable.binary.sections, SECTIONS_MAX, findings)]
-    _judge_entry(portable, findings)
+    described = [_section(section, findings) for section in first(executable.binary.sections, SECTIONS_MAX, findings)]
+    _judge_entry(executable, findings)
     return described
 
 
@@ -54,10 +54,10 @@ def _section(section: Any, findings: Findings) -> dict[str, Any]:
     }
 
 
-def _judge_entry(portable: Portable, findings: Findings) -> None:
+def _judge_entry(executable: Executable, findings: Findings) -> None:
     """Code that has no bytes in the file is written when the program runs: by what unpacks it."""
-    entered = section_of(portable.binary, portable.binary.optional_header.addressof_entrypoint)
-    for section in list(portable.binary.sections)[:SECTIONS_MAX]:
+    entered = section_of(executable.binary, executable.binary.optional_header.addressof_entrypoint)
+    for section in list(executable.binary.sections)[:SECTIONS_MAX]:
         is_empty = not int(section.sizeof_raw_data) and int(section.virtual_size)
         if is_empty and int(section.characteristics) & EXECUTE and entered is not None and section != entered:
             findings.trait("packed", f"executable section {name_of(section.name)} has no bytes in the file")

@@ -8,9 +8,8 @@ from typing import Any
 
 import lief
 
+from malbox.sdk.executables import Executable, first, name_of
 from malbox.sdk.findings import Findings
-
-from .parts import Portable, first, name_of
 
 SECURITY_DIRECTORY = 4
 SIGNATURES_MAX = 8
@@ -18,13 +17,13 @@ SIGNERS_MAX = 8
 CERTIFICATES_MAX = 20
 
 
-def signatures(portable: Portable, findings: Findings) -> list[dict[str, Any]]:
+def signatures(executable: Executable, findings: Findings) -> list[dict[str, Any]]:
     """Each signature with its signers, and whether it holds."""
-    if has_directory(portable.binary) and not len(portable.binary.signatures):
+    if has_directory(executable.binary) and not len(executable.binary.signatures):
         findings.trait("signature_invalid", "there is a signature that cannot be read")
     return [
-        _signature(portable.binary, one, findings)
-        for one in first(portable.binary.signatures, SIGNATURES_MAX, findings)
+        _signature(executable.binary, one, findings)
+        for one in first(executable.binary.signatures, SIGNATURES_MAX, findings)
     ]
 
 
