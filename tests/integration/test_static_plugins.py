@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from malbox.sdk.testing import SandboxedRun, run_sandboxed
-from tests.unit.plugins import dotnet_files, pe_files
+from tests.unit.plugins import dotnet_files, macho_files, pe_files
 from tests.unit.plugins.der import identity, signed_program
 
 BUILTIN = Path(__file__).parents[2] / "services" / "plugins" / "builtin"
@@ -14,6 +14,10 @@ TEXT = b"one line of text and http://a.evil-host.com/x\n" * 40
 SAMPLES: dict[str, tuple[Callable[[], bytes], Callable[[SandboxedRun], object]]] = {
     "elf": (Path("/usr/bin/true").read_bytes, lambda run: run.json("elf")["build_id"]),
     "identity": (lambda: TEXT, lambda run: run.json("identity")["tlsh"] and run.json("identity")["ssdeep"]),
+    "macho": (
+        lambda: macho_files.MachO(identifier="com.example.quiet", entitlements={"a": True}).build(),
+        lambda run: run.json("macho")["signatures"] and run.json("macho")["entitlements"],
+    ),
     "pe": (
         lambda: signed_program(pe_files.with_imports({"KERNEL32.dll": ["ReadFile"]}).build(), identity("Nobody")),
         lambda run: run.json("pe")["hashes"]["imphash"] and run.json("pe")["signatures"][0]["is_valid"],

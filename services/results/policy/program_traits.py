@@ -12,6 +12,7 @@ PROGRAMS: tuple[Trait, ...] = (
     Trait("section_headers_removed", "had its table of sections removed, which no linker does", ("T1027.008",), 10),
     Trait("unusual_loader", "asks for a loader that no system has", ("T1574.006",), 20),
     Trait("loads_from_writable_places", "looks for libraries where anybody may write", ("T1574.006",), 15),
+    Trait("lets_others_load_code", "is entitled to load code that is not its own", ("T1574.006",), 10),
     Trait("resolves_imports_itself", "imports only what it takes to find all other functions", ("T1027.007",), 15),
     Trait("imports_process_injection", "can write code into another process and start it", ("T1055",), 40),
     Trait("imports_process_hollowing", "can replace what another process runs", ("T1055.012",), 40),
