@@ -15,6 +15,7 @@ class Proof:
 PROOFS = (
     Proof("plans", "P36 D2", ("tests.prove.plans", "--sets", "10000")),
     Proof("simulation", "P1-P4 P7 P11-P16 P19 P20", ("tests.simulation", "--seeds", "10000", "--start", "1")),
+    Proof("missing defences", "P1-P4 P7 P12 P15", ("tests.simulation.pairs",)),
     Proof("impostors", "P28 C1 C2", ("tests.prove.impostors", "--count", "10000")),
     Proof("faults", "P2 P4 P12 P13 P15 P17 P18 P19 P20", ("tests.crash.harms",)),
     Proof("crash points", "P3 P12 P13 P15 P16 P20", ("tests.crash", "--count", "200", "--seed", "0")),

@@ -161,3 +161,19 @@ def term_not_checked(_sim: Simulation, stack: ExitStack) -> None:
 def a_lease_never_expires(_sim: Simulation, stack: ExitStack) -> None:
     """Only its owner ends a lease."""
     stack.enter_context(patch.object(Machine, "expire_lease", lambda *_arguments, **_named: None))
+
+
+SINGLE: tuple[tuple[Mutation, int], ...] = (
+    (amnesia_at_restart, 20),
+    (released_though_the_stop_failed, 200),
+    (completed_at_the_release, 20),
+    (append_without_a_version_check, 200),
+    (whoever_answers_is_the_guest, 200),
+    (no_fence_at_the_host, 300),
+    (inbox_without_dedupe, 20),
+    (outbox_deleted_before_the_confirm, 20),
+    (ready_from_memory, 200),
+    (a_lease_never_expires, 60),
+    (term_not_checked, 100),
+)
+"""Each alone, and in how many seeds at most it has to be noticed."""

@@ -341,6 +341,7 @@ class Simulation:
                 self.judge()
                 self.loop.bury()
         finally:
+            self.loop.close()
             for database in self.databases.values():
                 database.sqlite.close()  # its functions hold the database and with it the whole world
             shutil.rmtree(self.scratch_dir, ignore_errors=True)

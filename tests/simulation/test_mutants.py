@@ -3,26 +3,14 @@
 import pytest
 
 from tests.simulation import mutants
-from tests.simulation.mutants import Mutation, seeds_until_caught
+from tests.simulation.mutants import SINGLE, Mutation, seeds_until_caught
 
-SINGLE: tuple[tuple[Mutation, int], ...] = (
-    (mutants.amnesia_at_restart, 20),
-    (mutants.released_though_the_stop_failed, 200),
-    (mutants.completed_at_the_release, 20),
-    (mutants.append_without_a_version_check, 200),
-    (mutants.whoever_answers_is_the_guest, 200),
-    (mutants.no_fence_at_the_host, 300),
-    (mutants.inbox_without_dedupe, 20),
-    (mutants.outbox_deleted_before_the_confirm, 20),
-    (mutants.ready_from_memory, 200),
-    (mutants.a_lease_never_expires, 60),
-    (mutants.term_not_checked, 100),
-)
 PAIRS: tuple[tuple[Mutation, Mutation, int], ...] = (
     (mutants.released_though_the_stop_failed, mutants.restore_leaves_the_old_process, 40),
     (mutants.amnesia_at_restart, mutants.no_fence_at_the_host, 20),
     (mutants.inbox_without_dedupe, mutants.append_without_a_version_check, 20),
     (mutants.whoever_answers_is_the_guest, mutants.no_fence_at_the_host, 60),
+    (mutants.term_not_checked, mutants.a_lease_never_expires, 60),
 )
 
 
