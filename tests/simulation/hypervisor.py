@@ -100,6 +100,8 @@ class SimWorld:
         self.late_rate = 0.5
         self.unkillable_rate = 0.0
         self.mute_rate = 0.0
+        self.waited_until = 0.0
+        """When a guest that never answers was last given up: until then it is a fault that goes on."""
         self.on_act: Callable[[Process, str], None] = lambda _process, _machine_id: None
         """Called when a process is about to act on a machine: a moment at which it may be made to stand still."""
         self.on_request: Callable[[Process, str], float] = lambda _process, _machine_id: self.rng.random() * 0.01
@@ -460,6 +462,7 @@ class SimEnroller:
         if life is None or life.is_mute or life.machine_id != machine_id:
             await asyncio.sleep(timeout_s)
             world.counts["guest_unreachable"] += 1
+            world.waited_until = world.loop.now
             raise GuestUnreachable(f"no agent of {machine_id} answered")
         if life.authority != authority.enrolment:
             world.counts["impostor_refused"] += 1

@@ -29,6 +29,7 @@ from services.chassis.store import make_mapper
 from services.intake.adapters.tables import Tables
 from services.intake.app import decide
 from services.machines.domain.spec import MachineSpec
+from services.machines.effects import AGENT_BOOT_TIMEOUT_S
 from tests.simulation.blobs import SimBlobs, SimSandbox
 from tests.simulation.broker import SimBroker, connector
 from tests.simulation.chaos import Chaos
@@ -41,7 +42,10 @@ from tests.simulation.truth import OUT_OF_THE_POOL, Truth
 
 STEPS_MAX = 400_000
 FAULTS_S = 50.0
-LIMIT_S = 1200.0
+REST_S = 120.0
+"""P3: so long after the last fault everything is at rest. A fault that nobody ends is over when it is given up."""
+LIMIT_S = FAULTS_S + 2 * AGENT_BOOT_TIMEOUT_S + 2 * REST_S
+"""What is not at rest by then never is."""
 RATES = (0.8, 1.2)
 REST_SEEN_STEPS = 256
 DRAIN_S = 5.0
@@ -336,7 +340,7 @@ class Simulation:
                 self.loop.world.spawn(self._end_of_faults())
                 self.loop.run_while(self._goes_on, until=LIMIT_S, steps_max=STEPS_MAX)
                 if self.is_at_rest():
-                    self.rest_s = max(0.0, self.loop.now - FAULTS_S)
+                    self.rest_s = max(0.0, self.loop.now - max(FAULTS_S, self.world.waited_until))
                     self.loop.run_while(lambda: True, until=self.loop.now + DRAIN_S, steps_max=STEPS_MAX)
                 self.judge()
                 self.loop.bury()
@@ -396,6 +400,8 @@ class Simulation:
             ]
             machines = [f"{spec.machine_id} is {self.machine_state(spec.machine_id)}" for spec in self.around.specs]
             wrong(f"nothing came to rest in {LIMIT_S:.0f} s: {', '.join([*tasks, *machines])}")
+        if self.rest_s > REST_S:
+            wrong(f"it took {self.rest_s:.0f} s after the last fault until everything was at rest")
         for client in self.clients:
             if self.task_state(client.task_id) in TERMINAL_STATES and self.truth.ends[client.task_id] != 1:
                 wrong(f"{client.name} has {self.truth.ends[client.task_id]} ends")
