@@ -81,12 +81,12 @@ class Bench:
         return [message for message in self.heard if isinstance(message, kind)]
 
     async def order(self, sample: bytes, *plugins: str, name: str = "sample", **changes: Any) -> RunStage:
-        """A stage of those plugins, each in a group of its own, is ordered; `changes` are of the command."""
+        """A stage of those plugins, each in a group of its own, or `planned`, is ordered, with `changes`."""
         blob = await self.blobs.put_bytes(sample)
         fields: dict[str, Any] = {
             "task_id": self.task_id,
             "attempt": 1,
-            "stage": planned(changes.pop("stage", "static"), *plugins),
+            "stage": changes.pop("planned", None) or planned(changes.pop("stage", "static"), *plugins),
             "sample": {"blob": blob, "name": name},
             "request": {},
         }
