@@ -17,6 +17,7 @@ from services.plugins.policy.restarts import NO_FAULTS, STEADY_S, Faults
 from services.plugins.ports import Sandbox, SandboxedRunner
 
 CHECK_INTERVAL_S = 30.0
+RUNS_MAX = 200  # runs of one instance have the same addresses: what one of them learned about them is worth little
 State = Literal["starting", "ready", "busy", "backing_off", "quarantined"]
 
 log = structlog.get_logger()
@@ -122,7 +123,7 @@ class Keeper:
             finally:
                 instance.runs += 1
                 self.used_at = _now()
-                if sandbox.is_usable and not instance.is_retired:
+                if sandbox.is_usable and not instance.is_retired and instance.runs < RUNS_MAX:
                     self._health.forgive()
                     self._show(instance, "ready")
                     instance.turn.release()

@@ -1,6 +1,6 @@
 """`make bench`: measures Malbox on this machine and prints each figure beside the peers' and the goal.
 
-    python -m tests.bench [ROW...]    floor throughput submissions hop replay queue reconcile guest; else all
+    python -m tests.bench [ROW...]    floor throughput submissions hop replay queue reconcile sandbox guest; else all
 
 Servers, services and guests are real and private (`<state>/trial`, gone afterwards); only the rows that say so use the
 instant hypervisor. JSON goes to `<state>/bench/<instant>.json`. Nothing asserts on time.
@@ -28,6 +28,7 @@ from tests.bench.guest import guest
 from tests.bench.hop import hop
 from tests.bench.measure import RUNS_MIN, Failure, Row, table
 from tests.bench.reconciling import reconciling
+from tests.bench.sandboxed import sandboxed
 from tests.bench.throughput import analyses, submissions
 from tests.bench.wire import Refused
 
@@ -35,7 +36,7 @@ CHECKOUT = Path(__file__).resolve().parents[2]
 INSTANT_MACHINES = 40
 ANALYSES = 400
 SUBMISSIONS = 1000
-ROWS = ("floor", "throughput", "submissions", "hop", "replay", "queue", "reconcile", "guest")
+ROWS = ("floor", "throughput", "submissions", "hop", "replay", "queue", "reconcile", "sandbox", "guest")
 FAULTS = (DeployError, Refused, StoreUnavailable, TimeoutError, OSError, ExceptionGroup)
 
 
@@ -49,7 +50,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     accounts.ensure()
     found: list[Row | Failure] = []
     chosen = asked.rows or ROWS
-    for measure in (_instant_rows, _server_rows, _guest_rows):
+    for measure in (_sandbox_rows, _instant_rows, _server_rows, _guest_rows):
         found += measure(state, chosen, asked)
     sys.stdout.write(f"{table(found)}\nkept in {keep(state, found)}\n")
     return int(any(isinstance(one, Failure) for one in found))
@@ -71,6 +72,14 @@ def keep(state: State, found: Sequence[Row | Failure]) -> Path:
     }
     path.write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")
     return path
+
+
+def _sandbox_rows(_state: State, chosen: Sequence[str], asked: argparse.Namespace) -> list[Row | Failure]:
+    found: list[Row | Failure] = []
+    if "sandbox" in chosen:
+        with _reported("sandbox", found):
+            found += asyncio.run(_as_coroutine(sandboxed(asked.runs)))
+    return found
 
 
 def _instant_rows(state: State, chosen: Sequence[str], asked: argparse.Namespace) -> list[Row | Failure]:

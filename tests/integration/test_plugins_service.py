@@ -21,7 +21,7 @@ from contracts.plugins import (
     PluginStageStarted,
     PluginStarted,
 )
-from services.plugins.adapters.bubblewrap import BubblewrapRunner
+from services.plugins.adapters.sandbox import BubblewrapSandbox
 from services.plugins.ports import SandboxReport, SandboxRequest
 from tests.integration.plugins_bench import Bench, connected, open_folder, process, service, settings, until_ready
 from tests.security.test_sandbox import processes_with
@@ -108,15 +108,15 @@ async def test_an_order_that_is_repeated_changes_nothing(bench: Bench) -> None:
 async def test_stages_that_begin_together_look_at_the_sample_once(
     bench: Bench, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """What it is is found in one sandbox, beside those of the plugins."""
+    """What it is is found in one run, beside those of the plugins."""
     started: list[str] = []
-    run = BubblewrapRunner.run
+    run = BubblewrapSandbox.run
 
-    async def counted(runner: BubblewrapRunner, request: SandboxRequest) -> SandboxReport:
+    async def counted(sandbox: BubblewrapSandbox, request: SandboxRequest) -> SandboxReport:
         started.append(request.manifest.plugin.name)
-        return await run(runner, request)
+        return await run(sandbox, request)
 
-    monkeypatch.setattr(BubblewrapRunner, "run", counted)
+    monkeypatch.setattr(BubblewrapSandbox, "run", counted)
     await asyncio.gather(bench.order(SCRIPT, "yara"), bench.order(SCRIPT, "reader", stage="post"))
     await bench.hear(PluginStageCompleted, 2)
     assert sorted(started) == ["identity", "reader", "yara"]

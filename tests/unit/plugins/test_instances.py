@@ -225,3 +225,15 @@ def test_pauses_double_up_to_half_a_minute(monkeypatch: pytest.MonkeyPatch) -> N
     assert pauses == [0.5, 1.0, 2.0, 4.0, 8.0, 16.0, BACKOFF_MAX_S, BACKOFF_MAX_S, BACKOFF_MAX_S]
     assert faults.wait_s(131.0) == 0.0
     assert NO_FAULTS.wait_s(0.0) == 0.0
+
+
+async def test_an_instance_serves_a_bounded_number_of_runs(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Then a fresh one does, with other addresses; nobody's run notices."""
+    monkeypatch.setattr(keeper_module, "RUNS_MAX", 3)
+    one, runner = plugin(), FakeRunner()
+    async with served(runner, one) as instances:
+        await until(lambda: states(instances) == ["ready"])
+        for number in range(7):
+            assert await instances.use(one, occasion(str(number)), request(one)) == DONE
+            await until(lambda: states(instances) == ["ready"])
+        assert [sandbox.runs for sandbox in runner.started] == [3, 3, 1]

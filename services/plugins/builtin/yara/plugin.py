@@ -16,7 +16,7 @@ RULES_MAX = 200
 
 def run(context: Context) -> None:
     """The result `yara` is emitted. Raises PluginFailure when the scan did not end in time."""
-    context.emit_json("yara", scan(context.sample, compile_rules()))
+    context.emit_json("yara", scan(context.sample, RULES))
 
 
 def compile_rules(folder: Path = RULES_DIR) -> yara_x.Rules:
@@ -55,3 +55,6 @@ def _match(rule: yara_x.Rule) -> dict[str, Any]:
         "attack": metadata.get("attack"),
         "strings": sorted(strings, key=lambda string: (string["offset"], string["id"]))[:STRINGS_PER_RULE_MAX],
     }
+
+
+RULES = compile_rules()  # once, before there is a sample: every run finds them compiled
