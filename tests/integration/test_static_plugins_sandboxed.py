@@ -12,7 +12,17 @@ import pytest
 from malbox.sdk.manifest import load_manifest
 from services.plugins.adapters.bubblewrap import BubblewrapRunner
 from services.plugins.ports import SandboxReport, SandboxRequest
-from tests.unit.plugins import containers, office_files, test_office, test_pdf, test_rtf, test_scripts
+from tests.unit.plugins import (
+    containers,
+    office_files,
+    test_email,
+    test_html,
+    test_office,
+    test_pdf,
+    test_rtf,
+    test_scripts,
+    test_shortcuts,
+)
 
 pytestmark = pytest.mark.integration
 
@@ -57,6 +67,9 @@ SAMPLES: dict[str, tuple[str, Callable[[], bytes], str]] = {
     "a script": ("scripts", test_scripts.LAYERED["PowerShell, gzip"][1].encode, "layers"),
     "a PDF document": ("pdf", lambda: test_pdf.with_file("a.txt", b"hello"), "children"),
     "an encrypted PDF document": ("pdf", lambda: test_pdf.encrypted("infected"), "scripts"),
+    "a shortcut": ("shortcuts", lambda: test_shortcuts.shortcut(test_shortcuts.CMD, "/c calc"), "traits"),
+    "a page": ("html", lambda: test_html.SMUGGLED, "children"),
+    "a message": ("email", lambda: test_email.mail(("a.js", b"x")), "children"),
 }
 """Name -> plugin, how its sample is made, and a key of the result that is not empty then."""
 

@@ -1,0 +1,33 @@
+"""Reads a shortcut without following it."""
+
+from typing import Any
+
+from malbox.sdk import Context, PluginFailure, PluginSkipped
+from malbox.sdk.cpu_budget import cpu_budget
+from malbox.sdk.findings import Findings
+
+from . import internet, windows
+from .judging import judge
+
+PROCESSOR_S = 15.0
+SAMPLE_MAX_BYTES = 16 * 1024 * 1024
+
+
+def run(context: Context) -> None:
+    """The result `shortcuts` is emitted. Raises PluginFailure for one that is too damaged to say where it leads."""
+    with context.sample.open("rb") as stream:
+        content = stream.read(SAMPLE_MAX_BYTES)
+    if content.startswith(windows.MAGIC):
+        read = windows.read
+    elif internet.is_one(content):
+        read = internet.read
+    else:
+        raise PluginSkipped("not a shortcut")
+    findings = Findings()
+    said: dict[str, Any] = {}
+    with cpu_budget(PROCESSOR_S) as time:
+        said = read(content, findings)
+        judge(said, findings)
+    if time.is_spent or not said:
+        raise PluginFailure("; ".join(findings.as_json()["problems"]) or "the shortcut could not be read in time")
+    context.emit_json("shortcuts", {**said, **findings.as_json()})
