@@ -74,7 +74,7 @@ class Identity:
         return self.is_admin or self.subject == owner
 
 
-def caller(request: Request) -> Identity:
+async def caller(request: Request) -> Identity:
     """The identity that the gateway passed on. Raises Problem 401 for a request that did not come through it."""
     subject = request.headers.get("x-malbox-subject", "")
     secret = request.headers.get("x-malbox-gateway", "")

@@ -24,7 +24,9 @@ from services.chassis.joined import joined
 from services.chassis.recent import Recent
 from services.chassis.unit import Unit
 
-POOL_MAX_CONNECTIONS = 12
+POOL_MAX_CONNECTIONS = 8
+"""A commit is one statement, so few connections serve many units; and each has to prepare every statement once."""
+STATEMENTS_KEPT_MAX = 500
 STATEMENT_TIMEOUT_S = 30.0
 STANDSTILL_MAX_S = 12
 """How long a transaction may wait for its own process. One that is stopped in the middle (SIGSTOP, a suspended host)
@@ -127,6 +129,8 @@ class Store:
                 command_timeout=STATEMENT_TIMEOUT_S,
                 timeout=10,
                 reset=_nothing_to_reset,
+                statement_cache_size=STATEMENTS_KEPT_MAX,
+                max_cached_statement_lifetime=0,  # a service says the same statements for as long as it lives
                 server_settings={
                     "search_path": schema,
                     "application_name": f"malbox-{schema}",
