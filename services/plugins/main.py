@@ -53,7 +53,7 @@ async def compose(runtime: Runtime, connector: GuestConnector | None = None) -> 
     connector = connector or GrpcGuestConnector(
         client_cert_file=settings.guest_client_cert_file, client_key_file=settings.guest_client_key_file
     )
-    sandbox = BubblewrapRunner(scratch_dir=settings.scratch_dir)
+    sandbox = BubblewrapRunner(scratch_dir=settings.scratch_dir, groups=settings.sandbox_groups)
     versions = KeptVersions(settings.scratch_dir / VERSIONS)
     versions.sweep()
     source = WatchedFolders(BUILTIN_DIR, settings.plugin_dirs, versions)
@@ -103,4 +103,5 @@ async def compose(runtime: Runtime, connector: GuestConnector | None = None) -> 
             partial(instances.run, registry.plugins),
         ),
         on_start=reconciler.start,
+        condition=lambda: {"sandbox": sandbox.condition},
     )

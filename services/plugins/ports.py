@@ -82,6 +82,10 @@ class Sandbox(Protocol):
 class SandboxedRunner(Protocol):
     """Runs host plugins where they can harm nothing but their own run."""
 
+    @property
+    def condition(self) -> dict[str, Any]:
+        """What protects and limits here, and what does not, for whoever looks after the service."""
+
     async def probe(self) -> None:
         """The sandbox was tried and held. Raises SandboxUnavailable, saying what is missing."""
 

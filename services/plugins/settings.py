@@ -15,4 +15,7 @@ class PluginsSettings(ServiceSettings):
     guest_client_key_file: Path
     runs_at_once: int = Field(default=2, ge=1, le=256, description="sandboxed plugins at once, over all tasks")
     stages_at_once: int = Field(default=16, ge=1, le=1024, description="stages at once; guest stages mostly wait")
+    sandbox_groups: tuple[Path, ...] = Field(
+        default=(), description="directories in which this service may make control groups, one for each sandbox"
+    )
     guest_connect_timeout_s: float = Field(default=20.0, gt=0, le=300)

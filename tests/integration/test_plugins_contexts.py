@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from itertools import pairwise
 from pathlib import Path
 from random import Random
+from typing import Any
 
 import pytest
 
@@ -49,6 +50,11 @@ class Recorder:
     now: int = 0
     most: int = 0
     trace: list[Ran] = field(default_factory=list)
+
+    @property
+    def condition(self) -> dict[str, Any]:
+        """Nothing is said of it."""
+        return {}
 
     async def probe(self) -> None:
         """It holds."""

@@ -7,6 +7,7 @@ from collections import Counter
 from collections.abc import AsyncIterator
 from pathlib import Path
 from random import Random
+from typing import Any
 
 from contracts.blobs import BlobRef
 from malbox.sdk.manifest import Manifest
@@ -77,6 +78,11 @@ class SimSandbox:
         self.rng = rng
         self.counts = counts
         self.crash_rate = 0.0
+
+    @property
+    def condition(self) -> dict[str, Any]:
+        """Nothing is said of it."""
+        return {}
 
     async def probe(self) -> None:
         """It holds."""

@@ -10,14 +10,18 @@ import itertools
 import os
 import socket
 import time
+from collections.abc import Sequence
 from contextlib import AsyncExitStack
 from dataclasses import replace
 from pathlib import Path
 from tempfile import TemporaryDirectory
+from typing import Any
 
+from malbox.sdk import landlock
 from malbox.sdk.manifest import Manifest, ManifestError, load_manifest
-from services.plugins.adapters.command_line import BWRAP, command, start_frame
+from services.plugins.adapters.command_line import BWRAP, TASKS_MAX, command, start_frame, writable_mib
 from services.plugins.adapters.control import Control
+from services.plugins.adapters.groups import CONTROLLERS, Group, Groups, Limits
 from services.plugins.adapters.inbox import Inbox
 from services.plugins.adapters.process_tree import Init, read_init
 from services.plugins.adapters.sandbox import END_TIMEOUT_S, BubblewrapSandbox, Outer
@@ -32,16 +36,27 @@ PROBE_DIR = Path(__file__).parent.parent / "internal" / "probe"
 class BubblewrapRunner:
     """Implements SandboxedRunner. Started by root, the sandbox's processes belong to nobody, never to root.
 
-    Inboxes are made in `scratch_dir`: on the file system of the object store nothing is copied into them.
+    Inboxes are made in `scratch_dir`: on the file system of the object store nothing is copied into them. `groups` are
+    directories in which control groups may be made; without them limits are those of each process, and looked after.
     """
 
-    def __init__(self, *, probe_dir: Path = PROBE_DIR, scratch_dir: Path | None = None) -> None:
+    def __init__(
+        self, *, probe_dir: Path = PROBE_DIR, scratch_dir: Path | None = None, groups: Sequence[Path] = ()
+    ) -> None:
         self._probe_dir = probe_dir
         self._scratch_dir = scratch_dir
+        self._groups = Groups(groups)
         self._turn = itertools.count()
+
+    @property
+    def condition(self) -> dict[str, Any]:
+        """What keeps a sandbox within its limits here, beside the limits of each process."""
+        unlimited = [name for name in CONTROLLERS if name not in self._groups.limited]
+        return {"landlock": landlock.version(), "control_groups": self._groups.limited, "no_control_group": unlimited}
 
     async def probe(self) -> None:
         """A harmless plugin tried to break out of every wall and met it. Raises SandboxUnavailable."""
+        await self._groups.probe(END_TIMEOUT_S)
         try:
             manifest = load_manifest(self._probe_dir)
         except ManifestError as error:
@@ -75,21 +90,26 @@ class BubblewrapRunner:
         async with AsyncExitStack() as stack:
             inbox = Inbox(self._scratch_dir)
             stack.callback(inbox.remove)
+            group = self._groups.make(_limits(manifest))
+            if group is not None:
+                stack.push_async_callback(group.remove, END_TIMEOUT_S)
             ours, theirs = socket.socketpair()
             control = Control(ours)
             stack.callback(control.close)
             with theirs:
-                outer, info_fd = await self._spawn(manifest, plugin_dir, inbox, theirs.fileno())
+                outer, info_fd = await self._spawn(manifest, plugin_dir, inbox, theirs.fileno(), group)
             stack.push_async_callback(outer.end)
             init = await _init_of(outer, info_fd)
             stack.push_async_callback(init.close, END_TIMEOUT_S)
             stack.push_async_callback(outer.end)
             await _until_ready(control, manifest, outer)
             return BubblewrapSandbox(
-                manifest, outer=outer, init=init, control=control, inbox=inbox, stack=stack.pop_all()
+                manifest, outer=outer, init=init, control=control, inbox=inbox, group=group, stack=stack.pop_all()
             )
 
-    async def _spawn(self, manifest: Manifest, plugin_dir: Path, inbox: Inbox, control_fd: int) -> tuple[Outer, int]:
+    async def _spawn(
+        self, manifest: Manifest, plugin_dir: Path, inbox: Inbox, control_fd: int, group: Group | None
+    ) -> tuple[Outer, int]:
         info_read, info_write = os.pipe()
         try:
             with build_filter() as seccomp:
@@ -102,6 +122,7 @@ class BubblewrapRunner:
                     descriptors=descriptors,
                 )
                 process = await asyncio.create_subprocess_exec(
+                    *(group.entered() if group is not None else ()),
                     *argv,
                     stdin=asyncio.subprocess.DEVNULL,
                     stdout=asyncio.subprocess.PIPE,
@@ -122,6 +143,11 @@ class BubblewrapRunner:
         processors = sorted(os.sched_getaffinity(0))
         turn = next(self._turn)
         return sorted(processors[(turn + index) % len(processors)] for index in range(min(wanted, len(processors))))
+
+
+def _limits(manifest: Manifest) -> Limits:
+    runtime = manifest.runtime
+    return Limits(memory_mib=runtime.memory_mib + writable_mib(manifest), tasks=TASKS_MAX, cpu=runtime.cpu)
 
 
 async def _init_of(outer: Outer, info_fd: int) -> Init:

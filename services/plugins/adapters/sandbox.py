@@ -11,6 +11,7 @@ from contracts.plugins import RunOutcome
 from malbox.sdk.manifest import Manifest
 from services.plugins.adapters.command_line import MIB, run_frame
 from services.plugins.adapters.control import Control
+from services.plugins.adapters.groups import Group
 from services.plugins.adapters.inbox import Inbox
 from services.plugins.adapters.output import LOG_MAX_BYTES, Output
 from services.plugins.adapters.pipe_reader import PipeReader
@@ -65,13 +66,22 @@ class BubblewrapSandbox:
     """Implements Sandbox. `stack` takes everything down that was put up for it."""
 
     def __init__(
-        self, manifest: Manifest, *, outer: Outer, init: Init, control: Control, inbox: Inbox, stack: AsyncExitStack
+        self,
+        manifest: Manifest,
+        *,
+        outer: Outer,
+        init: Init,
+        control: Control,
+        inbox: Inbox,
+        group: Group | None,
+        stack: AsyncExitStack,
     ) -> None:
         self._manifest = manifest
         self._outer = outer
         self._init = init
         self._control = control
         self._inbox = inbox
+        self._group = group
         self._stack = stack
         self._closing: asyncio.Task[None] | None = None
 
@@ -134,6 +144,8 @@ class BubblewrapSandbox:
             fault = "crashed", str(over.exceptions[0])
         if fault is not None:
             return *fault, False
+        if self._group is not None and self._group.was_over():
+            return "crashed", _over(runtime.memory_mib), False
         if output.outcome is None:
             ended = "" if status is None else f" ({_words(status)})"
             return "crashed", f"the plugin's process ended without an outcome{ended}", status is not None
@@ -145,7 +157,7 @@ class BubblewrapSandbox:
         async with AsyncExitStack() as stack:
             said, log = _Pipe.make(stack), _Pipe.make(stack)
             async with asyncio.timeout(runtime.timeout_s), asyncio.TaskGroup() as group:
-                memory = group.create_task(_watch_memory(self._init, runtime.memory_mib))
+                memory = group.create_task(self._watch_memory(runtime.memory_mib))
                 group.create_task(_read_log(log.reader, output))
                 try:
                     await self._control.send(run_frame(request), (said.writer, log.writer))
@@ -162,19 +174,26 @@ class BubblewrapSandbox:
                 memory.cancel()
         return status
 
+    async def _watch_memory(self, memory_mib: int) -> None:
+        """RLIMIT_DATA bounds each process; this bounds all of them together. Raises MemoryError over the limit.
+
+        The kernel says so where it counts for a group; otherwise it is looked at again and again.
+        """
+        if self._group is not None and self._group.has_memory:
+            await self._group.wait_overflow()
+            raise MemoryError(_over(memory_mib))
+        while self._init.memory_bytes() <= memory_mib * MIB:  # noqa: ASYNC110 - the kernel does not say
+            await asyncio.sleep(MEMORY_POLL_S)
+        raise MemoryError(_over(memory_mib))
+
 
 async def _read_log(reader: PipeReader, output: Output) -> None:
     while content := await reader.read(PIECE_BYTES):
         output.append_log(content)
 
 
-async def _watch_memory(init: Init, memory_mib: int) -> None:
-    """RLIMIT_DATA bounds each process; this bounds all of them together. Raises MemoryError over the limit."""
-    while True:
-        used = init.memory_bytes()
-        if used > memory_mib * MIB:
-            raise MemoryError(f"the plugin used more than {memory_mib} MiB")
-        await asyncio.sleep(MEMORY_POLL_S)
+def _over(memory_mib: int) -> str:
+    return f"the plugin used more than {memory_mib} MiB"
 
 
 def _words(status: int) -> str:

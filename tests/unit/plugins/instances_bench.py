@@ -97,6 +97,11 @@ class FakeRunner:
     def __post_init__(self) -> None:
         self.gate.set()
 
+    @property
+    def condition(self) -> dict[str, Any]:
+        """Nothing is said of it."""
+        return {}
+
     async def probe(self) -> None:
         """It holds."""
 
