@@ -5,7 +5,7 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from deploy.local import nginx, parts, processes, rabbitmq, supervisor
+from deploy.local import nginx, parts, plugin_group, processes, rabbitmq, supervisor
 from deploy.local.installation import Installation
 from deploy.local.parts import Part
 from deploy.local.progress import Progress, run_together, silent
@@ -34,6 +34,7 @@ def down(state: State, progress: Progress = silent) -> Stopped:
         run_together({part.name: _stage(part, ran) for part in group}, progress)
     remaining = processes.leftovers(state)
     ran += [processes.end(identity, signal.SIGTERM, LEFTOVER_TIMEOUT_S) for identity in remaining]
+    plugin_group.remove(state)
     return Stopped(any(ran), time.monotonic() - began_s)
 
 

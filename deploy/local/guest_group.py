@@ -123,7 +123,7 @@ def prepare(state: State, wanted: Allowance) -> Group:
             group.missing[controller] = error.strerror or str(error)
         else:
             group.places[controller], group.versions[controller] = str(place), version
-    write_private(_file(state), json.dumps({"boot_id": _boot_id(), **asdict(group)}), mode=0o644)
+    write_private(_file(state), json.dumps({"boot_id": boot_id(), **asdict(group)}), mode=0o644)
     return group
 
 
@@ -167,7 +167,7 @@ def remembered(state: State) -> Group | None:
     """The group as it was made since the host was started; None when it was not."""
     try:
         said = json.loads(_file(state).read_text(encoding="utf-8"))
-        return Group(**said) if said.pop("boot_id") == _boot_id() else None
+        return Group(**said) if said.pop("boot_id") == boot_id() else None
     except (OSError, ValueError, TypeError, KeyError):
         return None
 
@@ -283,5 +283,6 @@ def _read(path: Path) -> str:
         return ""
 
 
-def _boot_id() -> str:
+def boot_id() -> str:
+    """Of the host's present start: groups do not outlive it."""
     return _read(Path("/proc/sys/kernel/random/boot_id")).strip()

@@ -2,12 +2,13 @@
 
 import hashlib
 import json
+import os
 from dataclasses import dataclass
 from http.client import HTTPConnection, HTTPException
 from pathlib import Path
 from typing import Any
 
-from deploy.local import processes
+from deploy.local import plugin_group, processes
 from deploy.local.ports import LOOPBACK
 from deploy.local.routes import API
 from deploy.local.state import State, write_private
@@ -72,7 +73,11 @@ class ServiceProcess:
             "PYTHONDONTWRITEBYTECODE": "1",
         }
         argv = [str(self.state.python), "-m", f"services.{self.name}"]
-        return processes.Command(self.name, argv, self.state.users.of_service(self.name), env, self.state.app)
+        user = self.state.users.of_service(self.name)
+        joined = plugin_group.joined(self.state, user, argv) if self.name == "plugins" else None
+        if joined is not None:
+            return processes.Command(self.name, joined, "root" if os.geteuid() == 0 else user, env, self.state.app)
+        return processes.Command(self.name, argv, user, env, self.state.app)
 
 
 def fetch_health(port: int, service: str) -> dict[str, Any] | None:

@@ -4,7 +4,7 @@ import json
 from pathlib import Path
 from typing import Any
 
-from deploy.local import guest_group, network, pki
+from deploy.local import guest_group, network, pki, plugin_group
 from deploy.local.installation import Installation
 from deploy.local.ports import LOOPBACK, Ports
 from deploy.local.state import SERVICES, State, write_private
@@ -105,7 +105,8 @@ def _own(here: Installation, service: str, libvirt_uri: str) -> dict[str, Any]:
             },
         }
     if service == "plugins":
-        return {"plugin_dirs": [str(state.plugins)], **_client(state, service)}
+        groups = [str(place) for place in plugin_group.places(state)]
+        return {"plugin_dirs": [str(state.plugins)], "sandbox_groups": groups, **_client(state, service)}
     return {}
 
 

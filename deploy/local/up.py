@@ -14,6 +14,7 @@ from deploy.local import (
     nginx,
     parts,
     pki,
+    plugin_group,
     postgres,
     processes,
     rabbitmq,
@@ -82,6 +83,7 @@ def _start(here: Installation, progress: Progress) -> None:
         return _started(here.state, libvirt.NAME, lambda: parts.start_libvirt(here.state))
 
     def start_services() -> str:
+        plugin_group.prepare(here.state)
         settings.write(here, libvirt.uri(here.state))
         run_together({"postgres": start_database, "libvirt": start_libvirt}, progress)
         return _start_services(here)
