@@ -47,7 +47,7 @@ class AnalysisRequest(BaseModel):
 
     package: Package = "auto"
     archive_entry: str | None = Field(default=None, max_length=1024)
-    password: str | None = Field(default=None, max_length=256, description="of the archive; not a secret")
+    password: str | None = Field(default=None, max_length=256, description="of the archive or document; not a secret")
     arguments: tuple[Argument, ...] = Field(default=(), max_length=limits.ARGUMENTS_MAX)
     plugins: tuple[PluginChoice, ...] | None = Field(
         default=None, max_length=limits.PLUGINS_PER_TASK_MAX, description="None: every plugin that applies"

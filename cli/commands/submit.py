@@ -18,7 +18,7 @@ def submit(  # noqa: PLR0917 - a command's options are its parameters
         str | None, typer.Option(metavar="NAME", help="How to run it; auto decides from its content.")
     ] = None,
     archive_entry: Annotated[str | None, typer.Option(metavar="PATH", help="Which file of an archive to run.")] = None,
-    password: Annotated[str | None, typer.Option(metavar="TEXT", help="Password of the archive.")] = None,
+    password: Annotated[str | None, typer.Option(metavar="TEXT", help="Password of the archive or document.")] = None,
     argument: Annotated[
         list[str] | None,
         typer.Option("--argument", "-a", metavar="TEXT", help="Argument for the sample; repeat for more."),

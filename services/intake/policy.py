@@ -20,7 +20,10 @@ from services.intake.errors import NotYet, Refusal
 REQUEST_MAX_BYTES = 20 * 1024  # a request and the plan made of it travel in one message of at most 64 KiB
 FAULT_MAX_CHARS = 300
 CATALOGUE_RETRY_S = 5
-ARCHIVE_PACKAGES = frozenset({"auto", "archive"})
+OPENED_BY: dict[str, frozenset[str]] = {
+    "archive_entry": frozenset({"auto", "archive"}),
+    "password": frozenset({"auto", "archive", "generic"}),  # a document is generic, and may be encrypted
+}
 PACKAGE_PLATFORMS: Mapping[str, frozenset[str]] = {"elf": frozenset({"linux"}), "shell": frozenset({"linux"})}
 
 Wanted = tuple[str, PluginManifest]
@@ -78,13 +81,11 @@ def _check_is_known(catalogue: Catalogue) -> None:
 
 
 def _check_archive_options(asked: Asked) -> None:
-    if (asked.package or "auto") in ARCHIVE_PACKAGES:
-        return
-    for name in ("archive_entry", "password"):
-        if getattr(asked, name) is not None:
+    for name, packages in OPENED_BY.items():
+        if getattr(asked, name) is not None and (asked.package or "auto") not in packages:
             raise Refusal(
                 "option_without_effect",
-                f"{name} is for archives; package {asked.package} opens none.",
+                f"{name} is for the packages {', '.join(sorted(packages))}; {asked.package} opens nothing with it.",
                 pointer=f"/{name}",
             )
 

@@ -55,8 +55,10 @@ class Preparation:
         package = package if request.package == "auto" else request.package
         if package == "archive":
             prepared = await self._open(record)
-        elif request.archive_entry is not None or request.password is not None:
-            raise PreparationFailed("archive_entry and password are for archives; this sample is not one")
+        elif request.archive_entry is not None:
+            raise PreparationFailed("archive_entry is for archives; this sample is not one")
+        elif request.password is not None and package != "generic":
+            raise PreparationFailed(f"password is for archives and documents; this sample is a program ({package})")
         else:
             prepared = Prepared(package, platform, sample.name, sample.blob.sha256, mime=mime)
 

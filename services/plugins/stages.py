@@ -19,6 +19,7 @@ from services.plugins.errors import PreparationFailed, SandboxUnavailable
 from services.plugins.guest_stage import GuestStage
 from services.plugins.handlers import RUN_STAGE
 from services.plugins.host_runs import HostRuns
+from services.plugins.policy.configuration import configuration
 from services.plugins.policy.packages import obstacle
 from services.plugins.ports import InputFile
 from services.plugins.preparation import Preparation
@@ -140,7 +141,7 @@ class Stages:
         inputs: tuple[InputFile, ...],
     ) -> None:
         try:
-            config = plugin.manifest.effective_config(planned.config)
+            config = configuration(plugin.manifest, planned.config, record.command.request.password)
             async with self._runs.run(
                 plugin,
                 record.occasion,

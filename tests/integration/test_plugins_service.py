@@ -174,7 +174,8 @@ async def test_the_chosen_entry_of_an_archive_is_analysed(bench: Bench) -> None:
         (zipped("a", password=b"pw"), {"password": "no"}, "wrong archive password"),
         (zipped("a", "b"), {"archive_entry": "c"}, "the archive has no entry c; it has: a, b"),
         (zipped("a", "b"), {}, "the archive has several files; name one as archive_entry: a, b"),
-        (SCRIPT, {"archive_entry": "c"}, "archive_entry and password are for archives; this sample is not one"),
+        (SCRIPT, {"archive_entry": "c"}, "archive_entry is for archives; this sample is not one"),
+        (SCRIPT, {"password": "c"}, "password is for archives and documents; this sample is a program (shell)"),
         (b"no archive at all", {"package": "archive"}, "the archive cannot be read: File is not a zip file"),
     ],
 )

@@ -1,11 +1,14 @@
 """What an Office document would do, read without opening it."""
 
 import contextlib
+import io
+import random
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
+from msoffcrypto.format.ooxml import OOXMLFile
 
 from malbox.sdk import PluginFailure, PluginSkipped
 from malbox.sdk.testing import Emitted, run_plugin
@@ -22,8 +25,15 @@ CUT_FIELD = made.document_xml(
 PLAIN = made.document_xml("<w:r><w:t>hello</w:t></w:r>")
 
 
-def read(sample: Path, scratch: Path) -> Emitted:
-    return run_plugin(plugin.run, sample, scratch=scratch)
+def read(sample: Path, scratch: Path, **config: str) -> Emitted:
+    return run_plugin(plugin.run, sample, scratch=scratch, config=config)
+
+
+def encrypted(content: bytes, password: str) -> bytes:
+    """The same package, encrypted as Office does since 2010."""
+    buffer = io.BytesIO()
+    OOXMLFile(io.BytesIO(content)).encrypt(password, buffer)
+    return buffer.getvalue()
 
 
 def docm(macro: str) -> bytes:
@@ -128,6 +138,32 @@ def test_metadata_and_relationships_are_read(make_sample: MakeSample, tmp_path: 
     assert said["metadata"] == {"creator": "Ann"}
     assert said["relationships"][0]["target"] == "https://a.example/x"
     assert ("url", "https://a.example/x") in {(one["kind"], one["value"]) for one in said["indicators"]}
+
+
+@pytest.mark.parametrize("config", [{}, {"password": "own"}])
+def test_an_encrypted_document_is_read_with_its_password(
+    config: dict[str, str], make_sample: MakeSample, tmp_path: Path
+) -> None:
+    """That of the submission, or the one that Excel tries by itself; with another it stays shut, which is said."""
+    password = config.get("password", "VelvetSweatshop")
+    content = made.package(
+        {
+            "word/document.xml": PLAIN,
+            "word/vbaProject.bin": made.compound(made.vba_streams({"Module1": made.MACRO})),
+            "word/media/image1.png": zipfile_filler(),
+        }
+    )
+    said = read(make_sample(encrypted(content, password)), tmp_path, **config).json("office")
+    assert (said["is_encrypted"], said["password"]) == (True, password)
+    assert {"document_encrypted", "macro_auto_exec"} <= traits(said)
+    shut = read(make_sample(encrypted(content, "unknown to all")), tmp_path).json("office")
+    assert (shut["password"], shut["macros"]) == (None, [])
+    assert any("passwords" in words for words in shut["problems"])
+
+
+def zipfile_filler() -> bytes:
+    """What does not compress, so that the package is as large as its encryption needs."""
+    return random.Random(0).randbytes(8192)  # noqa: S311 - the same every time
 
 
 @pytest.mark.promise("P38")

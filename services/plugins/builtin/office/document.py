@@ -24,6 +24,7 @@ class Document:
     format: str
     findings: Findings = field(default_factory=Findings)
     is_encrypted: bool = False
+    password: str | None = None
     metadata: dict[str, str] = field(default_factory=dict)
     parts: list[dict[str, Any]] = field(default_factory=list)
     macros: list[dict[str, Any]] = field(default_factory=list)
@@ -94,6 +95,7 @@ class Document:
         return {
             "format": self.format,
             "is_encrypted": self.is_encrypted,
+            "password": self.password,
             "metadata": self.metadata,
             "parts": self.parts,
             "macros": self.macros,

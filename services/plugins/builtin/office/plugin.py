@@ -7,6 +7,7 @@ from malbox.sdk import Context, PluginFailure, PluginSkipped
 from malbox.sdk.cpu_budget import cpu_budget
 
 from . import compound, macros, package
+from .decryption import decrypted
 from .document import Document
 
 PROCESSOR_S = 80.0
@@ -21,17 +22,26 @@ def run(context: Context) -> None:
         raise PluginSkipped("not an Office document")
     document = Document(kind)
     with cpu_budget(PROCESSOR_S) as time:
-        if kind == "OLE":
-            compound.read(context.sample, document)
-        elif kind == "OOXML":
-            package.read(context.sample, document)
-        macros.read(context.sample, document)
+        read(context.sample, kind, document)
+        plain = context.scratch / "plain"
+        if document.is_encrypted and decrypted(context.sample, context.config.get("password", ""), plain, document):
+            read(plain, format_of(plain) or kind, document)
+            plain.unlink()
     if time.is_spent:
         document.findings.problem(f"reading ended after {PROCESSOR_S:.0f} s of processor time")
     if document.is_empty:
         raise PluginFailure("; ".join(document.findings.as_json()["problems"]) or "corrupted document: nothing in it")
     context.emit_json("office", document.as_json())
     document.children.emit(context)
+
+
+def read(path: Path, kind: str, document: Document) -> None:
+    """What the file holds is in the document."""
+    if kind == "OLE":
+        compound.read(path, document)
+    elif kind == "OOXML":
+        package.read(path, document)
+    macros.read(path, document)
 
 
 def format_of(path: Path) -> str | None:

@@ -12,6 +12,7 @@ from typing import Any
 import pyzipper
 
 from malbox.sdk import Context, PluginFailure
+from malbox.sdk.findings import printable
 
 ENTRIES_MAX = 10_000
 LISTED_MAX = 200
@@ -44,12 +45,12 @@ def choose(entries: list[Any], wanted: str) -> Any:
     """The entry asked for, or the only one. Raises PluginFailure naming what there is."""
     if not 0 < len(entries) <= ENTRIES_MAX:
         raise PluginFailure(f"the archive has {len(entries)} files; between 1 and {ENTRIES_MAX} are read")
-    names = ", ".join(display(entry.filename) for entry in entries[:NAMED_IN_MESSAGE_MAX])
+    names = ", ".join(printable(entry.filename, NAME_MAX_CHARS) for entry in entries[:NAMED_IN_MESSAGE_MAX])
     more = f" and {len(entries) - NAMED_IN_MESSAGE_MAX} more" if len(entries) > NAMED_IN_MESSAGE_MAX else ""
     if wanted:
         found = next((entry for entry in entries if entry.filename == wanted), None)
         if found is None:
-            raise PluginFailure(f"the archive has no entry {display(wanted)}; it has: {names}{more}")
+            raise PluginFailure(f"the archive has no entry {printable(wanted, NAME_MAX_CHARS)}; it has: {names}{more}")
         return found
     if len(entries) > 1:
         raise PluginFailure(f"the archive has several files; name one as archive_entry: {names}{more}")
@@ -60,11 +61,11 @@ def listing(entries: list[Any], chosen: Any) -> dict[str, Any]:
     """What the archive says it holds."""
     return {
         "count": len(entries),
-        "chosen": display(chosen.filename),
+        "chosen": printable(chosen.filename, NAME_MAX_CHARS),
         "is_truncated": len(entries) > LISTED_MAX,
         "entries": [
             {
-                "name": display(entry.filename),
+                "name": printable(entry.filename, NAME_MAX_CHARS),
                 "size_bytes": int(entry.file_size),
                 "is_encrypted": bool(entry.flag_bits & IS_ENCRYPTED),
             }
@@ -94,8 +95,3 @@ def _copy(source: Any, sink: Any, packed_bytes: int) -> None:
         if written > limit:
             raise PluginFailure(f"the entry unpacks to more than {limit} bytes")
         sink.write(chunk)
-
-
-def display(name: str) -> str:
-    """The name for a reader: printable and bounded. It is never used as a path."""
-    return "".join(c if c.isprintable() else "\N{REPLACEMENT CHARACTER}" for c in name[:NAME_MAX_CHARS])
