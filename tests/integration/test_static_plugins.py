@@ -12,6 +12,10 @@ from tests.unit.plugins.der import identity, signed_program
 BUILTIN = Path(__file__).parents[2] / "services" / "plugins" / "builtin"
 TEXT = b"one line of text and http://a.evil-host.com/x\n" * 40
 SAMPLES: dict[str, tuple[Callable[[], bytes], Callable[[SandboxedRun], object]]] = {
+    "certificates": (
+        lambda: signed_program(pe_files.Portable().build(), identity("Nobody")),
+        lambda run: run.json("certificates")["certificates"][0]["issued_here"] == "itself",
+    ),
     "elf": (Path("/usr/bin/true").read_bytes, lambda run: run.json("elf")["build_id"]),
     "identity": (lambda: TEXT, lambda run: run.json("identity")["tlsh"] and run.json("identity")["ssdeep"]),
     "macho": (

@@ -25,6 +25,10 @@ PROGRAMS: tuple[Trait, ...] = (
     Trait("imports_debugger_checks", "can tell whether it is being debugged, in more than one way", ("T1622",), 10),
     Trait("signature_invalid", "has a signature that does not fit its bytes", ("T1036.001",), 35),
     Trait("signed_by_itself", "is signed by somebody whom only they vouch for", ("T1553.002",), 10),
+    Trait("certificate_forged", "carries a certificate that its issuer did not issue", ("T1553.002",), 30),
+    Trait(
+        "certificate_weak", "carries a certificate whose key or digest is too weak to prove anything", ("T1553.002",), 5
+    ),
     Trait("names_an_onion_service", "names a host that only Tor reaches", ("T1090.003",), 20),
     Trait("names_a_wallet", "names an address that cryptocurrency is sent to", (), 10),
 )

@@ -40,9 +40,9 @@ class Identity:
 
 
 @cache
-def identity(name: str, issuer: Identity | None = None, *, first_year: int = 2020, last_year: int = 2040) -> Identity:
+def identity(name: str, issuer: Identity | None = None, *, bits: int = 2048) -> Identity:
     """A certificate for that name, issued by another or by itself."""
-    key = rsa.generate_private_key(public_exponent=65537, key_size=2048)
+    key = rsa.generate_private_key(public_exponent=65537, key_size=bits)
     subject = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, name)])
     by = issuer.certificate.subject if issuer else subject
     builder = (
@@ -51,8 +51,8 @@ def identity(name: str, issuer: Identity | None = None, *, first_year: int = 202
         .issuer_name(by)
         .public_key(key.public_key())
         .serial_number(0x1234567890)
-        .not_valid_before(datetime(first_year, 1, 1, tzinfo=UTC))
-        .not_valid_after(datetime(last_year, 1, 1, tzinfo=UTC))
+        .not_valid_before(datetime(2020, 1, 1, tzinfo=UTC))
+        .not_valid_after(datetime(2040, 1, 1, tzinfo=UTC))
         .add_extension(x509.ExtendedKeyUsage([ExtendedKeyUsageOID.CODE_SIGNING]), critical=False)
     )
     return Identity(builder.sign(issuer.key if issuer else key, hashes.SHA256()), key)

@@ -15,6 +15,7 @@ _MACHO_MAGICS = {
     b"\xcf\xfa\xed\xfe": "Mach-O 64-bit",
 }
 _SHORTCUT = b"L\0\0\0\x01\x14\x02\0\0\0\0\0\xc0\0\0\0\0\0\0\x46"  # MS-SHLLINK 2.1: size and class of the header
+_SIGNED_DATA = b"\x06\x09\x2a\x86\x48\x86\xf7\x0d\x01\x07\x02"  # 1.2.840.113549.1.7.2
 _WORDPROCESSING = "application/vnd.openxmlformats-officedocument.wordprocessingml.document"
 _SPREADSHEET = "application/vnd.openxmlformats-officedocument.spreadsheetml.sheet"
 _PRESENTATION = "application/vnd.openxmlformats-officedocument.presentationml.presentation"
@@ -46,6 +47,8 @@ BINARY_FORMATS = (
     Format(b"ustar", "application/x-tar", "tar archive", offset=257),
     Format(b"!<arch>\n", "application/x-archive", "ar archive"),
     Format(b"CD001", "application/x-iso9660-image", "ISO 9660 image", offset=0x8001),
+    Format(_SIGNED_DATA, "application/pkcs7-mime", "PKCS#7 signed data", offset=4),
+    Format(b"\xa0\x03\x02\x01\x02", "application/pkix-cert", "X.509 certificate", offset=8),
     Format(b"dex\n", "application/vnd.android.dex", "Android DEX code"),
     Format(b"\0asm", "application/wasm", "WebAssembly module"),
 )
@@ -77,6 +80,7 @@ SUFFIXES = {
     "eml": ("message/rfc822", "e-mail message"),
     "svg": ("image/svg+xml", "SVG image"),
     "xml": ("text/xml", "XML document"),
+    "crt": ("application/x-pem-file", "PEM: certificates or keys as text"),
     "pem": ("application/x-pem-file", "PEM: certificates or keys as text"),
 }
 """What breaks the tie between kinds of text whose content says nothing certain."""
