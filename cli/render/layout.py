@@ -34,9 +34,9 @@ def grid(*styles: str, first_width: int | None = None) -> Table:
     return table
 
 
-def facts(pairs: Iterable[tuple[str, object]]) -> Table:
-    """Names and values, those without a value left out."""
-    table = grid("dim", "", first_width=12)
+def facts(pairs: Iterable[tuple[str, object]], *, name_width: int | None = 12) -> Table:
+    """Names and values, those without a value left out. `name_width` None: as wide as the longest name."""
+    table = grid("dim", "", first_width=name_width)
     for name, value in pairs:
         if value is not None and value != "":
             table.add_row(safe(name), value if isinstance(value, Text) else safe(value))

@@ -108,6 +108,8 @@ def _sample(report: dict[str, Any]) -> RenderableType:
                 ("sha256", sample.get("sha256")),
                 ("sha1", sample.get("sha1")),
                 ("md5", sample.get("md5")),
+                ("tlsh", sample.get("tlsh")),
+                ("ssdeep", sample.get("ssdeep")),
             ]
         ),
     )

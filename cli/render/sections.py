@@ -6,12 +6,13 @@ from rich.console import Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
-from cli.render.escape import safe
+from cli.render.escape import escaped, safe
 from cli.render.layout import facts, grid, items_of, more, number_of, part
 
 SHOWN_ABOVE = frozenset({"identity", "yara", "behaviour"})
 SECTIONS_SHOWN_MAX = 16
 FACTS_SHOWN_MAX = 20
+NAME_SHOWN_CHARS = 32
 ROWS_SHOWN_MAX = 10
 COLUMNS_SHOWN_MAX = 6
 TEXT_SHOWN_CHARS = 1500
@@ -34,14 +35,14 @@ def _is_shown_above(section: dict[str, Any], report: dict[str, Any]) -> bool:
 
 def _section(section: dict[str, Any]) -> RenderableType:
     title = safe(f"Plugin {section.get('plugin')}", limit_chars=60).plain
-    bodies = [body for block in items_of(section, "blocks") for body in _block(block)]
+    bodies = [body for number, block in enumerate(items_of(section, "blocks")) for body in _block(block, number)]
     return part(title, *bodies, note=safe(section.get("version"), limit_chars=20).plain)
 
 
-def _block(block: dict[str, Any]) -> list[RenderableType]:
+def _block(block: dict[str, Any], number: int) -> list[RenderableType]:
     match block.get("kind"):
         case "facts":
-            return _facts(block)
+            return _facts(block, is_first=number == 0)
         case "table":
             return _table(block)
         case "text":
@@ -49,13 +50,16 @@ def _block(block: dict[str, Any]) -> list[RenderableType]:
     return []
 
 
-def _facts(block: dict[str, Any]) -> list[RenderableType]:
+def _facts(block: dict[str, Any], *, is_first: bool) -> list[RenderableType]:
+    """The plugin's own title stands above the first of its blocks; the others have theirs."""
     pairs = [
-        (str(pair[0]), safe(pair[1], limit_chars=160))
+        (escaped(pair[0], limit_chars=NAME_SHOWN_CHARS), safe(pair[1], limit_chars=160))
         for pair in _lists(block, "facts")
         if len(pair) == 2 and pair[1]  # noqa: PLR2004 - name and value
     ]
-    return [facts(pairs[:FACTS_SHOWN_MAX]), *more(min(len(pairs), FACTS_SHOWN_MAX), pairs, 0, "values")]
+    title = [] if is_first else [Text(""), safe(block.get("title"), style="italic", limit_chars=60)]
+    table = facts(pairs[:FACTS_SHOWN_MAX], name_width=None)
+    return [*title, table, *more(min(len(pairs), FACTS_SHOWN_MAX), pairs, 0, "values")]
 
 
 def _table(block: dict[str, Any]) -> list[RenderableType]:

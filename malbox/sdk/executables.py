@@ -68,6 +68,11 @@ def name_of(value: str | bytes) -> str:
     return printable(value, NAME_MAX_CHARS)
 
 
+def word_for(number: Any) -> str:
+    """The word for a number of a list that a format knows, or the number: LIEF has bare ones for those not listed."""
+    return str(getattr(number, "name", number))
+
+
 def first(items: Iterable[Any], limit: int, findings: Findings) -> Iterator[Any]:
     """The first `limit` items; that there were more is said."""
     for number, item in enumerate(items):  # never past the end: LIEF's iterators are not made for that

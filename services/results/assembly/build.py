@@ -129,6 +129,8 @@ def _sample(seal: SealReport, identity: Identity | None) -> r.Sample:
         size_bytes=seal.sample.blob.size_bytes,
         md5=known.md5,
         sha1=known.sha1,
+        tlsh=known.tlsh,
+        ssdeep=known.ssdeep,
         mime=known.mime,
         type=known.description,
         package=known.package,

@@ -50,6 +50,8 @@ class Identity(Input):
 
     md5: Annotated[str, Field(pattern=r"^[0-9a-f]{32}$")] | None = None
     sha1: Annotated[str, Field(pattern=r"^[0-9a-f]{40}$")] | None = None
+    tlsh: Short | None = None
+    ssdeep: Short | None = None
     mime: Short | None = None
     description: Short | None = None
     package: Short | None = None

@@ -61,6 +61,8 @@ class Sample(Part):
     size_bytes: int = Field(ge=0)
     md5: str | None = None
     sha1: str | None = None
+    tlsh: str | None = Field(default=None, description="alike for bytes that are alike; None: too short, too uniform")
+    ssdeep: str | None = Field(default=None, description="alike for bytes that are alike; None: empty or over 4 MiB")
     mime: str | None = None
     type: str | None = None
     package: str | None = None

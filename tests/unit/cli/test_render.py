@@ -172,3 +172,18 @@ def test_a_report_of_another_shape_is_no_crash(value: Any) -> None:
     """A newer or broken server does not bring the command line down."""
     report = value if isinstance(value, dict) else {"reasons": value, "files": value, "processes": [value]}
     assert_is_plain(shown(json.loads(json.dumps(report))))
+
+
+def test_a_plugins_facts_stand_under_their_titles_and_beside_whole_names() -> None:
+    """Of several groups of facts the reader sees which is which; a long name is not folded."""
+    blocks = [
+        {"kind": "facts", "title": "pe", "facts": [["is_truncated", "no"]]},
+        {"kind": "facts", "title": "header", "facts": [["has_high_entropy_addresses", "yes"]]},
+        {"kind": "facts", "title": "\x1b[31mforged", "facts": [["\x1b[2Jname", "value"]]},
+    ]
+    lines = shown({"sections": [{"plugin": "pe", "blocks": blocks}]}, is_terminal=False).split("\n")
+    text = "\n".join(line.rstrip() for line in lines)
+    assert "  header\n  has_high_entropy_addresses  yes" in text
+    assert "\\x1b[31mforged" in text
+    assert "\\x1b[2Jname" in text
+    assert "\x1b" not in text

@@ -105,6 +105,15 @@ def with_random_code() -> bytes:
     return bytes(content)
 
 
+def test_a_number_that_no_list_knows_is_shown_as_it_is(make_sample: MakeSample, tmp_path: Path) -> None:
+    """A forged machine or type of section costs nothing else."""
+    content = bytearray(TRUE.read_bytes())
+    content[18:20] = b"\x39\x30"  # e_machine
+    content[int.from_bytes(content[40:48], "little") + 64 + 4] = 0x66  # sh_type of the first section that is one
+    said = run_plugin(run, make_sample(bytes(content)), scratch=tmp_path).json("elf")
+    assert (said["machine"], said["sections"][1]["type"], said["problems"]) == ("12345", "102", [])
+
+
 REMARKABLE: dict[str, tuple[str, Callable[[], bytes]]] = {
     "the mark of UPX": ("packed", lambda: TRUE.read_bytes() + b"UPX!" + bytes(32)),
     "random code": ("packed", with_random_code),

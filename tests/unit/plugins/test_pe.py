@@ -227,6 +227,14 @@ def test_other_files_are_skipped(read: Read, content: bytes) -> None:
         read(content)
 
 
+def test_a_number_that_no_list_knows_is_shown_as_it_is(read: Read) -> None:
+    """A forged subsystem costs nothing else."""
+    content = bytearray(Portable().build())
+    content[0x40 + 24 + 68] = 99
+    said = read(bytes(content)).json("pe")
+    assert (said["header"]["subsystem"], said["problems"]) == ("99", [])
+
+
 def test_a_ruin_fails_in_words(read: Read) -> None:
     """The analyst reads that the file is corrupted."""
     with pytest.raises(PluginFailure, match="corrupted PE"):

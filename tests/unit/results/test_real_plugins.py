@@ -7,13 +7,18 @@ from typing import Any
 
 import pytest
 
+from malbox.sdk.testing import run_plugin
 from services.plugins.builtin.behaviour.behaviour import Behaviour
 from services.plugins.builtin.behaviour.strace import read_lines
 from services.plugins.builtin.elf.plugin import describe
 from services.plugins.builtin.identity.plugin import identify
+from services.plugins.builtin.identity.plugin import run as run_identity
+from services.plugins.builtin.pe.plugin import run as run_pe
+from services.plugins.builtin.strings.plugin import run as run_strings
 from services.plugins.builtin.yara.plugin import compile_rules, scan
 from services.results.assembly import assemble
 from services.results.domain.report import Report
+from tests.unit.plugins.pe_files import with_imports
 from tests.unit.results.cases import case
 
 TRACE = Path(__file__).parents[1] / "guest" / "traces" / "python.strace"
@@ -48,6 +53,33 @@ def test_an_ordinary_program_has_a_section_and_no_reason(tmp_path: Path) -> None
     assert titles[:1] == ["elf"]
     assert {"sections", "segments"} <= set(titles)
     assert report.sample.package == "elf"
+
+
+def test_alike_samples_can_be_told_by_the_report(tmp_path: Path) -> None:
+    """The digests of similarity stand with the sample."""
+    sample = Path(shutil.copy("/usr/bin/true", tmp_path / "true"))
+    said = run_plugin(run_identity, sample, scratch=tmp_path).json("identity")
+    found = assemble(case({"identity": said})).sample
+    assert (found.tlsh, found.ssdeep) == (said["tlsh"], said["ssdeep"])
+    assert found.tlsh
+    assert found.ssdeep
+
+
+def test_a_program_that_can_inject_is_suspicious_by_what_it_imports(tmp_path: Path) -> None:
+    """The reason names the plugin's own words; the host in its text is an indicator."""
+    functions = ["VirtualAllocEx", "WriteProcessMemory", "CreateRemoteThread"]
+    sample = tmp_path / "sample.exe"
+    sample.write_bytes(with_imports({"kernel32.dll": functions}, overlay=b"\0http://c2.evil-host.com/gate\0").build())
+    said = {
+        "pe": run_plugin(run_pe, sample, scratch=tmp_path).json("pe"),
+        "strings": run_plugin(run_strings, sample, scratch=tmp_path).json("strings"),
+    }
+    report = assemble(case(said))
+    assert (report.verdict, report.errors) == ("suspicious", ())
+    [reason] = report.reasons
+    assert (reason.name, reason.techniques) == ("imports_process_injection", ("T1055",))
+    assert _at(said["pe"], reason.evidence.pointer)["detail"] == ", ".join(functions)
+    assert ("domain", "c2.evil-host.com") in {(one.kind, one.value) for one in report.indicators}
 
 
 def test_a_shell_script_without_a_run_is_unknown(tmp_path: Path) -> None:

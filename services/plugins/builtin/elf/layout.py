@@ -5,7 +5,7 @@ from typing import Any
 import lief
 
 from malbox.sdk.entropy import HIGH_BITS, entropy_bits
-from malbox.sdk.executables import Executable, entropy_at, first, name_of
+from malbox.sdk.executables import Executable, entropy_at, first, name_of, word_for
 from malbox.sdk.findings import Findings
 
 SECTIONS_MAX = 200
@@ -26,10 +26,10 @@ def header(executable: Executable, findings: Findings) -> dict[str, Any]:
     if loaded and not len(binary.sections):
         findings.trait("section_headers_removed", "there is no table of sections")
     return {
-        "type": binary.header.file_type.name,
-        "machine": binary.header.machine_type.name,
+        "type": word_for(binary.header.file_type),
+        "machine": word_for(binary.header.machine_type),
         "bits": 64 if binary.header.identity_class == lief.ELF.Header.CLASS.ELF64 else 32,
-        "abi": binary.header.identity_os_abi.name,
+        "abi": word_for(binary.header.identity_os_abi),
         "entrypoint": int(binary.header.entrypoint),
         "is_pie": bool(binary.is_pie),
         "is_stripped": next(iter(binary.symtab_symbols), None) is None,
@@ -86,7 +86,7 @@ def _section(section: Any, content: bytes) -> dict[str, Any]:
     entropy = entropy_at(content, int(section.file_offset), int(section.size)) if is_in_file else 0.0
     return {
         "name": name_of(section.name),
-        "type": section.type.name,
+        "type": word_for(section.type),
         "size_bytes": int(section.size),
         "entropy": entropy,
         "is_high_entropy": entropy >= HIGH_BITS,
@@ -106,7 +106,7 @@ def _segment(segment: Any, content: bytes, findings: Findings) -> dict[str, Any]
     if segment.type == lief.ELF.Segment.TYPE.GNU_STACK and rights & EXECUTE:
         findings.trait("executable_stack", "PT_GNU_STACK asks for it")
     return {
-        "type": segment.type.name,
+        "type": word_for(segment.type),
         "flags": rights,
         "entropy": entropy,
         "size_bytes": size,

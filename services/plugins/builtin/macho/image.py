@@ -4,7 +4,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from malbox.sdk.entropy import HIGH_BITS
-from malbox.sdk.executables import entropy_at, first, name_of
+from malbox.sdk.executables import entropy_at, first, name_of, word_for
 from malbox.sdk.findings import Findings
 
 SEGMENTS_MAX = 100
@@ -29,7 +29,7 @@ class Image:
     @property
     def architecture(self) -> str:
         """The processor that it is for."""
-        return str(self.binary.header.cpu_type.name)
+        return word_for(self.binary.header.cpu_type)
 
     @property
     def begin(self) -> int:
@@ -50,8 +50,8 @@ def architecture(image: Image, findings: Findings) -> list[dict[str, Any]]:
         findings.trait("packed", f"{image.architecture}: the mark of UPX stands at the beginning")
     return [
         {
-            "type": header.file_type.name,
-            "platform": build.platform.name if build else None,
+            "type": word_for(header.file_type),
+            "platform": word_for(build.platform) if build else None,
             "needs_version": _dotted(build.minos) if build else None,
             "built_with": _dotted(build.sdk) if build else None,
             "is_signed": bool(image.binary.has_code_signature),
@@ -78,8 +78,8 @@ def segments(image: Image, findings: Findings) -> list[dict[str, Any]]:
 
 def libraries(image: Image, findings: Findings) -> list[dict[str, Any]]:
     """What is loaded, and where it is looked for."""
-    found = [
-        {"name": name_of(one.name), "command": one.command.name, "version": _dotted(one.current_version)}
+    found: list[dict[str, Any]] = [
+        {"name": name_of(one.name), "command": word_for(one.command), "version": _dotted(one.current_version)}
         for one in first(image.binary.libraries, LIBRARIES_MAX, findings)
     ]
     found += [
@@ -95,7 +95,7 @@ def libraries(image: Image, findings: Findings) -> list[dict[str, Any]]:
 
 def functions(image: Image, findings: Findings) -> list[dict[str, Any]]:
     """The names of imported and exported symbols, as two rows."""
-    exported = (one for one in image.binary.symbols if one.category.name == "EXTERNAL" or one.has_export_info)
+    exported = (one for one in image.binary.symbols if word_for(one.category) == "EXTERNAL" or one.has_export_info)
     rows = []
     for way, found in (("in", image.binary.imported_symbols), ("out", exported)):
         names = [name_of(one.name) for one in first(found, FUNCTIONS_MAX, findings)]

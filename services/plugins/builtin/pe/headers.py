@@ -4,7 +4,7 @@ from typing import Any
 
 import lief
 
-from malbox.sdk.executables import Executable, name_of
+from malbox.sdk.executables import Executable, name_of, word_for
 from malbox.sdk.findings import Findings
 
 HIGH_ENTROPY_VA, DYNAMIC_BASE, NX_COMPAT, GUARD_CF = 0x0020, 0x0040, 0x0100, 0x4000
@@ -23,10 +23,10 @@ def header(executable: Executable, findings: Findings) -> dict[str, Any]:
         place = "no section" if where is None else f"section {name_of(where.name)}, which is not executable"
         findings.trait("entry_point_outside_code", f"{optional.addressof_entrypoint:#x} is in {place}")
     return {
-        "machine": coff.machine.name,
+        "machine": word_for(coff.machine),
         "bits": 64 if optional.magic == lief.PE.PE_TYPE.PE32_PLUS else 32,
         "is_dll": bool(int(coff.characteristics) & DLL),
-        "subsystem": optional.subsystem.name,
+        "subsystem": word_for(optional.subsystem),
         "built_at_unix_s": int(coff.time_date_stamps),
         "is_reproducible_build": bool(executable.binary.is_reproducible_build),
         "image_base": int(optional.imagebase),

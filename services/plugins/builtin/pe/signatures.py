@@ -8,7 +8,7 @@ from typing import Any
 
 import lief
 
-from malbox.sdk.executables import Executable, first, name_of
+from malbox.sdk.executables import Executable, first, name_of, word_for
 from malbox.sdk.findings import Findings
 
 SECURITY_DIRECTORY = 4
@@ -49,7 +49,7 @@ def _signature(binary: Any, signature: Any, findings: Findings) -> dict[str, Any
         "is_digest_right": is_digest_right,
         "is_valid": is_valid,
         "faults": [] if is_valid else [_words(fault)],
-        "digest_algorithm": signature.digest_algorithm.name,
+        "digest_algorithm": word_for(signature.digest_algorithm),
         "signers": signers,
         "certificates": [name_of(one.subject) for one in first(signature.certificates, CERTIFICATES_MAX, findings)],
     }
