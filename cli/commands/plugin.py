@@ -8,10 +8,10 @@ from urllib.parse import quote
 import typer
 
 from cli import output
-from cli.commands.shared import AsJson, api
+from cli.commands.shared import AsJson, Reason, api
 from cli.errors import DONE, FAILED
 
-app = typer.Typer(help="Plugins: list, show; new, validate, test.", no_args_is_help=True)
+app = typer.Typer(help="Plugins: list, show, instances, replace; new, validate, test.", no_args_is_help=True)
 
 RESULT_SHOWN_MAX_CHARS = 4000
 Folder = Annotated[Path, typer.Argument(metavar="PATH", help="The plugin's folder.")]
@@ -54,6 +54,42 @@ def show_plugin(
         output.print_json(content)
     else:
         output.print_fields((key, _in_words(value)) for key, value in content.items())
+
+
+@app.command("instances")
+def list_instances(as_json: AsJson = False) -> None:
+    """List the instances of host plugins: which task and stage each is busy with, or why it is not started."""
+    with api() as client:
+        page = client.get("/plugins/instances")
+    if as_json:
+        output.print_json(page)
+        return
+    output.print_table(
+        ("plugin", "version", "lifecycle", "state", "since", "runs", "task", "stage", "scope", "reason"),
+        (
+            (
+                *(each.get(key) for key in ("plugin", "version", "lifecycle", "state", "since", "runs")),
+                *(each.get(key) or "" for key in ("task_id", "stage", "scope", "reason")),
+            )
+            for each in output.items_of(page)
+        ),
+        empty="No plugin runs, and none waits.",
+    )
+
+
+@app.command("replace")
+def replace_instances(
+    name: Annotated[str, typer.Argument(metavar="NAME", help="The plugin's name.")],
+    reason: Reason,
+    as_json: AsJson = False,
+) -> None:
+    """Have fresh instances of a plugin, also of one that is quarantined; runs that are under way end first."""
+    with api() as client:
+        page = client.post(f"/plugins/instances/{quote(name, safe='')}/replace", json={"reason": reason})
+    if as_json:
+        output.print_json(page)
+    else:
+        output.print_line(f"{name} is being replaced.")
 
 
 @app.command("new")

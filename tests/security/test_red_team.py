@@ -23,7 +23,9 @@ from uuid import uuid4
 import orjson
 import pytest
 
+import malbox
 from malbox.sdk.manifest import load_manifest
+from services.plugins.adapters import command_line, seccomp
 from services.plugins.adapters.bubblewrap import BubblewrapRunner
 from services.plugins.ports import SandboxReport, SandboxRequest
 from tests.security import attempts
@@ -348,3 +350,51 @@ def own_descendants() -> set[int]:
         grown = bool(more)
         found |= more
     return found - {os.getpid()}
+
+
+@pytest.mark.promise("P33")
+@pytest.mark.parametrize(
+    ("wall", "names"),
+    [
+        ("the filter", {"a_key", "anonymous_file", "the_clock", "a_user_namespace", "another_personality"}),
+        ("landlock", {"run_a_program_of_its_own", "signal_its_parent"}),
+        ("a network of its own", {"abstract_unix"}),
+        ("a root of its own", {"read_a_secret", "read_passwd", "write_a_file", "make_a_file", "unix"}),
+    ],
+)
+async def test_a_sandbox_without_one_wall_lets_the_red_team_through(
+    wall: str, names: set[str], lab: Lab, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Each wall stops something that the others do not: taken away, these attempts go through, and are noticed."""
+    take_away(wall, monkeypatch, lab)
+    through = set()
+    for name in sorted(names):
+        shutil.rmtree(lab.root / "spool", ignore_errors=True)
+        report = await inside(lab, name)
+        if report.outcome == "completed" and orjson.loads(report.results[0].path.read_bytes())["went_through"]:
+            through.add(name)
+    assert through == names
+
+
+def take_away(wall: str, monkeypatch: pytest.MonkeyPatch, lab: Lab) -> None:
+    """The sandbox is built without it."""
+    if wall == "the filter":
+        monkeypatch.setattr(seccomp, "REFUSED", ())
+        monkeypatch.setattr(seccomp, "CLONE_NEW_MASK", 0)
+        namespaces = tuple(word for word in command_line.NAMESPACES if word != "--disable-userns")
+        monkeypatch.setattr(command_line, "NAMESPACES", namespaces)
+        return
+    unprotected = lab.root / "sdk"
+    shutil.copytree(Path(malbox.__file__).parent, unprotected / "malbox", ignore=shutil.ignore_patterns("__pycache__"))
+    module = unprotected / "malbox/sdk/landlock.py"
+    text = module.read_text(encoding="utf-8").replace("def version() -> int:", "def version() -> int:\n    return 0\n")
+    module.write_text(text, encoding="utf-8")
+    monkeypatch.setattr(command_line, "SDK_DIR", unprotected / "malbox")
+    if wall == "a network of its own":
+        kept = tuple(word for word in command_line.NAMESPACES if word != "--unshare-net")
+        monkeypatch.setattr(command_line, "NAMESPACES", kept)
+    if wall == "a root of its own":
+        filesystem = command_line._filesystem
+        shown = ["--bind", str(lab.root), str(lab.root)]
+        monkeypatch.setattr(command_line, "_filesystem", lambda *about: [*filesystem(*about), *shown])
+        monkeypatch.setattr(command_line, "NAMESPACES", (*command_line.NAMESPACES, "--ro-bind", "/etc", "/etc"))

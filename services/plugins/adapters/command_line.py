@@ -27,6 +27,7 @@ READABLE = ("/input", "/dev/urandom")
 WRITABLE = ("/dev/null",)
 EMPTIED = ("/scratch", "/tmp")  # noqa: S108 - the sandbox's own
 KEPT = "/kept"
+SDK_DIR = Path(malbox.__file__).parent
 
 NAMESPACES = (
     "--unshare-user", "--unshare-pid", "--unshare-net", "--unshare-ipc", "--unshare-uts", "--unshare-cgroup-try",
@@ -119,13 +120,12 @@ def _limits(manifest: Manifest) -> tuple[str, ...]:
 
 def _filesystem(manifest: Manifest, plugin_dir: Path, inbox: Path) -> list[str]:
     runtime = manifest.runtime
-    sdk = Path(malbox.__file__).parent
     scratch = str(runtime.scratch_mib * MIB)
     return [
         *("--ro-bind", "/usr", "/usr"),
         *itertools.chain.from_iterable(_top_level(name) for name in ("bin", "lib", "lib32", "lib64", "libx32")),
         *(("--ro-bind", sys.prefix, "/venv") if sys.prefix != sys.base_prefix else ()),
-        *("--ro-bind", str(sdk), "/app/malbox"),
+        *("--ro-bind", str(SDK_DIR), "/app/malbox"),
         *("--ro-bind", str(plugin_dir), "/plugin"),
         *("--ro-bind", str(inbox), "/input"),
         *("--dir", "/dev", "--dev-bind", "/dev/null", "/dev/null", "--dev-bind", "/dev/urandom", "/dev/urandom"),

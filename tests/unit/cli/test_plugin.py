@@ -105,3 +105,24 @@ def test_rejected_folders_are_listed_with_the_reason(malbox: Malbox, origin: Ori
     assert "plugin.kind: missing; add it" in listed.out
     origin.answer("GET", "/plugins/broken", as_json(rejected))
     assert "plugin.kind: missing; add it" in malbox("plugin", "show", "broken").out
+
+
+@pytest.mark.promise("D5")
+def test_instances_are_listed_with_what_each_does(malbox: Malbox, origin: Origin) -> None:
+    """Busy names task and stage, quarantined its reason."""
+    busy = {"plugin": "yara", "state": "busy", "task_id": "tsk_1", "stage": "static", "runs": 7, "reason": ""}
+    given_up = {"plugin": "looper", "state": "quarantined", "task_id": None, "stage": None, "reason": "no module x"}
+    origin.answer("GET", "/plugins/instances", as_json({"items": [busy, given_up]}))
+    shown = malbox("plugin", "instances").out
+    lines = {name: next(line for line in shown.splitlines() if name in line) for name in ("yara", "looper")}
+    assert all(word in lines["yara"] for word in ("busy", "tsk_1", "static", "7"))
+    assert all(word in lines["looper"] for word in ("quarantined", "no module x"))
+
+
+def test_replacing_needs_a_reason_and_sends_it(malbox: Malbox, origin: Origin) -> None:
+    """Without one nothing is sent."""
+    origin.answer("POST", "/plugins/instances/yara/replace", as_json({"items": []}, 202))
+    assert malbox("plugin", "replace", "yara").code == 2
+    assert malbox("plugin", "replace", "yara", "--reason", "new rules").code == 0
+    [request] = [one for one in origin.requests if one.method == "POST"]
+    assert b"new rules" in request.body
