@@ -3,6 +3,7 @@
 import contextlib
 import io
 import random
+import struct
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -18,10 +19,17 @@ from tests.unit.plugins.conftest import MakeSample
 from tests.unit.plugins.mutations import mutations
 
 MIB = 1024 * 1024
+EXCEL = bytes.fromhex("2008020000000000c000000000000046")
 EQUATION = bytes.fromhex("02ce020000000000c000000000000046")
 CUT_FIELD = made.document_xml(
     "<w:r><w:instrText>DDEA</w:instrText></w:r><w:r><w:instrText>UTO c:\\x cmd</w:instrText></w:r>"
 )
+MACRO_SHEET = (  # [MS-XLS] 2.4.21 and 2.4.28: a workbook with one sheet of macros
+    struct.pack("<HHHHHHII", 0x809, 16, 0x600, 5, 0, 0, 0, 6)
+    + struct.pack("<HHIBBBB", 0x85, 13, 0, 0, 1, 5, 0)
+    + b"Auto1"
+    + struct.pack("<HH", 0x0A, 0)
+).ljust(5000, b"\0")
 PLAIN = made.document_xml("<w:r><w:t>hello</w:t></w:r>")
 
 
@@ -91,6 +99,8 @@ def test_a_macro_is_read_and_judged(make: Callable[[str], bytes], make_sample: M
         (made.compound({"WordDocument": bytes(10) + b"\x00\x01" + bytes(100)}), "document_encrypted"),
         (made.compound({"WordDocument": bytes(100) + b"\x13DDEAUTO c:\\\\x cmd \x14shown\x15"}), "dde_field"),
         (made.compound({"Equation Native": b"x"}), "equation_object"),
+        (docx(**{"xl/macrosheets/sheet1.xml": "<a/>"}), "macro_sheet"),
+        (made.compound({"Workbook": MACRO_SHEET}, clsid=EXCEL), "macro_sheet"),
     ],
 )  # fmt: skip
 def test_what_a_document_would_do_is_a_trait(

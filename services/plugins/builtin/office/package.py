@@ -82,6 +82,8 @@ class _Reader:
             self._metadata(entry)
         elif name.suffix == ".xml" and folder in ("word", "xl", "externallinks", "slides", "ppt", "worksheets"):
             self._fields(entry)
+        elif folder == "macrosheets" and name.suffix == ".xml":
+            self._document.findings.trait("macro_sheet", entry.filename)
         elif folder == "customui" and name.suffix == ".xml":
             self._document.keyword("CustomUI", entry.filename, "the ribbon is changed; its callbacks may start macros")
 
