@@ -63,13 +63,8 @@ async def compose(runtime: Runtime, connector: GuestConnector | None = None) -> 
     runs = HostRuns(instances, settings.scratch_dir, runs_at_once=settings.runs_at_once)
     runs.sweep()
     await sandbox.probe()
-    preparation = Preparation(
-        runtime.store,
-        runtime.blobs,
-        runs,
-        identity=Plugin(load_manifest(BUILTIN_DIR / "identity"), BUILTIN_DIR / "identity"),
-        unpack=Plugin(load_manifest(UNPACK_DIR), UNPACK_DIR),
-    )
+    identity, unpack = (Plugin(load_manifest(folder), folder) for folder in (BUILTIN_DIR / "identity", UNPACK_DIR))
+    preparation = Preparation(runtime.store, runtime.blobs, runs, identity=identity, unpack=unpack)
     cancellations = Cancellations(runtime.store)
     guest = GuestStage(
         connector,
@@ -100,7 +95,7 @@ async def compose(runtime: Runtime, connector: GuestConnector | None = None) -> 
         background=(
             reconciler.run,
             source.watch,
-            partial(instances.run, registry.plugins),
+            partial(instances.run, lambda: (*registry.plugins(), identity, unpack)),
         ),
         on_start=reconciler.start,
         condition=lambda: {"sandbox": sandbox.condition},
