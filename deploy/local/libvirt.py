@@ -24,6 +24,7 @@ SOCKET_PATH_MAX_CHARS = 100
 _POLL_S = 0.05
 _DAEMON = Path("/usr/sbin/libvirtd")
 _EMULATOR_PREFIX = "qemu-system-"
+_QEMU = Path("/usr/bin/qemu-system-x86_64")
 _QEMU_CONF = """\
 # Written at every start.
 seccomp_sandbox = 1
@@ -99,8 +100,19 @@ def _prepare(state: State) -> None:
     for name in ("run", "config", "cache", "data"):
         own_directory(state.libvirt / name, user, 0o700)
     own_directory(state.libvirt / "config" / "libvirt", user, 0o700)
+    _forget_old_emulator(state)
     write_private(state.libvirt / "config" / "libvirt" / "qemu.conf", _QEMU_CONF, user)
     write_private(state.libvirt / "config" / "libvirt" / "libvirtd.conf", _LIBVIRTD_CONF, user)
+
+
+def _forget_old_emulator(state: State) -> None:
+    """What libvirt remembers of the emulator is of the one that is installed.
+
+    It looks at the file that it starts, and that one stays the same when QEMU is upgraded behind it.
+    """
+    found = str(_QEMU.stat().st_ctime_ns) if _QEMU.exists() else ""
+    if write_private(state.libvirt / "emulator.ctime", found, state.users.machines):
+        shutil.rmtree(state.libvirt / "cache" / "libvirt" / "qemu", ignore_errors=True)
 
 
 def _command(state: State) -> processes.Command:

@@ -51,6 +51,11 @@ def machines_file(state: State) -> Path:
     return state.etc / "fleet.toml"
 
 
+def emulator(state: State) -> Path:
+    """What libvirt starts for a machine: QEMU, unless the machine has another owner by then."""
+    return state.app / "services" / "machines" / "adapters" / "fenced_emulator.py"
+
+
 def endpoint_file(state: State) -> Path:
     """Where the command line finds the origin."""
     return state.etc / "endpoint.toml"
@@ -99,6 +104,7 @@ def _own(here: Installation, service: str, libvirt_uri: str) -> dict[str, Any]:
             **({"network_socket": str(network.socket_file(state))} if network.is_possible() else {}),
             LIBVIRT_TABLE: {
                 "uri": libvirt_uri,
+                "emulator": str(emulator(state)),
                 "images_dir": str(state.images),
                 "machines_dir": str(state.machines),
                 **({"cables_dir": str(state.network)} if network.is_possible() else {}),

@@ -23,6 +23,7 @@ _PROCESSOR_THREAD = "CPU "  # QEMU names a thread for each virtual processor: `C
 # libvirt's qemuDomainGetMasterKeyFilePath: <its state>/lib/domain-<number>-<start of the name>/master-key.aes
 _MASTER_KEY = re.compile(r'"file":"([^"]*/domain-[0-9]+-[^"/]+)/master-key\.aes"')
 _STOPPED = frozenset({"T", "t"})
+_FENCED = "fenced_emulator"
 _LISTENING = "0A"  # TCP_LISTEN, as /proc/net/tcp writes it
 
 
@@ -123,7 +124,8 @@ def _stat(pid: int, proc: Path) -> list[str]:
 
 
 def _is_emulator(words: list[str]) -> bool:
-    return bool(words) and Path(words[0]).name.startswith(_EMULATOR_PREFIX)
+    """Whether it is one, or is about to be (`fenced_emulator`): interpreter and option stand before its name."""
+    return any(Path(word).name.startswith((_EMULATOR_PREFIX, _FENCED)) for word in words[:3])
 
 
 def _end(pid: int, directory: Path, timeout_s: float) -> int:
