@@ -20,6 +20,7 @@ from deploy.local import pki
 from deploy.local.state import MACHINE_USER, State, Users, locate, own_directory
 from guest.images import build as images
 from guest.images.assemble import AgentSource
+from services.machines.adapters import fenced_emulator
 from services.machines.adapters.guest_agent import GrpcEnroller
 from services.machines.adapters.libvirt import LibvirtHypervisor
 from services.machines.adapters.libvirt_settings import LibvirtSettings
@@ -44,7 +45,10 @@ class Laboratory:
     def settings(self) -> LibvirtSettings:
         """Where the daemon is, and where its machines are kept."""
         return LibvirtSettings(
-            uri=daemon.uri(self.state), images_dir=self.state.images, machines_dir=self.state.machines
+            uri=daemon.uri(self.state),
+            images_dir=self.state.images,
+            machines_dir=self.state.machines,
+            emulator=emulator(self.state),
         )
 
     def hypervisor(self) -> LibvirtHypervisor:
@@ -141,8 +145,15 @@ def prepare(root: Path) -> State:
     for path in (state.run, state.log, state.images, state.pki):
         own_directory(path, None, 0o755)
     own_directory(state.machines, me, 0o700)
+    shutil.copyfile(fenced_emulator.__file__, emulator(state))  # the checkout may be closed to the machines' user
+    emulator(state).chmod(0o755)
     pki.ensure(state)
     return state
+
+
+def emulator(state: State) -> Path:
+    """What libvirt starts for a machine."""
+    return state.root / "fenced_emulator.py"
 
 
 def build_image(state: State, tree: Path = images.SOURCE) -> None:

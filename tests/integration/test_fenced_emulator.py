@@ -1,7 +1,6 @@
 """What libvirt starts for a machine meets the machine's fence, with a real daemon and a real emulator."""
 
 import os
-import shutil
 import subprocess
 from collections.abc import Iterator
 from pathlib import Path
@@ -28,11 +27,9 @@ DOMAIN = """
 
 @pytest.fixture(name="state")
 def state_fixture() -> Iterator[State]:
-    """The daemon runs; the emulator stands where its user can reach it."""
+    """The daemon runs."""
     with harness.directory() as root:
         state = harness.prepare(root)
-        shutil.copyfile(fenced_emulator.__file__, root / "fenced_emulator.py")
-        (root / "fenced_emulator.py").chmod(0o755)
         daemon.start(state)
         try:
             yield state
@@ -57,7 +54,7 @@ def started(state: State, machine: Path) -> None:
     """The domain was started. Raises libvirtError."""
     connection = libvirt.open(daemon.uri(state))
     try:
-        xml = DOMAIN.format(emulator=state.root / "fenced_emulator.py", disk=machine / "life-3" / "disk")
+        xml = DOMAIN.format(emulator=harness.emulator(state), disk=machine / "life-3" / "disk")
         connection.createXML(xml, libvirt.VIR_DOMAIN_START_PAUSED)
     finally:
         connection.close()
@@ -93,7 +90,7 @@ def test_one_that_has_passed_the_fence_is_seen_by_whoever_ends_the_machine(state
     """Even before it is the emulator: the next owner raises the fence and then ends what there is."""
     (machine / "fence").unlink()
     os.mkfifo(machine / "fence")  # it waits there, as long as a test needs to look
-    argv = [str(state.root / "fenced_emulator.py"), "-drive", f"file={machine / 'life-3' / 'disk'},format=raw"]
+    argv = [str(harness.emulator(state)), "-drive", f"file={machine / 'life-3' / 'disk'},format=raw"]
     waiting = subprocess.Popen(argv)
     identity = processes.Identity.of(waiting.pid)
     assert identity is not None

@@ -102,6 +102,7 @@ async def _provisioned(state: State, network: Lab) -> Bed:
         uri=daemon.uri(state),
         images_dir=state.images,
         machines_dir=state.machines,
+        emulator=harness.emulator(state),
         cables_dir=network.directory / "network",
     )
     made = Bed(state, network, LibvirtHypervisor(settings), enroller, enroller.create_authority(SPEC.machine_id))
