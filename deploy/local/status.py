@@ -10,7 +10,6 @@ from deploy.local.ports import LOOPBACK
 from deploy.local.services import fetch_health
 from deploy.local.state import SERVICES, State
 
-_NO_ROOM = "guests are in no control group: nothing limits what they use up of the host"
 SERVERS = (postgres.NAME, rabbitmq.MAPPER, rabbitmq.NAME, libvirt.NAME, nginx.NAME, supervisor.NAME)
 
 
@@ -64,14 +63,19 @@ def _server(here: Installation, name: str) -> PartStatus:
         network.NAME: lambda: network.socket_file(here.state).exists(),
     }.get(name, lambda: True)()
     port = {rabbitmq.NAME: "amqp", nginx.NAME: "gateway", postgres.NAME: "postgres"}.get(name)
-    where = f"{LOOPBACK}:{here.ports[port]}" if port else _room(here.state) if name == libvirt.NAME else ""
+    where = (
+        f"{LOOPBACK}:{here.ports[port]}" if port else _room(here.state, identity.pid) if name == libvirt.NAME else ""
+    )
     return PartStatus(name, identity.pid, age_s(identity), is_ready=answers, detail=where if answers else "no answer")
 
 
-def _room(state: State) -> str:
+def _room(state: State, daemon: int) -> str:
     """What guests may use up of the host."""
-    limited, unlimited = guest_group.said(guest_group.remembered(state) or guest_group.Group())
-    return f"guests have at most {limited}" + (f"; no limit: {unlimited}" if unlimited else "") if limited else _NO_ROOM
+    group = guest_group.remembered(state)
+    if group is None or not group.holds(daemon):
+        return "guests are in no control group: nothing limits what they use up of the host"
+    limited, unlimited = guest_group.said(group)
+    return f"guests have at most {limited}" + (f"; no limit on {unlimited}" if unlimited else "")
 
 
 def _service(here: Installation, name: str) -> PartStatus:
