@@ -16,6 +16,7 @@ import pytest
 from contracts.submission import Route
 from deploy.local.state import State
 from guest.images import build as images
+from services.machines.network.layout import guest_mac
 from services.machines.network.namespace import in_namespace
 from tests.integration import hypervisor_harness as harness
 from tests.security.network.conduct import NEIGHBOUR, hostile
@@ -88,13 +89,15 @@ async def made_fixture(tmp_path: Path) -> AsyncIterator[Bed]:
 
 
 @pytest.mark.promise("P22", "P23", "P24")
-async def test_no_frame_that_root_in_a_guest_writes_reaches_anybody(made: Bed, tmp_path: Path) -> None:
+async def test_no_frame_that_root_in_a_guest_writes_reaches_anybody(made: Bed) -> None:
     """Spoofed, ARP, IPv6 and its advertisements, fragments, VLANs and thirty more, on each route; nor does a knock.
 
     The controls: every victim's sniffer sees each of them when it is put beside it, and all of them crossed the card.
     """
     neighbour = await _neighbour(made)
-    attempts = hostile(Guest(SPEC.machine_id, socket.socket()), NEIGHBOUR, _mark)
+    sender = Guest(SPEC.machine_id, neighbour.cable)  # it writes down frames, and sends none
+    attempts = hostile(sender, NEIGHBOUR, _mark)
+    frames = [frame for them in attempts.values() for frame in them] + [sender.datagram(SERVER, 9, HONEST)]
     with as_user("root"):
         _seen_by_its_victims(made, attempts)
     for route in ROUTES:
@@ -102,7 +105,7 @@ async def test_no_frame_that_root_in_a_guest_writes_reaches_anybody(made: Bed, t
         with as_user("root"):
             world, host = Sniffer(made.network.world, "inet0"), Sniffer(made.network.host, "lo")
         with _host_port() as port:
-            program = _program(tmp_path / f"{route}.py", attempts, route, port.getsockname()[1])
+            program = _program(made, frames, route, port.getsockname()[1])
             assert await made.run(address, route, program) == 0, route
             assert _knocked(port) == 0, route
         await _all_crossed_the_card(made, attempts, route)
@@ -147,12 +150,17 @@ def _sender() -> socket.socket:
     return made
 
 
-def _program(path: Path, attempts: dict[str, list[bytes]], route: Route, port: int) -> Path:
+def _program(made: Bed, frames: list[bytes], route: Route, port: int) -> Path:
     """What the sample runs: it brings the frames along, as they are to be written."""
-    sender = Guest(SPEC.machine_id, socket.socket())
-    them = [frame for frames in attempts.values() for frame in frames]
-    frames = [frame.hex() for frame in (*them, sender.datagram(SERVER, 9, HONEST))]
-    given = {"mac": sender.mac, "has_card": route != "none", "frames": frames, "port": port}
+    given = {
+        "mac": guest_mac(SPEC.machine_id),
+        "has_card": route != "none",
+        "frames": [frame.hex() for frame in frames],
+        "port": port,
+    }
+    folder = made.state.machines / ".samples"
+    folder.mkdir(exist_ok=True)
+    path = folder / f"{route}.py"
     path.write_text(f"GIVEN = {json.dumps(given)!r}\n{PROGRAM}", encoding="utf-8")
     return path
 
