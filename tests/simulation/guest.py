@@ -28,8 +28,8 @@ from services.plugins.ports_guest import (
     SourceSummary,
     TreeEmpty,
 )
-from tests.simulation.hypervisor import Life, SimWorld
 from tests.simulation.loop import PROCESS
+from tests.simulation.world import Life, SimWorld
 
 HEARTBEAT_S = 1.0
 SILENCE_S = 10.0

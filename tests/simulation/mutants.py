@@ -18,8 +18,9 @@ from services.machines.reconcile.reconciler import Reconciler
 from services.scheduler.domain.task import Task, events
 from tests.simulation import statements
 from tests.simulation.guest import SimConnector, SimSession
-from tests.simulation.hypervisor import Host, SimHypervisor
+from tests.simulation.hypervisor import SimHypervisor
 from tests.simulation.run import Outcome, Simulation
+from tests.simulation.world import Host
 
 Mutation = Callable[[Simulation, ExitStack], None]
 """Takes a defence away from the simulation, until the stack unwinds."""

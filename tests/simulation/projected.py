@@ -16,7 +16,8 @@ from services.machines import main as machines
 from services.machines.projections import FLEET
 from services.scheduler import main as scheduler
 from services.scheduler.tables import TASKS
-from tests.simulation.database import Database, Handwritten, Row, bound, template
+from tests.simulation.database import Database, Handwritten, Row, template
+from tests.simulation.spelling import bound
 
 FIRST = (files("services.chassis") / "schema.sql").read_text(encoding="utf-8")
 _PROJECTED = ((FLEET, "machines", machines.MIGRATIONS), (TASKS, "scheduler", scheduler.MIGRATIONS))

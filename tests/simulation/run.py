@@ -34,11 +34,11 @@ from tests.simulation.blobs import SimBlobs, SimSandbox
 from tests.simulation.broker import SimBroker, connector
 from tests.simulation.chaos import Chaos
 from tests.simulation.database import Database, Lock, Pool, Wire
-from tests.simulation.hypervisor import SimWorld
 from tests.simulation.loop import PROCESS, Process, SimLoop, virtual_time
 from tests.simulation.services import BEGINNING, SERVICES, SimService, Surroundings, empty_database, replaced
 from tests.simulation.statements import answers
 from tests.simulation.truth import OUT_OF_THE_POOL, Truth
+from tests.simulation.world import SimWorld
 
 STEPS_MAX = 400_000
 FAULTS_S = 50.0

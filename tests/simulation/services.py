@@ -49,8 +49,9 @@ from tests.simulation.blobs import SimBlobs, SimSandbox
 from tests.simulation.broker import SimBroker, SimConsumer
 from tests.simulation.database import Pool, template
 from tests.simulation.guest import SimConnector
-from tests.simulation.hypervisor import SimEnroller, SimHypervisor, SimWorld
+from tests.simulation.hypervisor import SimEnroller, SimHypervisor
 from tests.simulation.loop import PROCESS, Process, SimLoop
+from tests.simulation.world import SimWorld
 
 BEGINNING = datetime(2026, 1, 1, tzinfo=UTC)
 POLL_S = 6.0

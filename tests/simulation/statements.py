@@ -10,7 +10,8 @@ from typing import Any
 from services.chassis.joined import COMMIT, UNIT_PARAMETERS
 from services.chassis.store import ClaimedLater, HandledBefore
 from tests.simulation import projected
-from tests.simulation.database import Database, Handwritten, Row, bound, violation
+from tests.simulation.database import Database, Handwritten, Row, violation
+from tests.simulation.spelling import bound
 
 _WORDS: dict[str, Handwritten] = {}
 _PARAMETER = re.compile(r"\$(\d+)")

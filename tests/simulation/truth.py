@@ -10,7 +10,7 @@ from services.machines.domain import lifecycle as machine_lifecycle
 from services.machines.domain.machine import Machine
 from services.scheduler.domain import lifecycle as task_lifecycle
 from services.scheduler.domain.task import Task
-from tests.simulation.hypervisor import Life, SimWorld
+from tests.simulation.world import Life, SimWorld
 
 Decode = Callable[[UUID, int, str, bytes], Any]
 OUT_OF_THE_POOL = frozenset({"quarantined", "retired", "maintenance"})
