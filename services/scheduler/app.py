@@ -40,16 +40,19 @@ def record(unit: Unit, task: Task) -> None:
     unit.save(task)
     if happened & waiting.SEATING:
         waiting.seat(unit, task)
-    look_again(unit, task)
+    unit.execute("SELECT put_off_look($1, $2)", task.task_id, _look_delay(unit, task))
     if task.wants_machine or "MachineReturned" in happened:
         dispatch_wanted(unit)
 
 
 def look_again(unit: Unit, task: Task) -> None:
-    """The task is looked at when something that it waits for is overdue, and not before."""
+    """The task, which was looked at, is looked at again when something that it waits for is overdue, not before."""
+    unit.execute("SELECT look_again($1, $2)", task.task_id, _look_delay(unit, task))
+
+
+def _look_delay(unit: Unit, task: Task) -> timedelta | None:
     due_at = next_look_at(task, unit.at)
-    delay = None if due_at is None else max(due_at - unit.at, LOOK_AGAIN_MIN)
-    unit.execute("SELECT look_again($1, $2)", task.task_id, delay)
+    return None if due_at is None else max(due_at - unit.at, LOOK_AGAIN_MIN)
 
 
 def lease_seems_lost(unit: Unit, task_id: str, *, machine_id: str, epoch: int) -> None:

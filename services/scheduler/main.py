@@ -11,7 +11,13 @@ from services.scheduler.live import Live
 
 FACTS_DAYS = 30
 """How long the live facts of a task are kept; its history and report stay."""
-MIGRATIONS = (tables.MIGRATION, tables.MIGRATION_2, waiting.MIGRATION, waiting.MIGRATION_WAITS)
+MIGRATIONS = (
+    tables.MIGRATION,
+    tables.MIGRATION_2,
+    waiting.MIGRATION,
+    waiting.MIGRATION_WAITS,
+    waiting.MIGRATION_LOOKS,
+)
 
 
 async def compose(runtime: Runtime) -> Service:

@@ -125,6 +125,19 @@ async def test_a_task_all_of_whose_messages_were_lost_comes_to_its_end(desk: Des
     assert await leftovers(desk.store) == {"queue": 0, "heads": 0, "holding": 0, "waits": 0}
 
 
+@pytest.mark.promise("P3", "P12")
+async def test_an_answer_that_comes_as_a_look_is_due_does_not_put_it_off(desk: Desk) -> None:
+    """What else was not answered is asked again at once, and not only at the next of ever longer intervals."""
+    task_id = await desk.submit()
+    lease = only(LeaseMachine, await desk.said())
+    await desk._age(61)
+    await desk.hear(desk.leased(lease))
+    assert len(orders_of("static", await desk.pass_time(1))) == 1
+    assert not orders_of("static", await desk.pass_time(20))
+    await desk.hear(PluginStageCompleted(task_id=task_id, attempt=1, stage="static", result_ids=()))
+    assert not orders_of("static", await desk.pass_time(200))
+
+
 async def test_a_task_that_is_answered_repeats_nothing(desk: Desk) -> None:
     """The positive control: no order that is answered is given twice, and an ended task is left alone."""
     task_id = await desk.submit()

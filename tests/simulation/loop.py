@@ -11,7 +11,7 @@ import time
 from asyncio import events
 from collections import deque
 from collections.abc import Callable, Coroutine, Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from contextvars import Context, ContextVar, copy_context
 from random import Random
 from typing import Any, TypeVarTuple
@@ -19,6 +19,7 @@ from typing import Any, TypeVarTuple
 PROCESS: ContextVar["Process"] = ContextVar("process")
 STEP_S = 0.000_02
 """What a step costs in virtual time: nothing happens at the same instant as anything else."""
+CLOSES_MAX = 3
 _MASK = (1 << 64) - 1
 _real_monotonic = time.monotonic
 _Ts = TypeVarTuple("_Ts")
@@ -268,10 +269,14 @@ class SimLoop(asyncio.BaseEventLoop):
         self.world.ready.clear()
         self._active.clear()
         self._timers.clear()
-        for task in self.all_tasks:
-            if not task.done():
-                task._log_destroy_pending = False  # type: ignore[attr-defined]
-                _close(task.get_coro())
+        events._set_running_loop(self)
+        try:
+            for task in self.all_tasks:  # what is begun meanwhile, to end others, is disposed of too
+                if not task.done():
+                    task._log_destroy_pending = False  # type: ignore[attr-defined]
+                    _close(task.get_coro())
+        finally:
+            events._set_running_loop(None)
         self.all_tasks.clear()
         self.world.tasks.clear()
 
@@ -281,8 +286,13 @@ def _make_task(loop: Any, coro: Any, **options: Any) -> SimTask:
 
 
 def _close(coro: Any) -> None:
-    with suppress(BaseException):  # it died long ago in the simulated world
-        coro.close()
+    """It died long ago in the simulated world. One that waits for something at its end is closed there again."""
+    for _ in range(CLOSES_MAX):
+        try:
+            coro.close()
+        except BaseException:  # noqa: BLE001, S112 - nobody is left to hear of it
+            continue
+        return
 
 
 @contextmanager

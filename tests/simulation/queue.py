@@ -1,5 +1,6 @@
 """The functions of services/scheduler/queue.sql, by hand: SQLite has none."""
 
+from datetime import timedelta
 from typing import Any
 
 from services.scheduler import waiting
@@ -178,6 +179,14 @@ def look_again(database: Database, arguments: Values) -> list[Row]:
             delay,
         )
     return []
+
+
+@words("SELECT put_off_look($1, $2)")
+def put_off_look(database: Database, arguments: Values) -> list[Row]:
+    """The look at the task is put off by so long, unless it is due."""
+    task, delay = arguments
+    due = "SELECT 1 FROM work WHERE kind = 'wait' AND key = $1 AND due_at <= now()"
+    return look_again(database, (task, timedelta() if delay is not None and _say(database, due, task) else delay))
 
 
 @words("SELECT running_per_owner_max AS most, may_have_more($1) AS may_have_more FROM rules")

@@ -194,7 +194,8 @@ def a_turn(rng: Random) -> Step:
         elif what == "aside":
             unit.execute("SELECT stand_aside($1, $2)", task, who)
         elif what == "again":
-            unit.execute("SELECT look_again($1, $2)", task, timedelta(seconds=cost))
+            called = "SELECT look_again($1, $2)" if rank % 2 else "SELECT put_off_look($1, $2)"
+            unit.execute(called, task, timedelta(seconds=cost - 5))
         else:
             summary = MachineSummary.model_validate({**MACHINE.model_dump(), "machine_id": machine})
             tables.keep_machine(unit, summary, epoch=rank, condition="ready" if cost % 2 else "being cleaned")

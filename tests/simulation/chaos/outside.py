@@ -23,6 +23,7 @@ async def clock_jumps(chaos: Chaos) -> None:
         if chaos.rng.random() < 0.3:
             chaos.count("clock_jump database")
             chaos.sim.db_offset_s += jump_s
+            chaos.sim.db_set_back_s += max(0.0, -jump_s)
         else:
             chaos.count("clock_jump service")
             chaos.anyone().process.wall_offset_s += jump_s
