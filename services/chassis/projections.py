@@ -21,7 +21,7 @@ from services.chassis.store import UNAVAILABLE, Connection, Store, StoreUnavaila
 
 BATCH_MAX = 500
 IDLE_POLL_S = 2.0
-GATHER_S = 0.05  # commits come in clusters: a list that is this late is made in fewer transactions
+GATHER_S = 0.1  # commits come in clusters: a list that is this late is made in fewer transactions
 
 log = structlog.get_logger()
 Row: TypeAlias = dict[str, Any]

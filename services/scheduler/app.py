@@ -28,8 +28,9 @@ LOOK_AGAIN_MIN = timedelta(seconds=1)
 
 
 def dispatch_wanted(unit: Unit) -> None:
-    """Waiting tasks and ready machines are brought together soon."""
-    unit.enqueue(DISPATCH, f"{unit.uuid().hex}", {})
+    """Waiting tasks and ready machines are brought together soon, once however often the unit asks for it."""
+    if all(row.kind != DISPATCH for row in unit.work):
+        unit.enqueue(DISPATCH, f"{unit.uuid().hex}", {})
 
 
 def record(unit: Unit, task: Task) -> None:
