@@ -1,13 +1,17 @@
 """What static plugins find in the bytes: what it counts, and how it becomes indicators."""
 
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import pytest
 
 from services.results.assembly import assemble
 from services.results.policy import TRAITS, Trait
+from services.results.policy.program_traits import PROGRAMS
 from tests.unit.results.cases import case, result
+
+BUILTIN = Path(__file__).parents[3] / "services" / "plugins" / "builtin"
 
 
 def noticed(*names: str, **others: Any) -> dict[str, Any]:
@@ -37,6 +41,12 @@ def test_no_trait_alone_makes_a_sample_malicious() -> None:
     """Bytes that could do something are not a program that did it; names are used once."""
     assert all(0 < trait.points < 70 for trait in TRAITS)
     assert len({trait.name for trait in TRAITS}) == len(TRAITS)
+
+
+def test_every_row_for_programs_is_of_a_trait_that_a_plugin_that_ships_can_find() -> None:
+    """The table holds no meaning for what nobody says."""
+    code = "".join(path.read_text(encoding="utf-8") for path in BUILTIN.rglob("*.py"))
+    assert [trait.name for trait in PROGRAMS if f'"{trait.name}"' not in code] == []
 
 
 def test_a_trait_without_a_meaning_counts_nothing_and_is_shown() -> None:
