@@ -5,6 +5,6 @@ A host plugin is a folder with `plugin.toml` (see `malbox.sdk.manifest`) and `pl
 directory is writable, and nothing survives the run but what was emitted. `malbox.sdk.testing` runs one in a test.
 """
 
-from malbox.sdk.context import Context, Input, PluginFailure, PluginSkipped
+from malbox.sdk.context import Context, Event, Input, PluginFailure, PluginSkipped
 
-__all__ = ["Context", "Input", "PluginFailure", "PluginSkipped"]
+__all__ = ["Context", "Event", "Input", "PluginFailure", "PluginSkipped"]

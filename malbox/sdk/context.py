@@ -6,6 +6,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Protocol
 
+EVENTS_PLUGIN = "malbox"
+EVENTS_NAME = "events"
+
 
 class PluginFailure(Exception):
     """The plugin could not do its work on these bytes; the message says why, for an analyst."""
@@ -27,6 +30,14 @@ class Input:
     def read_json(self) -> Any:
         """The input parsed as JSON. Raises ValueError."""
         return json.loads(self.path.read_bytes())
+
+
+@dataclass(frozen=True)
+class Event:
+    """A fact about the task, said before this run began: its name as the manifest has it, and its fields."""
+
+    fact: str
+    content: dict[str, Any]
 
 
 class Emitter(Protocol):
@@ -75,6 +86,12 @@ class Context:
     def log(self, event: str, **keys: Any) -> None:
         """One line in the run's log: a constant past-tense event, everything else a key."""
         self.emitter.log(event, keys)
+
+    @property
+    def events(self) -> tuple[Event, ...]:
+        """The facts that the manifest subscribes to, in order; the latest thousand of them. Raises ValueError."""
+        told = self.input(EVENTS_PLUGIN, EVENTS_NAME)
+        return () if told is None else tuple(Event(**event) for event in told.read_json()["events"])
 
     def input(self, plugin: str, name: str) -> Input | None:
         """The earlier result of that plugin and name, if there is one."""

@@ -13,7 +13,7 @@ from tempfile import TemporaryDirectory
 from typing import Any
 
 import malbox
-from malbox.sdk.context import Input
+from malbox.sdk.context import EVENTS_NAME, EVENTS_PLUGIN, Event, Input
 from malbox.sdk.manifest import load_manifest
 
 ROOT = Path(malbox.__file__).parents[1]
@@ -48,6 +48,7 @@ def run_sandboxed(
     sample_name: str | None = None,
     config: dict[str, Any] | None = None,
     inputs: tuple[Input, ...] = (),
+    events: tuple[Event, ...] = (),
 ) -> SandboxedRun:
     """The plugin in `folder` ran on the sample and nothing of it is left. Raises ManifestError, SandboxRefused."""
     manifest = load_manifest(folder)
@@ -59,7 +60,7 @@ def run_sandboxed(
             "sample": str(sample.absolute()),
             "sample_name": sample.name if sample_name is None else sample_name,
             "config": config or {},
-            "inputs": [_described(one) for one in inputs],
+            "inputs": [_described(one) for one in (*inputs, *_told(events, Path(into)))],
             "into": into,
         }
         return _run(_answer(request, timeout_s=manifest.runtime.timeout_s + AROUND_A_RUN_S))
@@ -91,6 +92,16 @@ def _run(answer: dict[str, Any]) -> SandboxedRun:
         kinds={one["name"]: one["kind"] for one in results},
         media_types={one["name"]: one["media_type"] for one in results},
     )
+
+
+def _told(events: tuple[Event, ...], into: Path) -> tuple[Input, ...]:
+    """The input that brings the events, as a task would."""
+    if not events:
+        return ()
+    path = into / "events"
+    listed = [{"fact": event.fact, "content": event.content} for event in events]
+    path.write_text(json.dumps({"events": listed, "is_truncated": False}), encoding="utf-8")
+    return (Input(EVENTS_PLUGIN, EVENTS_NAME, path, "application/json"),)
 
 
 def _described(one: Input) -> dict[str, str]:

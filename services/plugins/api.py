@@ -59,6 +59,7 @@ def _details(plugin: Plugin) -> dict[str, Any]:
         "license": manifest.plugin.license,
         "runtime": manifest.runtime.model_dump(mode="json"),
         "order": manifest.order.model_dump(mode="json"),
+        "events": manifest.events.model_dump(mode="json"),
         "config_schema": manifest.config_schema,
         "results": {name: spec.model_dump(mode="json") for name, spec in manifest.results.items()},
     }

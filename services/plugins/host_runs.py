@@ -10,6 +10,7 @@ from typing import Any
 
 from services.plugins.domain.catalogue import Plugin
 from services.plugins.domain.occasion import Occasion
+from services.plugins.events import as_input
 from services.plugins.instances import Instances
 from services.plugins.ports import InputFile, SandboxReport, SandboxRequest
 
@@ -42,15 +43,20 @@ class HostRuns:
         sample_name: str,
         config: dict[str, Any] | None = None,
         inputs: tuple[InputFile, ...] = (),
+        told: bytes | None = None,
     ) -> AsyncIterator[SandboxReport]:
         """The plugin ran; its results stand in the spool until the block ends. Raises SandboxUnavailable."""
-        with TemporaryDirectory(prefix=SPOOL_PREFIX, dir=self._scratch_dir) as spool:
+        with TemporaryDirectory(prefix=SPOOL_PREFIX, dir=self._scratch_dir) as place:
+            spool = Path(place) / "spool"
+            spool.mkdir()
+            if told is not None:
+                inputs = (*inputs, as_input(told, Path(place) / "events"))
             request = SandboxRequest(
                 manifest=plugin.manifest,
                 plugin_dir=plugin.folder,
                 sample=sample,
                 sample_name=sample_name,
-                spool_dir=Path(spool),
+                spool_dir=spool,
                 config=config or {},
                 inputs=inputs,
             )

@@ -38,6 +38,7 @@ MIGRATIONS = tuple(
         "schema_5.sql",
         "schema_6.sql",
         "schema_7.sql",
+        "schema_8.sql",
     )
 )
 VERSIONS = "versions"

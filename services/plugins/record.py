@@ -89,12 +89,11 @@ class StageRecord:
         """The facts, and whatever `also` adds, are committed together."""
 
         async def decide(unit: Unit) -> None:
-            for fact in facts:
+            for place, fact in enumerate(facts):
                 parts = (getattr(fact, name, "") for name in ("run_id", "result_id"))
                 message_id = derived("msg", fact.type_name(), *self.key.parts, *parts)
                 unit.say(fact, message_id=message_id)
-                if isinstance(fact, AWAITED):
-                    rows.keep_said(unit, self.key, message_id, fact)
+                rows.keep_said(unit, self.key, message_id, fact, is_awaited=isinstance(fact, AWAITED), place=place)
             if also is not None:
                 also(unit)
 

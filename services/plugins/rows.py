@@ -132,20 +132,34 @@ def keep_run(unit: Unit, key: StageKey, run_id: str, version: str, error: RunErr
     )
 
 
-def keep_said(unit: Unit, key: StageKey, message_id: str, fact: Message) -> None:
-    """What was said can be said again, should it get lost on its way."""
+def keep_said(unit: Unit, key: StageKey, message_id: str, fact: Message, *, is_awaited: bool, place: int) -> None:
+    """What was said is known to plugins that run later; what is awaited can be said again, should it get lost.
+
+    `place` is its order among what is committed with it.
+    """
     unit.execute(
-        "INSERT INTO said (message_id, task_id, attempt, stage, type, data) VALUES ($1, $2, $3, $4, $5, $6) "
-        "ON CONFLICT (message_id) DO NOTHING",
-        *(message_id, *key.parts, fact.type_name(), fact.model_dump_json()),
+        "INSERT INTO said (message_id, task_id, attempt, stage, type, data, is_awaited, place) "
+        "VALUES ($1, $2, $3, $4, $5, $6, $7, $8) ON CONFLICT (message_id) DO NOTHING",
+        *(message_id, *key.parts, fact.type_name(), fact.model_dump_json(), is_awaited, place),
     )
 
 
+async def load_events(store: Store, task_id: str) -> list[Message]:
+    """What was said of all stages of the task until now, in order; the latest of very many."""
+    found = await store.fetch(
+        "SELECT type, data::text AS data FROM said WHERE task_id = $1 "
+        "ORDER BY recorded_at DESC, place DESC, position DESC LIMIT $2",
+        task_id,
+        SAID_MAX,
+    )
+    return [BY_TYPE[row["type"]].model_validate_json(row["data"]) for row in reversed(found)]
+
+
 async def load_said(store: Store, key: StageKey) -> list[tuple[str, Message]]:
-    """What was said of the stage, in order, under the ids that it had."""
+    """What was said of the stage and is awaited, in order, under the ids that it had."""
     found = await store.fetch(
         "SELECT message_id, type, data::text AS data FROM said WHERE task_id = $1 AND attempt = $2 AND stage = $3 "
-        "ORDER BY position LIMIT $4",
+        "AND is_awaited ORDER BY recorded_at, place, position LIMIT $4",
         *(*key.parts, SAID_MAX),
     )
     return [(row["message_id"], BY_TYPE[row["type"]].model_validate_json(row["data"])) for row in found]

@@ -2,9 +2,11 @@
 
 import asyncio
 import contextlib
-from collections.abc import Awaitable
+from collections.abc import Awaitable, Sequence
+from dataclasses import dataclass
 from typing import TypeVar
 
+from contracts.envelope import Message
 from contracts.planning import EndedBy, PlannedRun
 from contracts.scheduler import RunStage
 from malbox.sdk.manifest import ManifestError
@@ -16,6 +18,7 @@ from services.plugins import rows
 from services.plugins.cancellations import Cancellations
 from services.plugins.domain.catalogue import Plugin
 from services.plugins.errors import PreparationFailed, SandboxUnavailable
+from services.plugins.events import told
 from services.plugins.guest_stage import GuestStage
 from services.plugins.handlers import RUN_STAGE
 from services.plugins.host_runs import HostRuns
@@ -29,6 +32,14 @@ from services.plugins.rows import Prepared
 
 ATTEMPTS_MAX = 4  # a lease has a first driver and at most three that adopt it
 T = TypeVar("T")
+
+
+@dataclass(frozen=True)
+class Given:
+    """What the members of a group are given: earlier results, and what was said of the task until now."""
+
+    inputs: tuple[InputFile, ...]
+    facts: Sequence[Message]
 
 
 class Stages:
@@ -105,17 +116,17 @@ class Stages:
 
     async def _run_groups(self, record: StageRecord, prepared: Prepared) -> None:
         for members in record.command.stage.groups:
-            inputs = await self._inputs(record, prepared)  # once: members of a group do not see each other
+            given = Given(  # once: members of a group do not see each other
+                await self._inputs(record, prepared), await self._facts(record, members)
+            )
             try:
                 async with asyncio.TaskGroup() as group:
                     for planned in members:
-                        group.create_task(self._run_one(record, planned, prepared, inputs))
+                        group.create_task(self._run_one(record, planned, prepared, given))
             except BaseExceptionGroup as faults:
                 raise faults.exceptions[0] from faults
 
-    async def _run_one(
-        self, record: StageRecord, planned: PlannedRun, prepared: Prepared, inputs: tuple[InputFile, ...]
-    ) -> None:
+    async def _run_one(self, record: StageRecord, planned: PlannedRun, prepared: Prepared, given: Given) -> None:
         if await rows.has_run(self._store, record.run_id(planned.plugin)):
             return
         plugin = self._registry.pinned(planned)
@@ -130,7 +141,7 @@ class Stages:
             )
             return
         await record.run_started(plugin.name, plugin.version)
-        await self._run_sandboxed(record, plugin, planned, prepared, inputs)
+        await self._run_sandboxed(record, plugin, planned, prepared, given)
 
     async def _run_sandboxed(
         self,
@@ -138,7 +149,7 @@ class Stages:
         plugin: Plugin,
         planned: PlannedRun,
         prepared: Prepared,
-        inputs: tuple[InputFile, ...],
+        given: Given,
     ) -> None:
         try:
             config = configuration(plugin.manifest, planned.config, record.command.request.password)
@@ -148,7 +159,8 @@ class Stages:
                 sample=self._blobs.local_path(prepared.sha256),
                 sample_name=prepared.name,
                 config=config,
-                inputs=inputs,
+                inputs=given.inputs,
+                told=told(plugin.manifest.events, given.facts),
             ) as report:
                 is_error = report.outcome in ("failed", "crashed", "timed_out") or (
                     report.outcome == "skipped" and _was_asked_for(record, plugin.name)
@@ -160,6 +172,13 @@ class Stages:
                 await record.run_ended(plugin.name, plugin.version, ending, evidence)
         except (ManifestError, SandboxUnavailable) as error:
             await record.run_ended(plugin.name, plugin.version, Ending("failed", str(error), is_error=True))
+
+    async def _facts(self, record: StageRecord, members: Sequence[PlannedRun]) -> list[Message]:
+        """What was said of the task until now, where anybody in the group is to be told of any of it."""
+        plugins = [self._registry.pinned(planned) for planned in members]
+        if not any(plugin is not None and plugin.manifest.events.subscribe for plugin in plugins):
+            return []
+        return await rows.load_events(self._store, record.command.task_id)
 
     async def _inputs(self, record: StageRecord, prepared: Prepared) -> tuple[InputFile, ...]:
         known = await rows.load_inputs(self._store, record.command.task_id)

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from examples.randomness.plugin import entropy
-from malbox.sdk import Input
+from malbox.sdk import Event, Input
 from malbox.sdk.manifest import load_manifest
 from malbox.sdk.testing import run_sandboxed
 
@@ -66,3 +66,25 @@ def test_what_the_sample_left_is_sorted_by_content(tmp_path: Path) -> None:
         ("dropped/002", "other", False),
     ]
     assert run_sandboxed(EXAMPLES / "left_behind", sample).outcome == "skipped"
+
+
+@pytest.mark.promise("D4")
+def test_the_course_of_a_task_is_told_from_its_facts(tmp_path: Path) -> None:
+    """In the sandbox, from events as a task brings them; without any there is nothing to tell of."""
+    sample = tmp_path / "sample"
+    sample.write_bytes(b"x")
+    failed = {"plugin": "pe", "outcome": "crashed", "reason": "out of memory", "duration_ms": 7}
+    events = (
+        Event("GuestLost", {"reason": "gone"}),
+        Event("PluginFinished", failed),
+        Event("SampleExited", {"exit_code": 3}),
+    )
+    told = run_sandboxed(EXAMPLES / "course", sample, events=events)
+    assert told.outcome == "completed", told.reason
+    assert told.json("course") == {
+        "guests_lost": 1,
+        "exit_codes": [3],
+        "not_done": [{"plugin": "pe", "outcome": "crashed", "reason": "out of memory"}],
+    }
+    untold = run_sandboxed(EXAMPLES / "course", sample)
+    assert untold.json("course") == {"guests_lost": 0, "exit_codes": [], "not_done": []}

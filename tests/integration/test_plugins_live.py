@@ -30,6 +30,7 @@ from tests.integration.plugins_bench import Bench, connected, open_folder, servi
 from tests.integration.test_plugins_service import SCRIPT, add_plugin, until
 
 SAYS = "def run(context):\n    context.emit_json('count', {word!r})\n"
+SLOW = "import time\ndef run(context):\n    time.sleep(2)\n    context.emit_json('count', {word!r})\n"
 GATE = "import time\ndef run(context):\n    time.sleep(3)\n"
 
 
@@ -81,6 +82,11 @@ class Live:
         envelope = Envelope.wrap(fact, message_id=uuid4().hex, source="scheduler", at=datetime.now(UTC))
         exchange = await self.bench.channel.get_exchange("malbox.facts", ensure=False)
         await exchange.publish(aio_pika.Message(envelope.to_json()), fact.routing_key(), timeout=10)
+
+    async def instances(self, name: str) -> list[int]:
+        """The numbers of the plugin's instances."""
+        listed = (await self.bench.get("/plugins/instances")).json()["items"]
+        return [each["id"] for each in listed if each["plugin"] == name]
 
     async def reason(self, name: str) -> str | None:
         """Why the folder is rejected, as the API says, or None."""
@@ -147,6 +153,25 @@ async def test_a_plugin_that_is_added_may_be_planned_without_a_restart(live: Liv
     """A folder that appears, in however many steps, is a plugin once it is whole."""
     live.write("newcomer", "hello")
     assert await live.word_of(await live.order(await live.registered("newcomer"))) == "hello"
+
+
+@pytest.mark.promise("D6", "D7", "P37")
+async def test_a_persistent_plugin_is_drained_and_replaced_by_what_its_folder_became(live: Live) -> None:
+    """The run that is in the old one ends well; the next starts from the new files; nothing of the old one is left."""
+    persistent = "\n[runtime]\nlifecycle = 'persistent'\n"
+    add_plugin(live.plugins, "steady", SLOW.format(word="one"), more=persistent)
+    one = await live.registered("steady")
+    first = await live.order(one)
+    await until(lambda: any(fact.task_id == first for fact in live.bench.said(PluginStarted)))
+    before = await live.instances("steady")
+    (live.plugins / "steady/plugin.py").write_text(SAYS.format(word="two"), encoding="utf-8")
+    two = await live.registered("steady", other_than=one.digest)
+    words = [await live.word_of(first), await live.word_of(await live.order(two))]
+    assert words == ["one", "two"]
+    after = await live.instances("steady")
+    assert before
+    assert after
+    assert not set(before) & set(after)
 
 
 @pytest.mark.promise("D6")

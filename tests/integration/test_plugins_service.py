@@ -41,12 +41,12 @@ def run(context):
 """
 
 
-def add_plugin(directory: Path, name: str, code: str, *, stages: str = '["static"]') -> None:
+def add_plugin(directory: Path, name: str, code: str, *, stages: str = '["static"]', more: str = "") -> None:
     """An operator's plugin."""
     folder = directory / name
     folder.mkdir(parents=True)
     text = GOOD.replace('name = "counter"', f'name = "{name}"').replace('["static"]', stages)
-    (folder / "plugin.toml").write_text(text, encoding="utf-8")
+    (folder / "plugin.toml").write_text(text + more, encoding="utf-8")
     (folder / "plugin.py").write_text(code, encoding="utf-8")
 
 

@@ -8,14 +8,22 @@ from pydantic.fields import FieldInfo
 
 from contracts.catalogue import FACTS
 from contracts.envelope import Message
+from contracts.plugins import StageFact
 
-SUBSCRIBABLE: dict[str, type[Message]] = {fact.__name__: fact for fact in FACTS if fact.PUBLIC}
+SUBSCRIBABLE: dict[str, type[Message]] = {
+    fact.__name__: fact for fact in FACTS if issubclass(fact, StageFact) and fact.PUBLIC
+}
+ELSEWHERE = {fact.__name__ for fact in FACTS} - SUBSCRIBABLE.keys()
 NEAR_MAX = 3
 
 
 def fault_of_fact(name: str) -> str | None:
-    """Why nobody can subscribe to a fact of that name, and what is near it, or None."""
-    return None if name in SUBSCRIBABLE else _unknown(f"there is no public fact {name!r}", name, SUBSCRIBABLE)
+    """Why no plugin can subscribe to a fact of that name, and what is near it, or None."""
+    if name in SUBSCRIBABLE:
+        return None
+    if name in ELSEWHERE:
+        return f"{name} is not about the stages of a task; a plugin is told of {', '.join(sorted(SUBSCRIBABLE))}"
+    return _unknown(f"there is no fact {name!r}", name, SUBSCRIBABLE)
 
 
 def fault_of_filter(fact: str, field: str, allowed: tuple[Any, ...]) -> str | None:

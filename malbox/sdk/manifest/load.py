@@ -13,6 +13,7 @@ from malbox.sdk.manifest.code import fault_of_entry
 from malbox.sdk.manifest.model import Manifest, ManifestError
 
 MANIFEST_MAX_BYTES = 64 * 1024
+RESERVED = frozenset({"agent", "malbox"})
 Fault = tuple[tuple[str, ...], str]
 
 
@@ -59,13 +60,13 @@ def _faults_between_keys(manifest: Manifest, folder: Path) -> Iterator[Fault]:
         yield ("scope",), 'only a scoped plugin has a scope; remove it or set runtime.lifecycle = "scoped"'
     if kind == "guest" and runtime.lifecycle != "ephemeral":
         yield ("runtime", "lifecycle"), "a guest plugin lives as long as its task's guest; remove it"
-    yield from _not_yet(manifest)
-
-
-def _not_yet(manifest: Manifest) -> Iterator[Fault]:
-    """What the manifest may say and nothing does yet: refused, because to ignore it would be worse."""
-    if manifest.events.subscribe:
-        yield ("events", "subscribe"), "facts are not delivered to plugins yet; remove it"
+    if kind == "guest" and manifest.events.subscribe:
+        yield ("events", "subscribe"), "a guest plugin is not told of facts; remove it, or tell a host plugin"
+    if manifest.plugin.name in RESERVED:
+        yield (
+            ("plugin", "name"),
+            f'"{manifest.plugin.name}" is what Malbox itself is called among results; choose another',
+        )
 
 
 def _words(path: Path, text: str, location: Sequence[object], remedy: str, *, is_there: bool = True) -> str:

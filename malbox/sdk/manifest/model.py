@@ -86,7 +86,7 @@ class Applies(Section):
 
 
 class Events(Section):
-    """[events]: the public facts about its task that the plugin is told. A filter leaves those whose fields fit."""
+    """[events]: facts about the stages of its task that a host plugin is told. Filters leave those whose fields fit."""
 
     subscribe: tuple[str, ...] = Field(default=(), max_length=32)
     filters: dict[str, dict[str, Scalar | tuple[Scalar, ...]]] = Field(
@@ -96,7 +96,7 @@ class Events(Section):
     @field_validator("subscribe")
     @classmethod
     def _exist(cls, names: tuple[str, ...]) -> tuple[str, ...]:
-        """Every name is that of a public fact."""
+        """Every name is that of a fact that plugins are told."""
         for name in names:
             fault = fault_of_fact(name)
             if fault is not None:
