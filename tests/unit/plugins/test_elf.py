@@ -57,7 +57,7 @@ def test_a_damaged_executable_is_described_or_refused(
     content[position] = value
     with contextlib.suppress(PluginFailure):
         said = run_plugin(run, make_sample(bytes(content)), scratch=tmp_path).json("elf")
-        assert len(said["sections"]) <= 200
+        assert len(said["sections"]) <= 200 if "sections" in said else said["problems"]
 
 
 def changed(change: Callable[[Any], None]) -> bytes:
