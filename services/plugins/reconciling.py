@@ -110,9 +110,10 @@ class Reconciler:
     async def _collect(self) -> None:
         """Versions that no live plan pins are gone, in time."""
         pinned = await rows.load_pins(self._runtime.store)
-        self._versions.mark_current({plugin.digest for plugin in self._registry.catalogue.plugins.values()})
-        digests = {run.digest or self._digest_of(run) for run in pinned}
-        for digest in self._versions.collect(digests, older_than_s=KEPT_AFTER_S):
+        current = {plugin.digest for plugin in self._registry.plugins()}
+        self._versions.mark_current(current)
+        needed = current | {run.digest or self._digest_of(run) for run in pinned}
+        for digest in self._versions.collect(needed, older_than_s=KEPT_AFTER_S):
             log.info("plugin_version_was_let_go", digest=digest)
             if digest in self._replaced:
                 await self._instances.forget(self._replaced.pop(digest))
