@@ -262,9 +262,9 @@ class SimHypervisor:
                 if self.world.rng.random() > self.world.late_rate:
                     return
                 self.world.counts["call_finished_late"] += 1
-                host.is_disturbed = True
             try:
                 step()
+                host.is_disturbed |= is_late  # what a late call starts, nobody verified
             except Exception as error:  # noqa: BLE001 - it is the caller's
                 if not answer.done() and not is_late:
                     answer.set_exception(error)
