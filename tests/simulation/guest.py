@@ -215,7 +215,8 @@ class SimSession:
             future = asyncio.get_running_loop().create_future()
             guest.waiters.append(future)
             try:
-                await asyncio.wait_for(future, HEARTBEAT_S)
+                async with asyncio.timeout(HEARTBEAT_S):  # `wait_for` of Python 3.11 may forget a cancellation
+                    await future
             except TimeoutError:
                 silent_s += HEARTBEAT_S
 

@@ -24,7 +24,9 @@ class Truth:
         self.counts = counts
         self.violations: list[str] = []
         self.leases: dict[str, str] = {}
-        """Which task each lease was ever granted to: for ever, whatever a database forgets."""
+        """Which task each lease was granted to: for ever, if a host acted for it, whatever a database forgets."""
+        self._grants: dict[str, tuple[str, int]] = {}
+        """The machine and the epoch of each lease."""
         self.ends: Counter[str] = Counter()
         self.is_replaying = False
         """Whether what is heard was committed, and judged, before."""
@@ -41,7 +43,10 @@ class Truth:
         self.violations.append(f"{self.world.loop.now:.3f} {words}")
 
     def forget(self) -> None:
-        """The databases were restored: their records begin anew from what they say now."""
+        """The databases were restored: their records begin anew, and a grant that nobody acted for was never one."""
+        for lease_id, (machine_id, epoch) in self._grants.items():
+            if self.world.host(machine_id).highest < epoch:
+                self.leases.pop(lease_id, None)
         self._machines.clear()
         self._tasks.clear()
         self.ends.clear()
@@ -100,6 +105,7 @@ class Truth:
     def _leased(self, machine: Machine) -> None:
         """One lease, one task, one clean incarnation."""
         lease_id, task_id = str(machine.lease_id), str(machine.task_id)
+        self._grants[lease_id] = (machine.machine_id, machine.epoch)
         if self.leases.setdefault(lease_id, task_id) != task_id:
             self.wrong(f"{machine.machine_id}: lease {lease_id} of two tasks")
         if lease_id != derived("lea", machine.machine_id, machine.epoch):
