@@ -35,7 +35,7 @@ from tests.simulation.broker import SimBroker, connector
 from tests.simulation.chaos import Chaos
 from tests.simulation.database import Database, Lock, Pool, Wire
 from tests.simulation.loop import PROCESS, Process, SimLoop, virtual_time
-from tests.simulation.services import BEGINNING, SERVICES, SimService, Surroundings, empty_database, replaced
+from tests.simulation.services import BEGINNING, POLL_S, SERVICES, SimService, Surroundings, empty_database, replaced
 from tests.simulation.statements import answers
 from tests.simulation.truth import OUT_OF_THE_POOL, Truth
 from tests.simulation.world import SimWorld
@@ -53,7 +53,8 @@ LIMIT_S = FAULTS_S + 2 * AGENT_BOOT_TIMEOUT_S + 2 * REST_S
 """What is not at rest by then never is."""
 RATES = (0.8, 1.2)
 REST_SEEN_STEPS = 256
-DRAIN_S = 5.0
+DRAIN_S = 2 * POLL_S
+"""What happens just as everything rests is in the rows by then, also where only a slow poll finds it."""
 SAID_ONCE = frozenset({"malbox.plugin.started.v1", "malbox.plugin.finished.v1", "malbox.sample.started.v1"})
 """Facts whose ids are derived from what they say: they come twice only if an inbox forgets."""
 DEFECTS = frozenset(
