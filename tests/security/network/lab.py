@@ -384,9 +384,15 @@ def start_helper(host: Namespace, directory: Path) -> subprocess.Popen[bytes]:
 
 async def _until_it_answers(path: Path, helper: subprocess.Popen[bytes]) -> None:
     async with asyncio.timeout(30):
-        while not await asyncio.to_thread(path.exists):
+        while not _listens(path):
             assert helper.poll() is None, "the helper ended"
             await asyncio.sleep(0.05)
+
+
+def _listens(path: Path) -> bool:
+    """Whether somebody hears at the socket: a name that is bound already may not be open to everybody yet."""
+    with socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET) as asking:
+        return asking.connect_ex(str(path)) == 0
 
 
 def _opened_in(namespace: Namespace, interface: str) -> socket.socket:
