@@ -23,8 +23,10 @@ STRAND = "strand"
 HEARSAY_S = 5.0
 """How long a lease may seem lost before that is looked into: the word of how it ended may be on its way."""
 PATIENCE_S = 60.0
-LOOK_AGAIN_MIN = timedelta(seconds=1)
-"""The database's clock says when to look, ours what is overdue; they may differ a little."""
+OVERDUE_AGAIN = timedelta(seconds=1)
+"""How soon what is overdue already is looked at again. What is not has its own instant, to which nothing is added: what
+is heard in between would put the look off, and an order would lose its repetition.
+"""
 
 
 def dispatch_wanted(unit: Unit) -> None:
@@ -53,7 +55,9 @@ def look_again(unit: Unit, task: Task) -> None:
 
 def _look_delay(unit: Unit, task: Task) -> timedelta | None:
     due_at = next_look_at(task, unit.at)
-    return None if due_at is None else max(due_at - unit.at, LOOK_AGAIN_MIN)
+    if due_at is None:
+        return None
+    return due_at - unit.at if due_at > unit.at else OVERDUE_AGAIN
 
 
 def lease_seems_lost(unit: Unit, task_id: str, *, machine_id: str, epoch: int) -> None:

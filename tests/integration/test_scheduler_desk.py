@@ -31,7 +31,7 @@ from services.chassis.run import Runtime
 from services.chassis.store import Store
 from services.scheduler import timers, waiting
 from services.scheduler.announcements import announce
-from services.scheduler.domain.task import NotPossible
+from services.scheduler.domain.task import NotPossible, Task
 from services.scheduler.main import MIGRATIONS
 from services.scheduler.settings import SchedulerSettings
 from services.scheduler.tables import TASKS
@@ -65,9 +65,8 @@ async def run_until(desk: Desk, task_id: str, state: str) -> list[Message]:
         await desk.hear(desk.leased(only(LeaseMachine, said)))
         await desk.hear(PluginStageStarted(**of, stage="static"))
         await desk.hear(PluginStageCompleted(**of, stage="static", result_ids=(RESULT,)))
-        lease = (await desk.task(task_id)).guest
-        assert lease is not None
-        await desk.hear(SampleStarted(**of, stage="guest", lease_id=lease.lease.lease_id, pid=7, argv=("/a",)))
+        lease_id = lease_of(await desk.task(task_id))
+        await desk.hear(SampleStarted(**of, stage="guest", lease_id=lease_id, pid=7, argv=("/a",)))
     if state in ("collecting", "reporting", "completed"):
         await desk.hear(ObservationEnded(**of, stage="guest", ended_by="sample_exit"))
     if state in ("reporting", "completed"):
@@ -79,6 +78,12 @@ async def run_until(desk: Desk, task_id: str, state: str) -> list[Message]:
         await finish(desk, task_id)
     assert (await desk.task(task_id)).state == state
     return said + await desk.said()
+
+
+def lease_of(task: Task) -> str:
+    """The lease on which the task's guest runs."""
+    assert task.guest is not None
+    return task.guest.lease.lease_id
 
 
 async def finish(desk: Desk, task_id: str) -> None:
@@ -136,6 +141,19 @@ async def test_an_answer_that_comes_as_a_look_is_due_does_not_put_it_off(desk: D
     assert not orders_of("static", await desk.pass_time(20))
     await desk.hear(PluginStageCompleted(task_id=task_id, attempt=1, stage="static", result_ids=()))
     assert not orders_of("static", await desk.pass_time(200))
+
+
+@pytest.mark.promise("P3", "P12")
+async def test_answers_around_the_instant_of_a_look_do_not_put_it_off(desk: Desk) -> None:
+    """One just before does not move it beyond its instant, where the next would put it off for minutes."""
+    task_id = await desk.submit()
+    lease = only(LeaseMachine, await desk.said())
+    await desk._age(59.6)
+    await desk.hear(desk.leased(lease))
+    await desk._age(0.8)
+    guest = {"task_id": task_id, "attempt": 1, "stage": "guest", "lease_id": lease_of(await desk.task(task_id))}
+    await desk.hear(SampleStarted(**guest, pid=7, argv=("/a",)))
+    assert len(orders_of("static", await desk.pass_time(0))) == 1
 
 
 async def test_a_task_that_is_answered_repeats_nothing(desk: Desk) -> None:
