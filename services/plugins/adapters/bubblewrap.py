@@ -97,15 +97,19 @@ class BubblewrapRunner:
             control = Control(ours)
             stack.callback(control.close)
             with theirs:
-                outer, info_fd = await self._spawn(manifest, plugin_dir, inbox, theirs.fileno(), group)
-            stack.push_async_callback(outer.end)
-            init = await _init_of(outer, info_fd)
-            stack.push_async_callback(init.close, END_TIMEOUT_S)
-            stack.push_async_callback(outer.end)
+                born = asyncio.create_task(self._bear(manifest, plugin_dir, inbox, theirs.fileno(), group))
+                outer, init = await _whole(born, stack)
             await _until_ready(control, manifest, outer)
             return BubblewrapSandbox(
                 manifest, outer=outer, init=init, control=control, inbox=inbox, group=group, stack=stack.pop_all()
             )
+
+    async def _bear(
+        self, manifest: Manifest, plugin_dir: Path, inbox: Inbox, control_fd: int, group: Group | None
+    ) -> tuple[Outer, Init]:
+        """The sandbox's outer process and its init. Not to be cancelled: see `_whole`."""
+        outer, info_fd = await self._spawn(manifest, plugin_dir, inbox, control_fd, group)
+        return outer, await _init_of(outer, info_fd)
 
     async def _spawn(
         self, manifest: Manifest, plugin_dir: Path, inbox: Inbox, control_fd: int, group: Group | None
@@ -148,6 +152,28 @@ class BubblewrapRunner:
 def _limits(manifest: Manifest) -> Limits:
     runtime = manifest.runtime
     return Limits(memory_mib=runtime.memory_mib + writable_mib(manifest), tasks=TASKS_MAX, cpu=runtime.cpu)
+
+
+async def _whole(born: asyncio.Task[tuple[Outer, Init]], stack: AsyncExitStack) -> tuple[Outer, Init]:
+    """Both processes, which end with the stack. Whoever cancels the call waits until both are there, and ended.
+
+    Bubblewrap's child waits for its parent before it binds its life to it. Were the parent killed alone in that moment,
+    the child would stay for ever, and with it whoever waits for the end of its output. So the init is known before
+    anything is ended, and is itself the first to be killed.
+    """
+    cancelled: asyncio.CancelledError | None = None
+    while not born.done():
+        try:
+            await asyncio.wait({born})
+        except asyncio.CancelledError as error:
+            cancelled = error
+    outer, init = born.result()
+    stack.push_async_callback(init.close, END_TIMEOUT_S)
+    stack.push_async_callback(outer.end)
+    stack.callback(init.kill)
+    if cancelled is not None:
+        raise cancelled
+    return outer, init
 
 
 async def _init_of(outer: Outer, info_fd: int) -> Init:

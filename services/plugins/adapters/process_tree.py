@@ -4,6 +4,7 @@ import asyncio
 import contextlib
 import json
 import os
+import signal
 from pathlib import Path
 
 INFO_MAX_BYTES = 4096
@@ -26,6 +27,11 @@ class Init:
     async def wait_gone(self) -> None:
         """The whole namespace is gone."""
         await asyncio.wait({self._going})
+
+    def kill(self) -> None:
+        """The kernel ends it and everything in its namespace, whatever it was about to do."""
+        with contextlib.suppress(ProcessLookupError):
+            signal.pidfd_send_signal(self._pidfd, signal.SIGKILL)
 
     async def close(self, timeout_s: float) -> None:
         """The whole namespace is gone, and is looked at no more. Raises TimeoutError."""
