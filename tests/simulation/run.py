@@ -54,7 +54,7 @@ LIMIT_S = FAULTS_S + 2 * AGENT_BOOT_TIMEOUT_S + 2 * REST_S
 RATES = (0.8, 1.2)
 REST_SEEN_STEPS = 256
 DRAIN_S = 2 * POLL_S
-"""What happens just as everything rests is in the rows by then, also where only a slow poll finds it."""
+"""So long after an event the rows know of it, also where only a slow poll finds it."""
 SAID_ONCE = frozenset({"malbox.plugin.started.v1", "malbox.plugin.finished.v1", "malbox.sample.started.v1"})
 """Facts whose ids are derived from what they say: they come twice only if an inbox forgets."""
 DEFECTS = frozenset(
@@ -155,6 +155,7 @@ class Simulation:
         self.absent: set[str] = set()
         self.clients: list[Client] = []
         self.rest_s = -1.0
+        self.drain_s = DRAIN_S
         self.is_hasty = False
         self.mapper = make_mapper()
         self.listener: Callable[[str], None] | None = None
@@ -348,7 +349,7 @@ class Simulation:
                 self.loop.run_while(self._goes_on, until=LIMIT_S, steps_max=STEPS_MAX)
                 if self.is_at_rest():
                     self.rest_s = max(0.0, self.loop.now - max(FAULTS_S, self.world.waited_until))
-                    self.loop.run_while(lambda: True, until=self.loop.now + DRAIN_S, steps_max=STEPS_MAX)
+                    self.settle()
                 self.judge()
                 self.loop.bury()
         finally:
@@ -373,6 +374,17 @@ class Simulation:
         if self.is_hasty and (self.violations or self.truth.violations or self.loop.failures):
             return False
         return not self.is_at_rest()
+
+    def settle(self) -> None:
+        """The rows have had their time since the last event, also that of a call that finished after the rest began."""
+        began_at = self.loop.now
+
+        def goes_on() -> bool:
+            return self.loop.now < max(began_at, self.truth.recorded_at) + self.drain_s or not self.is_at_rest()
+
+        self.loop.run_while(goes_on, until=began_at + REST_S + self.db_set_back_s, steps_max=STEPS_MAX)
+        if goes_on():
+            self.truth.wrong(f"it did not stay at rest: the last event came at {self.truth.recorded_at:.3f}")
 
     def is_at_rest(self) -> bool:
         """Machines are ready or out of the pool; tasks have ended, or wait for a machine where there is none."""

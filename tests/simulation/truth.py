@@ -28,6 +28,8 @@ class Truth:
         self._grants: dict[str, tuple[str, int]] = {}
         """The machine and the epoch of each lease."""
         self.ends: Counter[str] = Counter()
+        self.recorded_at = 0.0
+        """When the last event was committed."""
         self.is_replaying = False
         """Whether what is heard was committed, and judged, before."""
         self.names: dict[str, str] = {}
@@ -57,6 +59,7 @@ class Truth:
 
     def machines_events(self, rows: list[tuple[UUID, int, str, bytes]]) -> None:
         """Events of machines were committed."""
+        self.recorded_at = self.world.loop.now
         for row in rows:
             event = self._decode(*row)
             before = self._machines.get(row[0])
@@ -116,6 +119,7 @@ class Truth:
 
     def scheduler_events(self, rows: list[tuple[UUID, int, str, bytes]]) -> None:
         """Events of tasks were committed."""
+        self.recorded_at = self.world.loop.now
         for row in rows:
             event = self._decode(*row)
             before = self._tasks.get(row[0])
