@@ -37,6 +37,7 @@ FACTS: tuple[type[Message], ...] = (
     plugins.PluginStageStarted,
     plugins.PluginStageCompleted,
     plugins.PluginStageFailed,
+    plugins.PluginStageSkipped,
     plugins.PluginStarted,
     plugins.PluginFinished,
     plugins.PluginResultProduced,

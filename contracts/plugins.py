@@ -127,6 +127,13 @@ class PluginStageFailed(StageFact):
     ended_by: EndedBy | None = None
 
 
+class PluginStageSkipped(StageFact):
+    """The stage has nothing to do with such a sample, and why. Said before its turn where that is known so early."""
+
+    WHAT: ClassVar[str] = "skipped"
+    reason: str
+
+
 class PluginStarted(StageFact):
     """One run of a plugin began."""
 

@@ -19,6 +19,7 @@ from services.plugins.rows import Prepared
 
 IDENTITY_MAX_BYTES = 64 * 1024
 LISTING_MAX_BYTES = 1024 * 1024
+ARCHIVE_TYPE = "application/zip"
 
 
 class Preparation:
@@ -78,7 +79,7 @@ class Preparation:
         return str(said["package"]), said["platform"], str(said["mime"])
 
     async def _open(self, record: StageRecord) -> Prepared:
-        """The archive's file that is meant, as a sample of its own."""
+        """The archive's file that is meant, as a sample of its own; the archive itself, where it is none of several."""
         command, occasion = record.command, record.occasion
         request, archive = command.request, command.sample.blob.sha256
         config = {"password": request.password or "", "entry": request.archive_entry or ""}
@@ -88,12 +89,14 @@ class Preparation:
         ) as report:
             _must_complete(report, "the archive could not be opened")
             results = {result.name: result for result in report.results}
-            entry = await self._blobs.put_file(results["entry"].path)
             listing = await self._blobs.put_file(results["archive"].path)
+            if "entry" not in results:
+                name = command.sample.name
+                return Prepared("archive", None, name, archive, listing=listing.sha256, mime=ARCHIVE_TYPE)
+            entry = await self._blobs.put_file(results["entry"].path)
         said = orjson.loads(await self._blobs.read(listing.sha256, limit_bytes=LISTING_MAX_BYTES))
         name = str(said["chosen"])
         package, platform, mime = await self._identify(occasion, entry.sha256, name)
-        package = "generic" if package == "archive" else package
         return Prepared(package, platform, name, entry.sha256, archive, listing.sha256, mime)
 
     async def _keep_listing(self, record: StageRecord, listing: str) -> None:

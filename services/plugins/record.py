@@ -18,6 +18,7 @@ from contracts.plugins import (
     PluginResultProduced,
     PluginStageCompleted,
     PluginStageFailed,
+    PluginStageSkipped,
     PluginStageStarted,
     PluginStarted,
     RunError,
@@ -35,7 +36,7 @@ RESULTS_PER_STAGE_MAX = 800
 SHORT_REASON_MAX_CHARS = 400  # in the message that ends a stage: with every plugin's reason it stays under 64 KiB
 LOG_MAX_CHARS = 64 * 1024
 
-AWAITED = (PluginStageStarted, PluginResultProduced, PluginStageCompleted, PluginStageFailed)
+AWAITED = (PluginStageStarted, PluginResultProduced, PluginStageCompleted, PluginStageFailed, PluginStageSkipped)
 """Facts that somebody waits for: they are said again when the stage is ordered again."""
 
 Also = Callable[[Unit], None]
@@ -207,6 +208,15 @@ class StageRecord:
         ids, known = await self._summary(errors)
         fact = self.fact(PluginStageCompleted, result_ids=ids, errors=known, ended_by=ended_by)
         await self.say(fact, also=lambda unit: rows.end_stage(unit, self.key, "completed"), finish=True)
+
+    async def guest_is_pointless(self, reason: str) -> None:
+        """Whoever would lease a machine for the sample knows that it has nothing to do there."""
+        await self.say(PluginStageSkipped(task_id=self.command.task_id, attempt=1, stage="guest", reason=reason))
+
+    async def stage_skipped(self, reason: str) -> None:
+        """The stage has nothing to do with the sample; the work is done."""
+        fact = self.fact(PluginStageSkipped, reason=reason)
+        await self.say(fact, also=lambda unit: rows.end_stage(unit, self.key, "skipped"), finish=True)
 
     async def stage_failed(
         self,

@@ -23,7 +23,7 @@ from services.plugins.guest_stage import GuestStage
 from services.plugins.handlers import RUN_STAGE
 from services.plugins.host_runs import HostRuns
 from services.plugins.policy.configuration import configuration
-from services.plugins.policy.packages import obstacle
+from services.plugins.policy.packages import obstacle, unrunnable
 from services.plugins.ports import InputFile
 from services.plugins.preparation import Preparation
 from services.plugins.record import Ending, Evidence, StageRecord
@@ -81,9 +81,12 @@ class Stages:
         except (PreparationFailed, SandboxUnavailable, BlobMissing) as error:
             await record.stage_failed(str(error), is_retryable=False)
             return
+        reason = unrunnable(prepared.package, is_inside=prepared.container is not None)
         if record.key.stage == "guest":
-            await self._guest.run(record, prepared)
+            await (self._guest.run(record, prepared) if reason is None else record.stage_skipped(reason))
             return
+        if record.key.stage == "static" and reason is not None:
+            await record.guest_is_pointless(reason)
         is_done = await self._unless_cancelled(record, self._run_groups(record, prepared))
         ended_by: EndedBy | None = None if is_done else "cancelled"
         if not is_done:

@@ -185,6 +185,13 @@ async def on_stage_failed(fact: plugins.PluginStageFailed, unit: Unit, store: St
     record(unit, task)
 
 
+async def on_stage_skipped(fact: plugins.PluginStageSkipped, unit: Unit, store: Store) -> None:
+    """The stage has nothing to do."""
+    task = await load(store, fact.task_id)
+    task.skip_stage(fact.stage, fact.reason, unit.at)
+    record(unit, task)
+
+
 async def on_report_ready(fact: results.ReportReady, unit: Unit, store: Store) -> None:
     """The report can be read."""
     task = await load(store, fact.task_id)
@@ -235,6 +242,7 @@ HANDLERS: dict[type[Message], Handler] = {
     plugins.ObservationEnded: on_observation_ended,
     plugins.PluginStageCompleted: on_stage_completed,
     plugins.PluginStageFailed: on_stage_failed,
+    plugins.PluginStageSkipped: on_stage_skipped,
     plugins.PluginStarted: on_progress,
     plugins.PluginFinished: on_progress,
     plugins.GuestConnected: on_progress,

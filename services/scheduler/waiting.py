@@ -49,7 +49,7 @@ def seat(unit: Unit, task: Task) -> None:
     """The task's place, in the queue or at a machine, is what its state says."""
     if task.wants_machine:
         enter(unit, task)
-    elif task.state == "preparing" or task.guest is not None:
+    elif task.guest is not None or (task.state == "preparing" and task.is_guest_due):
         epoch = task.guest.lease.epoch if task.guest else None
         unit.execute(
             "SELECT take_machine($1, $2, $3, $4, $5, $6)",

@@ -110,6 +110,7 @@ _FIELDS: dict[type[Message], dict[str, object]] = {
         "ended_by": "sample_exit",
     },
     plugins.PluginStageFailed: {**_STAGE, "reason": "wrong archive password", "is_retryable": False},
+    plugins.PluginStageSkipped: {**_STAGE, "reason": "an archive of several files is not run"},
     plugins.PluginStarted: _RUN,
     plugins.PluginFinished: {**_RUN, "outcome": "completed", "duration_ms": 12},
     plugins.PluginResultProduced: {

@@ -18,6 +18,7 @@ from contracts.plugins import (
     PluginResultProduced,
     PluginStageCompleted,
     PluginStageFailed,
+    PluginStageSkipped,
     PluginStageStarted,
     PluginStarted,
 )
@@ -168,12 +169,23 @@ async def test_the_chosen_entry_of_an_archive_is_analysed(bench: Bench) -> None:
     assert len(completed.result_ids) == 3
 
 
+@pytest.mark.promise("D1")
+async def test_an_archive_of_several_files_is_analysed_as_itself_and_no_guest_is_wanted(bench: Bench) -> None:
+    """Its listing and what the plugins find are results; the guest stage is skipped before anybody leases a machine."""
+    await bench.order(zipped("a.sh", "b.sh"), "identity", name="x.zip")
+    [completed] = await bench.hear(PluginStageCompleted)
+    [skipped] = bench.said(PluginStageSkipped)
+    assert (skipped.stage, "archive_entry" in skipped.reason) == ("guest", True)
+    assert (await bench.json_of("unpack", "archive"))["chosen"] == ""
+    assert (await bench.json_of("identity", "identity"))["package"] == "archive"
+    assert completed.errors == ()
+
+
 @pytest.mark.parametrize(
     ("sample", "request_", "reason"),
     [
         (zipped("a", password=b"pw"), {"password": "no"}, "wrong archive password"),
         (zipped("a", "b"), {"archive_entry": "c"}, "the archive has no entry c; it has: a, b"),
-        (zipped("a", "b"), {}, "the archive has several files; name one as archive_entry: a, b"),
         (SCRIPT, {"archive_entry": "c"}, "archive_entry is for archives; this sample is not one"),
         (SCRIPT, {"password": "c"}, "password is for archives and documents; this sample is a program (shell)"),
         (b"no archive at all", {"package": "archive"}, "the archive cannot be read: File is not a zip file"),

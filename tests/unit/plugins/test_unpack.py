@@ -50,18 +50,24 @@ def test_the_named_entry_is_the_sample(make_sample: MakeSample, tmp_path: Path) 
     assert emitted.json("archive")["count"] == 2
 
 
-@pytest.mark.parametrize("config", [{}, {"entry": "c"}])
-def test_a_refusal_names_the_entries(config: dict[str, str], make_sample: MakeSample, tmp_path: Path) -> None:
-    """Several files and none named, or one named that is not there: the message lists what there is."""
+def test_a_refusal_names_the_entries(make_sample: MakeSample, tmp_path: Path) -> None:
+    """One is named that is not there: the message lists what there is."""
     with pytest.raises(PluginFailure, match="a, b"):
-        unpacked(make_sample(zipped(a=b"one", b=b"two")), tmp_path, **config)
+        unpacked(make_sample(zipped(a=b"one", b=b"two")), tmp_path, entry="c")
+
+
+def test_of_several_files_none_is_the_sample_unless_it_is_named(make_sample: MakeSample, tmp_path: Path) -> None:
+    """The listing is all that comes out."""
+    emitted = unpacked(make_sample(zipped(a=b"one", b=b"two")), tmp_path)
+    assert "entry" not in emitted.content
+    assert (emitted.json("archive")["chosen"], emitted.json("archive")["count"]) == ("", 2)
 
 
 def test_the_list_in_a_refusal_is_bounded(make_sample: MakeSample, tmp_path: Path) -> None:
     """An archive cannot write an essay into a report."""
     many = zipped(**{f"n{number}" * 80: b"" for number in range(100)})
     with pytest.raises(PluginFailure, match="and 80 more") as refusal:
-        unpacked(make_sample(many), tmp_path)
+        unpacked(make_sample(many), tmp_path, entry="none")
     assert len(str(refusal.value)) < 20 * 210 + 200
 
 

@@ -228,6 +228,45 @@ def test_a_report_without_all_its_results_is_a_failed_task() -> None:
     assert task.outcome_reason == "1 results were lost; the report names them"
 
 
+def test_a_guest_stage_that_has_nothing_to_do_is_skipped_with_its_reason_and_the_task_is_completed() -> None:
+    """It leaves the queue; what the other stages brought is the evidence, and the reason is an error of the task."""
+    task = started("static", "guest", "post")
+    task.skip_stage("guest", "an archive is not run", NOW)
+    assert not task.wants_machine
+    for stage in ("static", "post"):
+        task.end_stage(stage, 1, at=NOW, result_ids=("res_" + "1" * 32,))
+    task.seal("unknown", 0, NOW)
+    assert (state(task), task.machine, task.stages["guest"]) == ("completed", "none", "skipped")
+    assert [(error.outcome, error.reason) for error in task.errors] == [("skipped", "an archive is not run")]
+
+
+@pytest.mark.promise("P9")
+def test_a_machine_that_was_promised_to_a_stage_with_nothing_to_do_goes_back_unused() -> None:
+    """Neither its grant nor its loss begins the stage after all."""
+    task = started("static", "guest")
+    task.match("linux-1", "local", NOW)
+    task.skip_stage("guest", "an archive is not run", NOW)
+    said(task)
+    task.grant(leased(task), NOW)
+    assert [type(message) for message in said(task)] == [ReleaseMachine]
+    task.lose_machine(expired(task), NOW)
+    task.end_stage("static", 1, at=NOW, result_ids=("res_" + "1" * 32,))
+    task.seal("unknown", 0, NOW)
+    assert state(task) == "reporting"
+    task.machine_left("linux-1", "clean", NOW, epoch=5)
+    assert (state(task), task.attempts) == ("completed", 0)
+
+
+def test_a_machine_that_a_stage_with_nothing_to_do_holds_goes_back_at_once() -> None:
+    """The word came from the stage itself."""
+    task = granted(started("static", "guest"))
+    said(task)
+    task.skip_stage("guest", "an archive is not run", NOW)
+    assert [type(message) for message in said(task)] == [ReleaseMachine]
+    task.skip_stage("guest", "an archive is not run", NOW)
+    assert said(task) == []
+
+
 class TaskMachine(RuleBasedStateMachine):
     """Any fact at any moment, repeated and reordered: the aggregate stays consistent and replays to itself."""
 
@@ -279,6 +318,11 @@ class TaskMachine(RuleBasedStateMachine):
             self.task.end_stage(
                 stage, self.task.attempt_of(stage), at=NOW, is_failed=True, is_retryable=True, reason="lost"
             )
+
+    @rule()
+    def guest_is_skipped(self) -> None:
+        """The guest stage has nothing to do."""
+        self.task.skip_stage("guest", "an archive is not run", NOW)
 
     @rule()
     def cancel(self) -> None:

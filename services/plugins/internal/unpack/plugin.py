@@ -26,12 +26,14 @@ IS_ENCRYPTED = 0x1
 
 
 def run(context: Context) -> None:
-    """The results `archive` and `entry` are emitted. Raises PluginFailure saying what the submitter can change."""
+    """The result `archive`, and `entry` if one is meant. Raises PluginFailure saying what the submitter can change."""
     try:
         with pyzipper.AESZipFile(context.sample) as archive:
             entries = [entry for entry in archive.infolist() if not entry.is_dir()]
             chosen = choose(entries, context.config.get("entry") or "")
             context.emit_json("archive", listing(entries, chosen))
+            if chosen is None:
+                return
             target = context.scratch / "entry"
             extract(archive, chosen, context.config.get("password") or "", target)
     except PluginFailure:
@@ -42,26 +44,24 @@ def run(context: Context) -> None:
 
 
 def choose(entries: list[Any], wanted: str) -> Any:
-    """The entry asked for, or the only one. Raises PluginFailure naming what there is."""
+    """The entry asked for, or the only one; None of several. Raises PluginFailure naming what there is."""
     if not 0 < len(entries) <= ENTRIES_MAX:
         raise PluginFailure(f"the archive has {len(entries)} files; between 1 and {ENTRIES_MAX} are read")
-    names = ", ".join(printable(entry.filename, NAME_MAX_CHARS) for entry in entries[:NAMED_IN_MESSAGE_MAX])
-    more = f" and {len(entries) - NAMED_IN_MESSAGE_MAX} more" if len(entries) > NAMED_IN_MESSAGE_MAX else ""
-    if wanted:
-        found = next((entry for entry in entries if entry.filename == wanted), None)
-        if found is None:
-            raise PluginFailure(f"the archive has no entry {printable(wanted, NAME_MAX_CHARS)}; it has: {names}{more}")
-        return found
-    if len(entries) > 1:
-        raise PluginFailure(f"the archive has several files; name one as archive_entry: {names}{more}")
-    return entries[0]
+    if not wanted:
+        return entries[0] if len(entries) == 1 else None
+    found = next((entry for entry in entries if entry.filename == wanted), None)
+    if found is None:
+        names = ", ".join(printable(entry.filename, NAME_MAX_CHARS) for entry in entries[:NAMED_IN_MESSAGE_MAX])
+        more = f" and {len(entries) - NAMED_IN_MESSAGE_MAX} more" if len(entries) > NAMED_IN_MESSAGE_MAX else ""
+        raise PluginFailure(f"the archive has no entry {printable(wanted, NAME_MAX_CHARS)}; it has: {names}{more}")
+    return found
 
 
-def listing(entries: list[Any], chosen: Any) -> dict[str, Any]:
-    """What the archive says it holds."""
+def listing(entries: list[Any], chosen: Any | None) -> dict[str, Any]:
+    """What the archive says it holds. `chosen` is empty where no file is meant before the others."""
     return {
         "count": len(entries),
-        "chosen": printable(chosen.filename, NAME_MAX_CHARS),
+        "chosen": "" if chosen is None else printable(chosen.filename, NAME_MAX_CHARS),
         "is_truncated": len(entries) > LISTED_MAX,
         "entries": [
             {

@@ -95,7 +95,7 @@ class Task(Record, Aggregate):
 
     def refuse_match(self, operation_id: str, reason: str, at: datetime) -> None:
         """The machine was not to be had: wait for another."""
-        if self.state != "preparing" or operation_id != self.operation_id:
+        if self.state != "preparing" or operation_id != self.operation_id or not self.is_guest_due:
             return
         self._happen(events.MatchRefused, at, reason=reason)
         if self.matches >= MATCHES_MAX:
@@ -108,7 +108,7 @@ class Task(Record, Aggregate):
         is_over = fact.lease.epoch <= self.over_until.get(fact.machine_id, -1)
         if is_over or (self.guest is not None and self.guest.lease == fact.lease):
             return
-        is_expected = self.state == "preparing" and self.machine_id == fact.machine_id
+        is_expected = self.state == "preparing" and self.machine_id == fact.machine_id and self.is_guest_due
         if not is_expected or self.cancelled_by is not None:
             host = fact.host or self.machine_host
             self._give_back(fact.machine_id, host, fact.lease.lease_id, fact.lease.epoch, at)
@@ -169,6 +169,13 @@ class Task(Record, Aggregate):
             if stage == "guest":
                 self._return_machine(at)
         self._advance(at)
+
+    def skip_stage(self, stage: str, reason: str, at: datetime) -> None:
+        """The guest stage has nothing to do with the sample: a machine that it has, or is promised, goes back."""
+        if stage == "guest" and self.is_guest_due and not self.is_over:
+            self._end_guest("skipped", reason, at)
+            self._return_machine(at)
+            self._advance(at)
 
     def lose_machine(self, fact: LeaseExpired, at: datetime) -> None:
         """The lease ended without the task's word: the attempt is lost; a deadline allows no other.
@@ -334,6 +341,8 @@ class Task(Record, Aggregate):
         self._happen(events.BudgetSpent, at, phase=phase, stage=stage, reason=reason)
 
     def _lose_guest(self, reason: str, at: datetime, *, ended_by: str | None = None, is_final: bool = False) -> None:
+        if not self.is_guest_due:
+            return
         if is_final or not self._may_retry():
             self._end_guest("failed", reason, at, ended_by=ended_by)
         else:
@@ -351,7 +360,7 @@ class Task(Record, Aggregate):
         self._happen(events.Queued, at, waiting_for=f"another attempt: {reason}")
 
     def _end_guest(self, outcome: StageOutcome, reason: str, at: datetime, *, ended_by: str | None = None) -> None:
-        if self.stages.get("guest") in ("pending", "running"):
+        if self.is_guest_due:
             self._end_stage("guest", outcome, reason, at, ended_by=ended_by)
 
     def _end_stage(

@@ -99,6 +99,11 @@ class Record:
         return self.state == "queued" and self.stages.get("guest") == "pending"
 
     @property
+    def is_guest_due(self) -> bool:
+        """Whether the guest stage is planned and has not ended."""
+        return self.stages.get("guest") in ("pending", "running")
+
+    @property
     def hold_s(self) -> int:
         """How long a lease for this task may last, seconds."""
         return self.budgets.hold_s
