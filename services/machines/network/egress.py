@@ -18,6 +18,7 @@ from services.machines.network.namespace import IP, SYSCTL, Namespace, in_namesp
 from services.machines.network.reference import differences, expected_rules
 from services.machines.network.rules import Limits, of_egress
 from services.machines.network.settings import EgressSettings
+from services.machines.network.steering import expected_steering, steering
 from services.machines.network.words import NetworkFault
 
 
@@ -98,8 +99,12 @@ class Egress:
 
     async def _differences(self, egress: Namespace) -> list[str]:
         """A link that is missing is its own machine's affair: what is here must not be more than there should be."""
-        rules, interfaces, routes, forwards = await asyncio.gather(
-            egress.rules(), egress.interfaces(), egress.routes(), egress.setting("net.ipv4.ip_forward")
+        rules, interfaces, routes, forwards, steered = await asyncio.gather(
+            egress.rules(),
+            egress.interfaces(),
+            egress.routes(),
+            egress.setting("net.ipv4.ip_forward"),
+            steering(egress),
         )
         wanted_interfaces = {"lo": [], OUTSIDE: [str(self._settings.address)]}
         wanted_routes = [f"default {self._settings.gateway} {OUTSIDE}", f"{self._settings.address.network} - {OUTSIDE}"]
@@ -109,6 +114,7 @@ class Egress:
                 wanted_interfaces[name] = [str(outer)]
                 wanted_routes.append(f"{outer.network} - {name}")
         faults = differences("rules of egress", await expected_rules(of_egress()), rules)
+        faults += differences("steering of egress", await expected_steering(), steered)
         for what, wanted, found in (
             ("interfaces", wanted_interfaces, interfaces),
             ("routes", sorted(wanted_routes), routes),

@@ -4,12 +4,22 @@ import socket
 
 _NETFILTER = 12  # linux/netlink.h
 _NFTABLES_GROUP = 1 << 6  # NFNLGRP_NFTABLES
-_ROUTE_GROUPS = 0x1 | 0x10 | 0x40  # RTMGRP_LINK, RTMGRP_IPV4_IFADDR, RTMGRP_IPV4_ROUTE
+_ROUTE_GROUPS = sum(
+    1 << (group - 1)
+    for group in (
+        *(1, 4),  # RTNLGRP_LINK, RTNLGRP_TC (linux/rtnetlink.h)
+        *(5, 7, 8, 24),  # RTNLGRP_IPV4_IFADDR, _ROUTE, _RULE, _NETCONF
+        *(9, 11, 19, 25),  # RTNLGRP_IPV6_IFADDR, _ROUTE, _RULE, _NETCONF
+    )
+)
 _MESSAGE_BYTES = 65536
 
 
 def watches() -> list[socket.socket]:
-    """Hear of every change to links, addresses, routes or rules of the namespace that the caller is in."""
+    """Hear of every change in the namespace that the caller is in, whatever decides where a packet goes.
+
+    Those are links and their queues, addresses, routes, policy rules, forwarding, and the rules of nftables.
+    """
     return [_watch(socket.NETLINK_ROUTE, _ROUTE_GROUPS), _watch(_NETFILTER, _NFTABLES_GROUP)]
 
 

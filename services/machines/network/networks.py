@@ -35,6 +35,7 @@ from services.machines.network.namespace import IP, SYSCTL, Namespace, lasting
 from services.machines.network.reference import differences, expected_rules
 from services.machines.network.rules import DROPPED, PASSED, Limits, Ruleset, of_machine
 from services.machines.network.settings import HelperSettings, load_egress
+from services.machines.network.steering import expected_steering, steering
 from services.machines.network.words import FENCES_MAX, Capture, NetworkFault
 
 _CABLE_TIMEOUT_S = 15.0
@@ -262,12 +263,17 @@ class Networks:
         if not network.cable.is_running or (network.services is not None and not network.services.is_running):
             raise NoSuchNetwork  # what ended is gone, not broken through
         inside = network.namespace
-        listed, interfaces, routes, forwards = await asyncio.gather(
-            inside.listed(), inside.interfaces(), inside.routes(), inside.setting("net.ipv4.ip_forward")
+        listed, interfaces, routes, forwards, steered = await asyncio.gather(
+            inside.listed(),
+            inside.interfaces(),
+            inside.routes(),
+            inside.setting("net.ipv4.ip_forward"),
+            steering(inside),
         )
         rules = lasting(listed)
         wanted_interfaces, wanted_routes = self._wanted(network)
         faults = differences("rules", await expected_rules(network.rules()), rules)
+        faults += differences("steering", await expected_steering(), steered)
         for what, wanted, found in (
             ("interfaces", wanted_interfaces, interfaces),
             ("routes", wanted_routes, routes),

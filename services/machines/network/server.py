@@ -4,6 +4,9 @@ QEMU runs as that user too: whoever is in the control group of guests is not hea
 """
 
 import asyncio
+import errno
+import os
+import select
 import socket
 import struct
 from collections.abc import Awaitable
@@ -40,6 +43,7 @@ _REASON_MAX_CHARS = 4000
 _WATCHER_PATIENCE_S = 1.0
 _LOOK_AGAIN_S = 1.0
 _PEER = struct.Struct("3i")  # struct ucred (unix(7))
+_SO_PEERPIDFD = 77  # asm-generic/socket.h
 
 log = structlog.get_logger()
 
@@ -103,7 +107,7 @@ class Server:
 
     def _may_ask(self, client: socket.socket) -> bool:
         pid, uid, _ = _PEER.unpack(client.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, _PEER.size))
-        return bool(uid == self._client.uid) and not (self._guests_group and _is_in(pid, self._guests_group))
+        return bool(uid == self._client.uid) and not (self._guests_group and _is_of(client, pid, self._guests_group))
 
     async def _reply(self, packet: bytes, client: socket.socket) -> bytes:
         try:
@@ -212,13 +216,30 @@ class Server:
                 self._watchers.discard(watcher)
 
 
-def _is_in(pid: int, group: str) -> bool:
-    """Whether the process is in the control group, in any tree; one that has ended meanwhile counts as in it."""
+def _is_of(client: socket.socket, pid: int, group: str) -> bool:
+    """Whether who connected is in the control group, in any tree; one that has ended meanwhile counts as in it.
+
+    Who asks leaves a number behind when it ends, and another process may get it: that one's group proves nothing.
+    """
     try:
         lines = Path(f"/proc/{pid}/cgroup").read_text(encoding="utf-8").splitlines()
+        return any(group in line.split("/") for line in lines) or _has_ended(client)
     except OSError:
         return True
-    return any(group in line.split("/") for line in lines)
+
+
+def _has_ended(client: socket.socket) -> bool:
+    """Whether the process that connected has. A kernel before 6.5 cannot say, and is believed its number. OSError."""
+    try:
+        peer = client.getsockopt(socket.SOL_SOCKET, _SO_PEERPIDFD)
+    except OSError as error:
+        if error.errno == errno.ENOPROTOOPT:
+            return False
+        raise
+    try:
+        return bool(select.select([peer], [], [], 0)[0])
+    finally:
+        os.close(peer)
 
 
 def _packed(answer: Answer) -> bytes:

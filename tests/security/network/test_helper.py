@@ -1,9 +1,11 @@
 """The privileged helper: whom it hears, what it refuses, what is left when it is gone."""
 
 import asyncio
+import ctypes
 import os
 import signal
 import socket
+import struct
 import subprocess
 from collections.abc import AsyncIterator
 from ipaddress import IPv4Address, IPv4Network
@@ -39,6 +41,7 @@ from tests.security.network.lab import (
 pytestmark = [pytest.mark.timeout(120)]
 
 LEASE = "lea_" + "1" * 32
+_CLONE3 = 435  # of every architecture
 LIMITS = Limits(IPv4Address(RESOLVER), RATE_KIB_S, (IPv4Network("127.0.0.1"), IPv4Network(HOST)))
 OTHER_LEASE = "lea_" + "2" * 32
 ASKING = """
@@ -84,6 +87,28 @@ async def test_a_guest_that_broke_out_is_not_heard_though_it_is_the_machines_use
             assert await asyncio.to_thread(_asked, path, group) == "nothing"
     finally:
         guest_group.remove(State(tmp_path))
+
+
+@pytest.mark.promise("P25")
+@pytest.mark.parametrize("state", ["standing", "ended and its number taken again"])
+async def test_the_number_of_who_asked_vouches_for_nobody_else(lab: Lab, state: str) -> None:
+    """A process that connects and ends is not heard as the one that has its number by now; the control is heard."""
+    asking = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+    asking.settimeout(20)
+    lab.helper.send_signal(signal.SIGSTOP)  # it sees who connected only once all of this has happened
+    try:
+        number = _connected_by_a_child(asking, lab.directory / "network" / "helper")
+        if state != "standing":
+            _end(number)
+            with as_user("root"):
+                assert _born_as(number) == number
+    finally:
+        lab.helper.send_signal(signal.SIGCONT)
+    try:
+        assert bool(await asyncio.to_thread(_said_to, asking)) == (state == "standing")
+    finally:
+        _end(number)
+        asking.close()
 
 
 @pytest.mark.promise("P22", "P23")
@@ -223,11 +248,18 @@ async def test_a_plugged_network_that_was_changed_is_not_opened(lab: Lab) -> Non
         ("/usr/sbin/nft", "delete", "chain", "netdev", "guard", "leaving"),
         ("/usr/sbin/ip", "address", "add", "192.0.2.7/24", "dev", "guest0"),
         ("/usr/sbin/ip", "link", "add", "more0", "type", "veth", "peer", "name", "more1"),
+        ("/usr/sbin/ip", "rule", "add", "from", "192.168.1.2", "lookup", "100"),
+        ("/usr/sbin/ip", "-6", "rule", "add", "from", "all", "lookup", "100"),
+        ("/usr/sbin/ip", "rule", "delete", "lookup", "default"),
+        ("/usr/sbin/ip", "route", "add", "blackhole", "203.0.113.0/24", "table", "default"),
+        ("/usr/sbin/ip", "route", "add", "local", "203.0.113.0/24", "dev", "guest0", "table", "local"),
+        ("/usr/sbin/tc", "qdisc", "add", "dev", "guest0", "clsact"),
+        ("/usr/sbin/sysctl", "-w", "net.ipv4.ip_forward=1"),
     ],
-    ids=lambda words: " ".join(words[1:4]),
+    ids=lambda words: " ".join(words[1:5]),
 )
 async def test_whoever_watches_hears_of_a_breach_at_once(lab: Lab, drift: tuple[str, ...]) -> None:
-    """Rules flushed, added or deleted, an address, a card: each is told without anybody asking."""
+    """Rules, addresses, cards, policy rules, tables, classifiers, forwarding: each change is told, nobody asks."""
     await lab.network.plug("m", epoch=1)
     await lab.network.open("m", epoch=2, lease_id=LEASE, route="none")
     watching = asyncio.create_task(first(lab.network))
@@ -277,6 +309,8 @@ async def test_a_guest_whose_rules_are_gone_is_cut_off_at_once(lab: Lab) -> None
         ("/usr/sbin/ip", "address", "add", "192.0.2.7/24", "dev", "wan0"),
         ("/usr/sbin/ip", "link", "set", "wan0", "down"),
         ("/usr/sbin/ip", "link", "add", "lnk9", "type", "veth", "peer", "name", "more1"),
+        ("/usr/sbin/ip", "rule", "add", "from", "all", "lookup", "100"),
+        ("/usr/sbin/tc", "qdisc", "add", "dev", "wan0", "clsact"),
     ],
     ids=lambda words: " ".join(words[1:4]),
 )
@@ -471,6 +505,48 @@ def _asked(path: Path, group: guest_group.Group | None) -> str:
     """What a process of the machines' user hears, in the group or in none."""
     argv = guest_group.joined(group or guest_group.Group(), MACHINE_USER, ["/usr/bin/python3", "-c", ASKING, str(path)])
     return subprocess.run(argv, capture_output=True, text=True, timeout=30, check=True, cwd="/").stdout
+
+
+def _connected_by_a_child(asking: socket.socket, path: Path) -> int:
+    """The number of the process that connected it, which stands until it is ended."""
+    hears, tells = os.pipe()
+    number = os.fork()
+    if number == 0:
+        asking.connect(str(path))
+        os.write(tells, b"!")
+        signal.pause()
+        os._exit(0)
+    assert os.read(hears, 1) == b"!"
+    os.close(hears)
+    os.close(tells)
+    return number
+
+
+def _born_as(number: int) -> int:
+    """A process that bears this very number stands until it is ended (clone3(2), set_tid)."""
+    wanted = (ctypes.c_int * 1)(number)
+    told = struct.pack("=11Q", 0, 0, 0, 0, signal.SIGCHLD, 0, 0, 0, ctypes.addressof(wanted), 1, 0)
+    born = ctypes.CDLL(None, use_errno=True).syscall(_CLONE3, ctypes.create_string_buffer(told, len(told)), len(told))
+    if born == 0:
+        signal.pause()
+        os._exit(0)
+    return int(born)
+
+
+def _end(number: int) -> None:
+    """The child is gone and waited for."""
+    with as_user("root"):
+        os.kill(number, signal.SIGKILL)
+    os.waitpid(number, 0)
+
+
+def _said_to(asking: socket.socket) -> bytes:
+    """The answer; nothing where the other end hung up."""
+    try:
+        asking.sendall(b'{"verb": "inventory"}')
+        return asking.recv(PACKET_MAX_BYTES)
+    except (BrokenPipeError, ConnectionResetError):
+        return b""
 
 
 def _rewrite(file: Path, content: str) -> None:
