@@ -47,6 +47,41 @@ def seven_zipped(files: Files, password: str | None = None, *, is_header_encrypt
     return buffer.getvalue()
 
 
+HUGE_DICTIONARY = struct.pack("<I", 0xF000_0000)
+"""LZMA takes so much memory before the first byte comes out, if a header says so."""
+
+
+def seven_zipped_for_giants(files: Files, password: str) -> bytes:
+    """An encrypted 7z archive whose header asks for a dictionary of 3.75 GiB."""
+    buffer = io.BytesIO()
+    filters = [{"id": py7zr.FILTER_LZMA, "dict_size": MIB}, {"id": py7zr.FILTER_CRYPTO_AES256_SHA256}]
+    with py7zr.SevenZipFile(buffer, "w", filters=filters, password=password) as archive:
+        archive.set_encoded_header_mode(mode=False)
+        for name, content in files.items():
+            archive.writestr(content, name)
+    whole = bytearray(buffer.getvalue())
+    offset, size = struct.unpack_from("<QQ", whole, 12)
+    header = whole[32 + offset : 32 + offset + size]
+    at = header.index(b"\x23\x03\x01\x01\x05") + 6  # the coder's id, and what it is told: one byte, the dictionary
+    header[at : at + 4] = HUGE_DICTIONARY
+    whole[32 + offset : 32 + offset + size] = header
+    struct.pack_into("<I", whole, 28, zlib.crc32(header))
+    struct.pack_into("<I", whole, 8, zlib.crc32(whole[12:32]))
+    return bytes(whole)
+
+
+def zipped_for_giants(name: str, files: Files) -> bytes:
+    """A ZIP whose first entry asks for a dictionary of 3.75 GiB; the others are as usual."""
+    whole = bytearray(zipped({name: b"x" * 100}, zipfile.ZIP_LZMA))
+    at = 30 + len(name) + 5  # the local header, the version of LZMA and the length of what follows, one byte of it
+    whole[at : at + 4] = HUGE_DICTIONARY
+    buffer = io.BytesIO(bytes(whole))
+    with zipfile.ZipFile(buffer, "a") as archive:
+        for other, content in files.items():
+            archive.writestr(other, content)
+    return buffer.getvalue()
+
+
 def tarred(files: Files, mode: str = "w") -> bytes:
     """A tar archive, compressed as the mode of `tarfile` says."""
     buffer = io.BytesIO()

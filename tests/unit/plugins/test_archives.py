@@ -2,6 +2,7 @@
 
 import contextlib
 import gzip
+import resource
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
@@ -93,6 +94,41 @@ def test_the_submissions_password_opens_it(
     assert said["children"] == []
     assert "none of 7 passwords" in said["problems"][0]
     assert "archive_encrypted" in {trait["name"] for trait in said["traits"]}
+
+
+@pytest.mark.promise("P38")
+@pytest.mark.parametrize(
+    ("pack", "unpacked_files"),
+    [
+        (lambda: made.seven_zipped_for_giants({"a": b"one"}, "infected"), []),
+        (lambda: made.zipped_for_giants("giant", {"a": b"one"}), [b"one"]),
+    ],
+    ids=["7z", "zip"],
+)
+def test_too_little_memory_is_not_taken_for_a_wrong_password(
+    pack: Callable[[], bytes], unpacked_files: list[bytes], make_sample: MakeSample, tmp_path: Path
+) -> None:
+    """What is beyond the plugin's memory is said, and costs only itself."""
+    limits = resource.getrlimit(resource.RLIMIT_DATA)
+    resource.setrlimit(resource.RLIMIT_DATA, (2048 * MIB, limits[1]))
+    try:
+        emitted = unpacked(make_sample(made.zipped({"whole": b"1", "giant": pack()})), tmp_path / "scratch")
+    finally:
+        resource.setrlimit(resource.RLIMIT_DATA, limits)
+    said = emitted.json("archives")
+    assert any("more memory than a plugin may use" in problem for problem in said["problems"])
+    assert not any("password" in problem for problem in said["problems"])
+    assert {b"1", *unpacked_files} <= {emitted.content[child["name"]] for child in said["children"]}
+
+
+def test_an_unknown_method_is_not_taken_for_a_wrong_password(make_sample: MakeSample, tmp_path: Path) -> None:
+    """An encrypted entry that was packed in a way nobody can undo here says so."""
+    whole = made.zipped_aes({"a": b"one"}, "infected")
+    sample = whole.replace(b"\x02\x00AE\x03\x08\x00", b"\x02\x00AE\x03\x09\x00")  # Deflate64
+    assert sample != whole
+    said = unpacked(make_sample(sample), tmp_path / "scratch").json("archives")
+    assert said["problems"]
+    assert not any("password" in problem for problem in said["problems"])
 
 
 def test_the_same_file_is_handed_out_once(make_sample: MakeSample, tmp_path: Path) -> None:

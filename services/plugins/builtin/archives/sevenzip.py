@@ -12,7 +12,10 @@ HEADER_MAX_BYTES = 4 * 1024 * 1024  # py7zr builds an object for each entry that
 
 
 def read(path: Path, visit: Visit) -> None:
-    """Every file was offered to the visit, with the first password that fits, or the problem says that none does."""
+    """Every file was offered to the visit, with the first password that fits, or the problem says that none does.
+
+    Raises MemoryError and UnsupportedCompressionMethodError for what no password opens.
+    """
     with path.open("rb") as stream:
         stated = int.from_bytes(stream.read(32)[20:28], "little")
     if stated > HEADER_MAX_BYTES:
@@ -27,13 +30,16 @@ def read(path: Path, visit: Visit) -> None:
 
 
 def _unpacked(path: Path, password: str, visit: Visit) -> bool:
-    """Whether the password was the right one. Raises BudgetSpent, ArchiveSpent."""
+    """Whether the password was the right one. Raises what is not the password's fault."""
     sink = _Sink(visit)
     try:
         with path.open("rb") as stream, py7zr.SevenZipFile(stream, "r", password=password) as archive:
             archive.extractall(factory=sink)
     except (ArchiveSpent, BudgetSpent):
         sink.keep(is_whole=False)
+        raise
+    except (MemoryError, py7zr.UnsupportedCompressionMethodError):  # whatever the password
+        sink.discard()
         raise
     except Exception:  # noqa: BLE001 - a wrong key feeds noise to the decoders, and each of them has errors of its own
         sink.discard()

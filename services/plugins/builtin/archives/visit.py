@@ -14,6 +14,7 @@ from .budget import Budget
 
 OTHERS_MAX = 200
 NAME_MAX_CHARS = 200
+TOO_LARGE = "to unpack it takes more memory than a plugin may use"
 
 
 @dataclass(frozen=True)

@@ -13,7 +13,7 @@ from malbox.sdk.findings import Findings, printable
 from . import sevenzip, streams, zips
 from .budget import ArchiveSpent, Budget, BudgetSpent
 from .kinds import recognise
-from .visit import Spool, Visit
+from .visit import TOO_LARGE, Spool, Visit
 
 ARCHIVES_MAX = 200
 HEAD_BYTES = 8 * 1024
@@ -93,7 +93,7 @@ class Walk:
         if fault:
             self.findings.problem(fault)
         if visit.is_encrypted:
-            words = f"opened with the password {visit.password}" if visit.password else "no password opens it"
+            words = f"opened with the password {visit.password}" if visit.password else "it was not opened"
             self.findings.trait("archive_encrypted", f"{where}: {words}")
         if len(self.archives) < ARCHIVES_MAX:
             self.archives.append(visit.as_json())
@@ -114,6 +114,8 @@ class Walk:
             return str(spent)
         except ArchiveSpent as spent:
             return str(spent)
+        except MemoryError:
+            return f"{visit.where}: {TOO_LARGE}"
         except Exception as error:  # noqa: BLE001 - the libraries meet hostile bytes with whatever comes
             return f"{visit.where}: {type(error).__name__}: {error}"
         return ""

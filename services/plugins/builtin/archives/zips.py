@@ -4,6 +4,7 @@ CPython's zipfile up to 3.11.7, and with it pyzipper, takes entries that share t
 """
 
 import contextlib
+import lzma
 import zipfile
 import zlib
 from collections.abc import Iterator
@@ -13,7 +14,7 @@ from typing import Any, BinaryIO
 import pyzipper
 
 from .budget import ArchiveSpent
-from .visit import Member, Spool, Visit
+from .visit import TOO_LARGE, Member, Spool, Visit
 
 CHUNK_BYTES = 256 * 1024
 DIRECTORY_MAX_BYTES = 8 * 1024 * 1024  # an object of about 1 KiB is built for every 46 bytes of it
@@ -75,11 +76,15 @@ def _unpack(archive: Any, entry: Any, visit: Visit, spool: Spool, *, is_encrypte
         except ArchiveSpent as spent:
             visit.problem(str(spent))
             raise _NotUnpacked from spent
+        except (MemoryError, NotImplementedError) as error:  # whatever the password
+            visit.problem(f"{spool.where}: {error if isinstance(error, NotImplementedError) else TOO_LARGE}")
+            raise _NotUnpacked from error
         except (
             RuntimeError,
             zipfile.BadZipFile,
             pyzipper.BadZipFile,
             zlib.error,
+            lzma.LZMAError,
             OSError,
             EOFError,
             ValueError,
