@@ -1,28 +1,25 @@
 """RabbitMQ as the services see it, in memory: at least once, in any order, late, twice, and gone with all it held.
 
-Queues, bindings, retry and parking are those of `services.chassis.topology`; the consuming edge is the real one.
+Queues, bindings, retry and parking are those of `services.chassis.topology`; the consuming edge is in `consumer`.
 """
 
 import asyncio
 import json
 from collections import Counter
-from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
 from random import Random
-from typing import Any, Self
-from weakref import WeakValueDictionary
+from typing import TYPE_CHECKING, Any
 
 import aio_pika
 
 from deploy.local.broker_rights import TOPOLOGY
-from services.chassis.bus import DEATHS_HEADER, DELIVERIES_HEADER, Consumer
-from services.chassis.clock import Clock
-from services.chassis.parked import ParkedMessages
-from services.chassis.store import Store
-from services.chassis.suspects import Suspects
+from services.chassis.bus import DEATHS_HEADER, DELIVERIES_HEADER
 from services.chassis.topology import DELIVERY_LIMIT, RETRY_DELAY_MS, Inbound, Topology
-from services.chassis.unit import COMMANDS_EXCHANGE, FACTS_EXCHANGE, Announce
+from services.chassis.unit import COMMANDS_EXCHANGE
 from tests.simulation.loop import Process, SimLoop
+
+if TYPE_CHECKING:
+    from tests.simulation.consumer import SimConsumer
 
 WINDOW = 8
 """Out of so many of the oldest messages of a queue the next is drawn."""
@@ -221,142 +218,3 @@ class SimBroker:
             consumer.unacknowledged.clear()
             consumer.is_connected = False
             consumer.reconnect()
-
-    def depth(self) -> int:
-        """Messages that somebody still has to handle."""
-        return sum(
-            len(queue.waiting) + sum(len(one.unacknowledged) for one in queue.consumers)
-            for queue in self.queues.values()
-        )
-
-
-class SimConsumer(Consumer):
-    """The real consuming edge; only what it is connected to is simulated."""
-
-    def __init__(
-        self,
-        broker: SimBroker,
-        process: Process,
-        *,
-        topology: Topology,
-        store: Store,
-        clock: Clock,
-        announce: Announce,
-        parked: ParkedMessages,
-        prefetch: int,
-    ) -> None:
-        self.process = process
-        self.prefetch = prefetch
-        self.unacknowledged: list[tuple[SimQueue, Parcel]] = []
-        self.is_connected = False
-        self._url = ""
-        self._topology = topology
-        self._store = store
-        self._clock = clock
-        self._announce = announce
-        self._locks: WeakValueDictionary[str, asyncio.Lock] = WeakValueDictionary()
-        self._sim = broker
-        self._broker: Any = self
-        self._parked = parked
-        self._suspects = Suspects(store)
-
-    @property
-    def is_reachable(self) -> bool:
-        """Whether a delivery reaches the process."""
-        return self.is_connected and self.process.number not in self._sim.cut and not self._sim.is_down
-
-    async def start(self) -> None:
-        """Queues exist, are bound, and are being consumed."""
-        await self._sim.trip(self.process)
-        self._connect()
-        self.process.on_death.append(self.disconnect)
-
-    def _connect(self) -> None:
-        if not self.is_connected:
-            self.is_connected = True
-            self._sim.declare(self._topology)
-            self._sim.subscribe(self, self._topology)
-
-    async def receive(self, queue: SimQueue, message: Any) -> None:
-        """One delivery; what its connection's end does to it is that it comes again."""
-        try:
-            if queue.is_dead_letters:
-                await self._keep(queue.inbound, message)
-            else:
-                await self._receive(queue.inbound, message)
-        except (ConnectionError, aio_pika.exceptions.AMQPError):
-            self._sim.counts["ack_lost"] += 1
-
-    async def publish(self, message: Any, *, exchange: Any, routing_key: str, mandatory: bool, timeout: float) -> None:  # noqa: ARG002, ASYNC109
-        """For the consumer itself: what it delays or parks."""
-        await self._sim.publish(self.process, exchange.name, routing_key, message)
-
-    def disconnect(self) -> None:
-        """The broker takes back what was not acknowledged."""
-        if self.is_connected:
-            self.is_connected = False
-            self._sim.unsubscribe(self)
-
-    def reconnect(self) -> None:
-        """The connection is made again after a while."""
-        self.disconnect()
-        if not self.process.is_dead:
-            self.process.spawn(self._connect_again())
-
-    async def _connect_again(self) -> None:
-        while True:
-            await asyncio.sleep(0.2 + self._sim.rng.random())
-            try:
-                await self._sim.trip(self.process)
-            except ConnectionError:
-                continue
-            self._connect()
-            return
-
-
-class SimExchange:
-    """An exchange as the relay sees it."""
-
-    def __init__(self, broker: SimBroker, process: Process, name: str) -> None:
-        self._broker = broker
-        self._process = process
-        self._name = name
-
-    async def publish(self, message: Any, routing_key: str, *, mandatory: bool, timeout: float) -> None:  # noqa: ARG002, ASYNC109
-        """Confirmed."""
-        await self._broker.publish(self._process, self._name, routing_key, message)
-
-
-class SimLink:
-    """A connection as the relay sees it: itself its only channel."""
-
-    def __init__(self, broker: SimBroker, process: Process) -> None:
-        self._broker = broker
-        self._process = process
-
-    async def channel(self, **_options: Any) -> "SimLink":
-        """A channel."""
-        return self
-
-    async def get_exchange(self, name: str, *, ensure: bool) -> SimExchange:  # noqa: ARG002
-        """An exchange."""
-        return SimExchange(self._broker, self._process, name)
-
-    async def __aenter__(self) -> Self:
-        return self
-
-    async def __aexit__(self, *_of: object) -> None:
-        """Closed."""
-
-
-def connector(broker: SimBroker, process: Process) -> Callable[..., Awaitable[SimLink]]:
-    """What stands in for `aio_pika.connect_robust`."""
-
-    async def connect(_url: str, *, timeout: float) -> SimLink:  # noqa: ARG001, ASYNC109
-        await broker.trip(process)
-        return SimLink(broker, process)
-
-    return connect
-
-
-__all__ = ["FACTS_EXCHANGE", "SimBroker", "SimConsumer", "connector"]

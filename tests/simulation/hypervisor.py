@@ -1,4 +1,4 @@
-"""The hypervisor's port as one process of the machines service holds it, and the enroller that speaks to its agents.
+"""The hypervisor's port as one process of the machines service holds it.
 
 A call is a chain of steps; the one under way when its caller dies may still finish, later, and without the machine's
 lock, as a request to libvirt does.
@@ -9,24 +9,19 @@ from collections.abc import Awaitable, Callable
 
 from services.machines.domain.spec import MachineSpec
 from services.machines.errors import (
-    GuestRefused,
-    GuestUnreachable,
     HypervisorRefused,
     HypervisorUnavailable,
     StaleEpoch,
 )
 from services.machines.ports import (
-    Attestation,
-    Authority,
     Departure,
     DomainSeen,
-    Enrolment,
     GuestAddress,
     Incarnation,
     Provisioned,
 )
 from tests.simulation.loop import Process
-from tests.simulation.world import Host, Life, SimWorld
+from tests.simulation.world import Host, SimWorld
 
 CALL_TIMEOUT_S = 30.0
 
@@ -284,56 +279,3 @@ class SimHypervisor:
         for host in self.world.hosts.values():
             if isinstance(host.lock, tuple) and host.lock[0] is self.process:
                 host.lock = None
-
-
-class SimEnroller:
-    """Speaks to agents that are not leased yet."""
-
-    def __init__(self, world: SimWorld) -> None:
-        self.world = world
-
-    def create_authority(self, machine_id: str) -> Authority:
-        """A fresh authority."""
-        number = self.world.next_authority()
-        return Authority(f"ca {machine_id} {number}", f"key {number}", f"enrolment {number}".encode())
-
-    async def attest(
-        self, address: GuestAddress, authority: Authority, machine_id: str, *, timeout_s: float
-    ) -> Attestation:
-        """What the agent says of itself. Raises GuestUnreachable, GuestRefused."""
-        life = await self._reached(address, authority, machine_id, timeout_s)
-        return Attestation("1.0.0", f"boot-{life.number}", life.identity is None, (), {})
-
-    async def enrol(
-        self,
-        address: GuestAddress,
-        authority: Authority,
-        machine_id: str,
-        *,
-        lease_id: str,
-        epoch: int,
-        lifetime_s: int,  # noqa: ARG002 - the port's shape
-        timeout_s: float,
-    ) -> Enrolment:
-        """The agent serves only that lease."""
-        life = await self._reached(address, authority, machine_id, timeout_s)
-        if life.identity is not None:
-            self.world.counts["second_enrolment_refused"] += 1
-            raise GuestRefused("the agent is enrolled already")
-        life.identity = f"{lease_id}.{machine_id}"
-        life.lease_id, life.lease_epoch = lease_id, epoch
-        return Enrolment(life.identity, f"instance-{life.number}")
-
-    async def _reached(self, address: GuestAddress, authority: Authority, machine_id: str, timeout_s: float) -> Life:
-        world = self.world
-        await asyncio.sleep(world.rng.random() * 0.2)
-        life = world.at_port(address.port)
-        if life is None or life.is_mute or life.machine_id != machine_id:
-            await asyncio.sleep(timeout_s)
-            world.counts["guest_unreachable"] += 1
-            world.waited_until = world.loop.now
-            raise GuestUnreachable(f"no agent of {machine_id} answered")
-        if life.authority != authority.enrolment:
-            world.counts["impostor_refused"] += 1
-            raise GuestRefused("what answered does not hold the enrolment key")
-        return life

@@ -50,7 +50,7 @@ def amnesia_at_restart(sim: Simulation, stack: ExitStack) -> None:
 
     def forgetful(name: str) -> Any:
         if name == "machines" and sim.loop.now > 0:
-            sim.databases["machines"].restore(sim.empty["machines"])
+            sim.stores.databases["machines"].restore(sim.stores.empty["machines"])
             sim.truth.forget_machines()
         return start(name)
 

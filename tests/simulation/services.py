@@ -46,10 +46,13 @@ from services.scheduler.announcements import announce as scheduler_words
 from services.scheduler.settings import SchedulerSettings
 from tests.simulation import queue as _queue  # noqa: F401 - its statements are known by being imported
 from tests.simulation.blobs import SimBlobs, SimSandbox
-from tests.simulation.broker import SimBroker, SimConsumer
-from tests.simulation.database import Pool, template
+from tests.simulation.broker import SimBroker
+from tests.simulation.connections import Pool
+from tests.simulation.consumer import SimConsumer
+from tests.simulation.database import template
+from tests.simulation.enroller import SimEnroller
 from tests.simulation.guest import SimConnector
-from tests.simulation.hypervisor import SimEnroller, SimHypervisor
+from tests.simulation.hypervisor import SimHypervisor
 from tests.simulation.loop import PROCESS, Process, SimLoop
 from tests.simulation.world import SimWorld
 

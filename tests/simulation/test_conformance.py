@@ -21,7 +21,8 @@ from services.machines.domain.spec import MachineSpec
 from services.scheduler import main as scheduler
 from services.scheduler import tables, waiting
 from tests.contracts.examples import MACHINE
-from tests.simulation.database import Database, Lock, Pool, Wire
+from tests.simulation.connections import Lock, Pool, Wire
+from tests.simulation.database import Database
 from tests.simulation.services import SimStore, empty_database
 from tests.simulation.statements import answers
 

@@ -39,14 +39,15 @@ def drift_was_recorded_after_s() -> float:
     """How long after the beginning of the rest the drift was recorded, seconds: the same in every run of the seed."""
     sim = LostAtRest(SEED)
     recorded: list[float] = []
-    hear = sim.databases["machines"].on_events
+    database = sim.stores.databases["machines"]
+    hear = database.on_events
     assert hear is not None
 
     def listen(schema: str, rows: list[tuple[UUID, int, str, bytes]]) -> None:
         recorded.append(sim.loop.now)
         hear(schema, rows)
 
-    sim.databases["machines"].on_events = listen
+    database.on_events = listen
     sim.run()
     return next(at - sim.rested_at for at in recorded if at > sim.rested_at > 0)
 

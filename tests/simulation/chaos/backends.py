@@ -8,7 +8,7 @@ from tests.simulation.chaos.core import Chaos, fault
 @fault(0.4)
 async def ambiguous_commit(chaos: Chaos) -> None:
     """A commit stands and its reply is lost."""
-    chaos.sim.ambiguous_rate = 0.03
+    chaos.sim.stores.ambiguous_rate = 0.03
 
 
 @fault(0.5)
@@ -75,17 +75,17 @@ async def store_down(chaos: Chaos) -> None:
     """Nobody reaches the database for a while."""
     while await chaos.after(30):
         chaos.count("store_down")
-        chaos.sim.store_is_down = True
+        chaos.sim.stores.is_down = True
         chaos.sim.cut_connections()
         await asyncio.sleep(0.5 + chaos.rng.random() * 10)
-        chaos.sim.store_is_down = False
+        chaos.sim.stores.is_down = False
 
 
 @fault(0.15)
 async def store_restored(chaos: Chaos) -> None:
     """An older backup is put back, as operators are told to: what was accepted since is lost, and the broker's data."""
     if await chaos.after(15):
-        backup = chaos.sim.backup()
+        backup = chaos.sim.stores.backup()
         await asyncio.sleep(3 + chaos.rng.random() * 15)
         if backup is not None and not chaos.is_over:
             chaos.count("store_restored")
@@ -98,7 +98,7 @@ async def store_cut(chaos: Chaos) -> None:
     while await chaos.after(20):
         service = chaos.anyone()
         chaos.count("store_cut")
-        chaos.sim.store_cut.add(service.process.number)
+        chaos.sim.stores.cut.add(service.process.number)
         service.pool.cut()
         await asyncio.sleep(0.5 + chaos.rng.random() * 20)
-        chaos.sim.store_cut.discard(service.process.number)
+        chaos.sim.stores.cut.discard(service.process.number)

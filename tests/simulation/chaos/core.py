@@ -66,9 +66,9 @@ class Chaos:
         """No fault happens any more, and what can be mended is."""
         sim = self.sim
         self.is_over = True
-        sim.ambiguous_rate = 0.0
-        sim.store_is_down = False
-        sim.store_cut.clear()
+        sim.stores.ambiguous_rate = 0.0
+        sim.stores.is_down = False
+        sim.stores.cut.clear()
         sim.broker.duplicate_rate = sim.broker.delay_rate = sim.broker.lost_confirm_rate = 0.0
         sim.world.failure_rate = sim.world.slow_rate = sim.world.unkillable_rate = sim.world.mute_rate = 0.0
         sim.world.is_down = False

@@ -22,8 +22,8 @@ async def clock_jumps(chaos: Chaos) -> None:
         jump_s = (chaos.rng.random() - 0.5) * 240
         if chaos.rng.random() < 0.3:
             chaos.count("clock_jump database")
-            chaos.sim.db_offset_s += jump_s
-            chaos.sim.db_set_back_s += max(0.0, -jump_s)
+            chaos.sim.stores.clock_offset_s += jump_s
+            chaos.sim.stores.set_back_s += max(0.0, -jump_s)
         else:
             chaos.count("clock_jump service")
             chaos.anyone().process.wall_offset_s += jump_s
@@ -35,7 +35,7 @@ async def cancellations(chaos: Chaos) -> None:
     while await chaos.after(20):
         accepted = [client for client in chaos.sim.clients if client.is_accepted and not client.is_cancelled]
         if accepted:
-            await chaos.sim.cancel(chaos.rng.choice(accepted))
+            await chaos.rng.choice(accepted).cancel(chaos.sim)
 
 
 @fault(0.08)
