@@ -1,5 +1,7 @@
 """The scheduler on a real PostgreSQL, without a broker: a test speaks to it, reads what it says, turns its clock."""
 
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from typing import Any
@@ -14,6 +16,7 @@ from contracts.intake import TaskSubmitted
 from contracts.machines import LeaseExpired, MachineFact, MachineLeased, MachineRegistered, MachineReverted
 from contracts.plugins import PluginManifest, PluginRegistered
 from contracts.scheduler import LeaseMachine, RunStage
+from services.chassis.migrations import migrate
 from services.chassis.store import Duplicate, Fenced, Store
 from services.chassis.unit import Cause, Unit
 from services.chassis.work import WorkContext, WorkItem
@@ -21,6 +24,8 @@ from services.scheduler import dispatch, timers
 from services.scheduler.announcements import announce
 from services.scheduler.domain.task import Task
 from services.scheduler.handlers import HANDLERS
+from services.scheduler.main import MIGRATIONS
+from services.scheduler.settings import SchedulerSettings
 from tests.contracts.examples import ENDPOINT, MACHINE
 from tests.unit.scheduler.tasks import submission
 
@@ -186,6 +191,23 @@ class Desk:
         return MachineReverted(
             machine_id=of.machine_id, epoch=epoch, task_id=task_id, machine=machine, evidence={"canary": "gone"}
         )
+
+
+@asynccontextmanager
+async def furnished(database_url: str) -> AsyncIterator[Desk]:
+    """A scheduler that knows plugins and one machine."""
+    store = await Store.open(database_url, "scheduler")
+    await migrate(store, MIGRATIONS)
+    made = Desk(store)
+    await made.furnish("linux-1")
+    yield made
+    await store.close()
+
+
+def settings(**own: object) -> SchedulerSettings:
+    """Those of a scheduler that speaks to nobody."""
+    shared = {"amqp_url": "x", "database_url": "x", "blob_dir": "/", "scratch_dir": "/", "http_port": 0}
+    return SchedulerSettings.model_validate({**shared, "gateway_secret": "x" * 16, **own})
 
 
 def only(kind: type[Any], messages: list[Message]) -> Any:

@@ -6,99 +6,36 @@ from typing import Any
 
 import pytest
 
-from contracts.envelope import Message
-from contracts.intake import TaskCancellationRequested
-from contracts.machines import MachineRetired, MachineReverting
-from contracts.plugins import ObservationEnded, PluginStageCompleted, PluginStageStarted, SampleStarted
-from contracts.results import ReportReady
+from contracts.machines import MachineReverting
+from contracts.plugins import PluginStageCompleted, SampleStarted
 from contracts.scheduler import (
-    CancelStage,
     LeaseMachine,
     ReleaseMachine,
     RunStage,
     SealReport,
-    TaskCancelled,
     TaskCompleted,
     TaskEnded,
     TaskPlanned,
-    TaskTimedOut,
-    TaskUnserviceable,
 )
 from services.chassis.blobs import BlobStore
-from services.chassis.migrations import migrate
 from services.chassis.projections import Projector
 from services.chassis.run import Runtime
-from services.chassis.store import Store
-from services.scheduler import timers, waiting
+from services.scheduler import timers
 from services.scheduler.announcements import announce
-from services.scheduler.domain.task import NotPossible, Task
-from services.scheduler.main import MIGRATIONS
-from services.scheduler.settings import SchedulerSettings
 from services.scheduler.tables import TASKS
-from services.scheduler.view import present
-from tests.contracts.examples import BLOB
-from tests.integration.scheduler_desk import RESULT, Desk, only, orders_of
+from tests.integration.scheduler_course import finish, lease_of, leftovers, run_until
+from tests.integration.scheduler_desk import RESULT, Desk, furnished, only, orders_of, settings
 
 pytestmark = pytest.mark.integration
 
 HOUR_S = 3600.0
-SHARED = {"amqp_url": "x", "database_url": "x", "blob_dir": "/", "scratch_dir": "/", "http_port": 0}
 
 
 @pytest.fixture
 async def desk(database_url: str) -> AsyncIterator[Desk]:
     """A scheduler that knows plugins and one machine."""
-    store = await Store.open(database_url, "scheduler")
-    await migrate(store, MIGRATIONS)
-    made = Desk(store)
-    await made.furnish("linux-1")
-    yield made
-    await store.close()
-
-
-async def run_until(desk: Desk, task_id: str, state: str) -> list[Message]:
-    """The task is led to that state by the usual facts; what was said on the way."""
-    said = await desk.said()
-    of = {"task_id": task_id, "attempt": 1}
-    task = await desk.task(task_id)
-    if task.state == "preparing" and state != "preparing":
-        await desk.hear(desk.leased(only(LeaseMachine, said)))
-        await desk.hear(PluginStageStarted(**of, stage="static"))
-        await desk.hear(PluginStageCompleted(**of, stage="static", result_ids=(RESULT,)))
-        lease_id = lease_of(await desk.task(task_id))
-        await desk.hear(SampleStarted(**of, stage="guest", lease_id=lease_id, pid=7, argv=("/a",)))
-    if state in ("collecting", "reporting", "completed"):
-        await desk.hear(ObservationEnded(**of, stage="guest", ended_by="sample_exit"))
-    if state in ("reporting", "completed"):
-        await desk.hear(
-            PluginStageCompleted(**of, stage="guest", result_ids=("res_" + "8" * 32,), ended_by="sample_exit")
-        )
-        await desk.hear(PluginStageCompleted(**of, stage="post", result_ids=()))
-    if state == "completed":
-        await finish(desk, task_id)
-    assert (await desk.task(task_id)).state == state
-    return said + await desk.said()
-
-
-def lease_of(task: Task) -> str:
-    """The lease on which the task's guest runs."""
-    assert task.guest is not None
-    return task.guest.lease.lease_id
-
-
-async def finish(desk: Desk, task_id: str) -> None:
-    """The report is sealed, and every machine that the task used is clean."""
-    for machine_id in sorted((await desk.task(task_id)).reverting):
-        fact = desk.registered(machine_id, "ready", epoch=5)
-        await desk.hear(desk.clean(fact, task_id, epoch=5))
-    await desk.hear(ReportReady(task_id=task_id, verdict="benign", score=0, report=BLOB))
-
-
-async def leftovers(store: Store) -> dict[str, int]:
-    """Rows that only a task which is not over may have."""
-    return {table: len(await store.fetch(f"SELECT FROM {table}")) for table in ("queue", "heads", "holding")} | {
-        "waits": len(await store.fetch("SELECT FROM work WHERE kind = 'wait'"))
-    }
+    async with furnished(database_url) as made:
+        yield made
 
 
 @pytest.mark.promise("P12", "P17")
@@ -211,86 +148,6 @@ async def test_how_a_lost_lease_ended_decides_if_it_can_still_be_had(desk: Desk)
     assert (await desk.task(task_id)).outcome == "timed_out"
 
 
-@pytest.mark.promise("G3")
-async def test_a_waiting_task_learns_at_once_that_its_last_machine_was_retired(desk: Desk) -> None:
-    """By event: nothing polls. A task that another machine can serve waits on."""
-    await desk.hear(desk.registered("linux-2", "active", epoch=3))
-    await desk.hear(desk.registered("linux-1", "active", epoch=4))
-    pinned = await desk.submit("pinned", machine="linux-2")
-    free = await desk.submit("free")
-    await desk.hear(MachineRetired(machine_id="linux-2", epoch=3, reason="worn out"))
-    await desk.work()
-    for task_id, is_stranded in ((pinned, True), (free, False)):
-        assert (await desk.task(task_id)).is_stranded is is_stranded
-    for task_id in (pinned, free):
-        await desk.hear(PluginStageCompleted(task_id=task_id, attempt=1, stage="static", result_ids=(RESULT,)))
-    await desk.hear(PluginStageCompleted(task_id=pinned, attempt=1, stage="post", result_ids=()))
-    await desk.said()
-    await finish(desk, pinned)
-    end = only(TaskUnserviceable, await desk.said())
-    assert end.task_id == pinned
-    assert "no machine fits machine linux-2" in end.reason
-    assert (await desk.task(free)).state == "queued"
-
-
-@pytest.mark.promise("G3")
-async def test_a_machine_that_no_longer_offers_a_route_strands_who_waited_for_it(desk: Desk) -> None:
-    """A machine that is registered anew, as something else, is a change of the pool as well."""
-    await desk.hear(desk.registered("linux-1", "active", epoch=3, routes=("none", "simulated")))
-    task_id = await desk.submit(route="simulated")
-    await desk.hear(desk.registered("linux-1", "active", epoch=4, routes=("none",)))
-    await desk.work()
-    assert (await desk.task(task_id)).is_stranded
-
-
-async def test_a_task_is_refused_with_the_reason_when_every_machine_was_retired(desk: Desk) -> None:
-    """A pool that is known to be empty is not a pool that nobody has heard of yet."""
-    await desk.hear(MachineRetired(machine_id="linux-1", epoch=3, reason="worn out"))
-    task_id = await desk.submit()
-    task = await desk.task(task_id)
-    assert (task.state, "every machine was retired" in task.why) == ("unserviceable", True)
-
-
-@pytest.mark.promise("G3")
-async def test_a_waiting_task_says_what_it_waits_for_and_costs_nothing(desk: Desk) -> None:
-    """Why names the machines and what they are busy with, or the owner's own limit; no work is due for days."""
-    limits = SchedulerSettings.model_validate({**SHARED, "gateway_secret": "x" * 16, "running_per_owner_max": 1})
-    await waiting.keep_rules(desk.store, running_per_owner_max=1, budgets=limits.budgets)
-    first = await desk.submit("first")
-    second = await desk.submit("second")
-    third = await desk.submit("third", owner="bob")
-    for task_id in (first, second, third):
-        await desk.hear(PluginStageCompleted(task_id=task_id, attempt=1, stage="static", result_ids=()))
-    await run_until(desk, first, "running")
-
-    async def why(task_id: str) -> str:
-        return str((await present(desk.store, await desk.task(task_id), desk.clock.now()))["why"])
-
-    assert await why(second) == (
-        "waiting for a machine of profile linux (ana has 1 tasks on machines, which is the limit of one owner)"
-    )
-    assert await why(third) == "waiting for a machine of profile linux (1 is leased)"
-    due = await desk.store.fetchrow(
-        "SELECT due_at - now() > interval '23 hours' AS is_far FROM work WHERE kind = 'wait' AND key = $1", third
-    )
-    assert due is not None
-    assert due["is_far"]
-
-
-@pytest.mark.promise("A4", "G3")
-async def test_a_task_whose_queue_budget_ends_is_timed_out_with_that_reason(desk: Desk) -> None:
-    """Due work, which survives any crash, ends it; its report is of what needed no machine."""
-    await desk.hear(desk.registered("linux-1", "quarantined", epoch=4))
-    task_id = await desk.submit()
-    await desk.hear(PluginStageCompleted(task_id=task_id, attempt=1, stage="static", result_ids=(RESULT,)))
-    await desk.pass_time(24 * HOUR_S + 1)
-    await desk.hear(PluginStageCompleted(task_id=task_id, attempt=1, stage="post", result_ids=()))
-    await finish(desk, task_id)
-    end = only(TaskTimedOut, await desk.said())
-    assert end.reason == "no machine was free for 86400 s"
-    assert await leftovers(desk.store) == {"queue": 0, "heads": 0, "holding": 0, "waits": 0}
-
-
 @pytest.mark.promise("P13", "P15")
 async def test_a_submission_that_is_said_again_under_another_id_is_the_same_task(desk: Desk) -> None:
     """One task, planned once, however often intake repeats itself."""
@@ -340,87 +197,8 @@ async def test_a_task_that_nobody_looks_after_is_looked_after_from_the_next_star
     projector = Projector(desk.store, TASKS)
     while (await projector.advance())[0]:
         pass
-    settings = SchedulerSettings.model_validate({**SHARED, "gateway_secret": "x" * 16})
-    runtime = Runtime(settings, desk.store, BlobStore(tmp_path), desk.clock, announce)
+    runtime = Runtime(settings(), desk.store, BlobStore(tmp_path), desk.clock, announce)
     await timers.resume(runtime)
     assert [row["task_id"] for row in await desk.store.fetch("SELECT task_id FROM holding")] == [task_id]
     await desk.said()
     assert only(LeaseMachine, await desk.pass_time(62)).task_id == task_id
-
-
-STATES = ("queued", "preparing", "running", "collecting", "reporting")
-
-
-@pytest.mark.promise("B1a", "G1", "P9")
-@pytest.mark.parametrize("is_heard", [True, False], ids=["everyone answers", "nobody answers"])
-@pytest.mark.parametrize("state", STATES)
-async def test_cancelling_ends_that_task_in_every_state_and_keeps_no_machine(
-    desk: Desk, *, state: str, is_heard: bool
-) -> None:
-    """The machine is never taken, or given back; another task of the same owner goes on; the end is said once."""
-    if state == "queued":
-        await desk.hear(desk.registered("linux-1", "active", epoch=4))
-    task_id = await desk.submit()
-    other = await desk.submit("other")
-    said = [] if state == "queued" else await run_until(desk, task_id, state)
-    await desk.hear(TaskCancellationRequested(task_id=task_id, by="ana", reason="a mistake"))
-    await desk.hear(TaskCancellationRequested(task_id=task_id, by="ana", reason="again"))
-    after = await desk.said()
-    task = await desk.task(task_id)
-    assert {message.stage for message in after if isinstance(message, CancelStage)} == set(task.running_stages())
-    if is_heard:
-        for stage in task.running_stages():
-            await desk.hear(PluginStageCompleted(task_id=task_id, attempt=1, stage=stage, result_ids=()))
-        if state == "preparing":
-            await desk.hear(desk.leased(only(LeaseMachine, said)))
-    else:
-        after += await desk.pass_time(400)
-    after += await desk.said()
-    assert (await desk.task(task_id)).guest is None
-    gave_back = any(isinstance(message, ReleaseMachine) for message in [*said, *after])
-    assert gave_back is (state != "queued" and (state != "preparing" or is_heard))
-    await finish(desk, task_id)
-    after += await desk.said()
-    assert only(TaskEnded, [one for one in after if getattr(one, "task_id", "") == task_id]).__class__ is TaskCancelled
-    assert not (await desk.task(other)).is_over
-    rows = await desk.store.fetch("SELECT task_id FROM holding UNION ALL SELECT task_id FROM queue")
-    assert task_id not in {row["task_id"] for row in rows}
-
-
-@pytest.mark.promise("B1a", "P9")
-async def test_a_machine_that_comes_after_a_cancelled_task_ended_is_given_back_to_its_host(desk: Desk) -> None:
-    """Nobody answered in time, the task ended; the lease that arrives then is returned at once."""
-    task_id = await desk.submit()
-    order = only(LeaseMachine, await desk.said())
-    await desk.hear(TaskCancellationRequested(task_id=task_id, by="ana", reason=""))
-    await desk.pass_time(400)
-    await finish(desk, task_id)
-    assert (await desk.task(task_id)).state == "cancelled"
-    await desk.said()
-    await desk.hear(desk.leased(order, host="elsewhere"))
-    assert only(ReleaseMachine, await desk.said()).host == "elsewhere"
-
-
-@pytest.mark.promise("G1")
-async def test_a_task_that_is_cancelled_while_its_report_is_made_has_a_report_that_says_so(desk: Desk) -> None:
-    """The report is ordered anew; once it is sealed there is nothing left to cancel."""
-    task_id = await desk.submit()
-    await run_until(desk, task_id, "reporting")
-    await desk.hear(TaskCancellationRequested(task_id=task_id, by="ana", reason=""))
-    assert only(SealReport, await desk.said()).outcome == "cancelled"
-    await desk.hear(ReportReady(task_id=task_id, verdict="benign", score=0, report=BLOB))
-    with pytest.raises(NotPossible, match="only the machine is still being cleaned"):
-        (await desk.task(task_id)).cancel("ana", "", desk.clock.now())
-    await finish(desk, task_id)
-    assert (await desk.task(task_id)).state == "cancelled"
-
-
-@pytest.mark.promise("G1")
-async def test_cancelling_a_task_that_is_over_changes_nothing(desk: Desk) -> None:
-    """The end is the end."""
-    task_id = await desk.submit()
-    await run_until(desk, task_id, "completed")
-    version = (await desk.task(task_id)).version
-    await desk.hear(TaskCancellationRequested(task_id=task_id, by="ana", reason=""))
-    assert (await desk.task(task_id)).version == version
-    assert await desk.said() == []
