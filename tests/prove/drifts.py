@@ -28,6 +28,7 @@ from tests.prove.report import seconds, table, tell
 
 WORDS_MAX = 100
 LOOK_S = 0.1  # what is put right on the host is announced by nothing
+HISTORY_TIMEOUT_S = 10.0  # a fact may be heard before the history, which is a projection, shows its event
 HARMLESS = b"#!/bin/sh\nexit 0\n"
 
 
@@ -100,14 +101,15 @@ async def _until_right(ground: Ground, drift: Drift) -> None:
 async def _reason(ground: Ground, drift: Drift, before: dict[str, Any]) -> str:
     """The recorded reason that says what the table wants said. Raises AssertionError when none does."""
     known = {entry["version"] for entry in before["history"]}
-    told = [
-        entry["details"].get("reason", "")
-        for entry in (await ground.shown())["history"]
-        if entry["version"] not in known
-    ]
-    said = [reason for reason in told if reason and re.search(drift.says, reason)]
-    assert said or not drift.says, f"{drift.name}: no reason says {drift.says!r}: {told}"
-    return str(said[-1]) if said else ""
+    give_up_at = time.monotonic() + HISTORY_TIMEOUT_S
+    while True:
+        entries = [entry for entry in (await ground.shown())["history"] if entry["version"] not in known]
+        told = [entry["details"].get("reason", "") for entry in entries]
+        said = [reason for reason in told if reason and re.search(drift.says, reason)]
+        if said or not drift.says:
+            return str(said[-1]) if said else ""
+        assert time.monotonic() < give_up_at, f"{drift.name}: no reason says {drift.says!r}: {told}"
+        await asyncio.sleep(LOOK_S)
 
 
 async def prove_all(ground: Ground, drifts: Sequence[Drift], *, earns_trust: bool) -> list[Outcome]:
