@@ -4,7 +4,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from cli.reference import reference as cli_reference
-from deploy.docs import http_page, lifecycles, messages, readmes, schemas, settings_page
+from deploy.docs import http_page, lifecycles, messages, readmes, rules_page, schemas, settings_page
 from deploy.local.state import SERVICES
 from services.results.schema import document as report_schema
 
@@ -20,6 +20,7 @@ def documents(root: Path) -> dict[str, str]:
         f"{REFERENCE}/messages.md": messages.page(),
         f"{REFERENCE}/settings.md": settings_page.page(),
         f"{REFERENCE}/http.md": http_page.page(),
+        f"{REFERENCE}/rules.md": rules_page.page(),
         f"{REFERENCE}/cli.md": cli_reference(),
         f"{REFERENCE}/report.schema.json": report_schema(),
         f"{REFERENCE}/plugin.schema.json": schemas.manifest(),

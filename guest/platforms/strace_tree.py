@@ -25,8 +25,11 @@ STRACE = "/usr/bin/strace"
 TRACED = (
     "%process,%file,%network,%creds,ptrace,kill,tkill,tgkill,pidfd_send_signal,process_vm_readv,process_vm_writev,"
     "memfd_create,fchmod,fchown,ftruncate,unshare,setns,bpf,?userfaultfd,perf_event_open,init_module,finit_module,"
-    "delete_module,keyctl,seccomp,personality,reboot,sethostname,settimeofday,clock_settime,prctl,io_uring_setup"
+    "delete_module,keyctl,seccomp,personality,reboot,sethostname,settimeofday,clock_settime,prctl,io_uring_setup,"
+    "?dup2,dup3,?nanosleep,clock_nanosleep"
 )
+IN_FULL = "!execve,execveat"
+"""What strace does not cut short: a program's arguments beyond the 32nd, and its environment."""
 
 
 def strace_argv(program: Program, fifo: Path) -> list[str]:
@@ -39,7 +42,8 @@ def strace_argv(program: Program, fifo: Path) -> list[str]:
         *("/usr/bin/prlimit", f"--nproc={limits.PROCESSES_MAX}:{limits.PROCESSES_MAX}", "--core=0:0"),
         *("/usr/bin/choom", "-n", "500", "--"),
         *(STRACE, "-f", "-u", program.user, "--seccomp-bpf", "-ttt", "-yy", "-s", str(program.string_bytes)),
-        *("--quiet=attach,personality", "-e", f"trace={TRACED}", "-o", str(fifo)),
+        *("--quiet=attach,personality", "-e", f"trace={TRACED}", "-e", f"abbrev={IN_FULL}"),
+        *("-o", str(fifo)),
         *environment,
         "--",
         *program.argv,

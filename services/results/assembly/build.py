@@ -1,15 +1,15 @@
 """The parts of a report, put together from a case."""
 
 from contracts.scheduler import SealReport
+from malbox.sdk.techniques import NAMES, valid
 from services.results.assembly import conduct
 from services.results.assembly.indicators import indicators
 from services.results.assembly.reading import Reader, unreadable
 from services.results.domain import report as r
-from services.results.domain.bounds import ERRORS_MAX, MATCHES_SHOWN_MAX, cut
+from services.results.domain.bounds import ERRORS_MAX, EVIDENCE_MAX, MATCHES_SHOWN_MAX, cut
 from services.results.domain.case import Case, evidence
-from services.results.domain.inputs import Behaviour, Findings, Identity, Yara
+from services.results.domain.inputs import Behaviour, Findings, Identity, Matches, SeenMatch
 from services.results.domain.result import Result
-from services.results.domain.techniques import NAMES, valid
 from services.results.policy import Matched, Noticed, Observed, judge
 
 NOT_RUN = "The sample was not run: no machine took part. What is said here comes from looking at its bytes."
@@ -18,6 +18,8 @@ EMULATED = (
     "emulation is not a security boundary, and the host relied on its other fences only."
 )
 VIRTUALISED = "The guest ran under hardware virtualisation (KVM), which QEMU supports as a security boundary."
+RULE_RESULTS = (("yara", "yara"), ("behaviour", "signatures"), ("capabilities", "capabilities"))
+"""Plugin and result where matches of rules stand."""
 UNDECLARED = "How the guest's processor was provided is not known, so no security boundary is claimed."
 
 
@@ -29,7 +31,7 @@ def assemble(case: Case) -> r.Report:
     behaviour = observed.behaviour if observed else Behaviour()
     matched = _matched(reader)
     findings = reader.findings()
-    judgement = judge(matched, observed, has_run=has_run(behaviour), noticed=_noticed(findings))
+    judgement = judge(matched, has_run=has_run(behaviour), noticed=_noticed(findings))
     sample = _sample(case.seal, identity[0] if identity else None)
     matches, more_matches = cut([_match(one) for one in matched], MATCHES_SHOWN_MAX)
     processes, more_processes = conduct.process_tree(behaviour)
@@ -94,11 +96,19 @@ def _observed(reader: Reader) -> Observed | None:
 
 
 def _matched(reader: Reader) -> list[Matched]:
+    """What rules said, of each result its latest attempt."""
     return [
-        Matched(match, evidence(result, f"/matches/{index}"))
-        for yara, result in reader.inputs("yara", Yara)
-        for index, match in enumerate(yara.matches)
+        Matched(match, tuple(evidence(result, pointer) for pointer in _places(index, match)))
+        for plugin, name in RULE_RESULTS
+        for said, result in reader.inputs(plugin, Matches, name)[:1]
+        for index, match in enumerate(said.matches)
     ]
+
+
+def _places(index: int, match: SeenMatch) -> list[str]:
+    """JSON pointers to what the match rests on, or to the match where it rests on bytes."""
+    facts = [f"/matches/{index}/evidence/{number}" for number in range(len(match.evidence))]
+    return facts[:EVIDENCE_MAX] or [f"/matches/{index}"]
 
 
 def _noticed(findings: list[tuple[Findings, Result]]) -> list[Noticed]:
@@ -116,8 +126,8 @@ def _match(matched: Matched) -> r.RuleMatch:
         description=match.description,
         severity=match.severity,
         techniques=valid(match.attack),
-        strings=len(match.strings),
-        evidence=matched.evidence,
+        strings=len(match.strings) + len(match.evidence) + match.more,
+        evidence=matched.evidence[0],
     )
 
 

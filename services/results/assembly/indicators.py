@@ -8,10 +8,9 @@ from urllib.parse import urlsplit
 
 from services.results.domain.bounds import INDICATORS_MAX, cut
 from services.results.domain.case import evidence
-from services.results.domain.inputs import Findings, Identity, SeenIndicator
+from services.results.domain.inputs import CHANGED, Findings, Identity, SeenIndicator, is_remote
 from services.results.domain.report import Indicator, Sample
 from services.results.domain.result import Result
-from services.results.policy.conditions import CHANGED, is_remote
 from services.results.policy.verdict import Observed
 
 Kind = Literal["md5", "sha1", "sha256", "ipv4", "ipv6", "domain", "url", "path", "email", "registry", "mutex", "wallet"]

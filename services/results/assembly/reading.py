@@ -28,10 +28,10 @@ class Reader:
         """One for each result that did not fit, whatever it was read as."""
         return list(self._faults.values())
 
-    def inputs(self, plugin: str, model: type[I]) -> list[tuple[I, Result]]:
-        """The plugin's results that fit the model, the newest attempt first."""
+    def inputs(self, plugin: str, model: type[I], name: str | None = None) -> list[tuple[I, Result]]:
+        """The plugin's results that fit the model, the newest attempt first; `name`: where it is not the plugin's."""
         found: list[tuple[I, Result]] = []
-        for result, content in self._case.json_of(plugin):
+        for result, content in self._case.json_of(plugin, name or plugin):
             read_input = self._tried(result, partial(read, model, content))
             if read_input is not None:
                 found.append((read_input, result))

@@ -24,12 +24,12 @@ class Case:
     missing: dict[str, str] = field(default_factory=dict)
     previews: dict[str, bytes] = field(default_factory=dict)
 
-    def json_of(self, plugin: str) -> list[tuple[Result, bytes]]:
-        """The JSON results of one plugin, the newest attempt first."""
+    def json_of(self, plugin: str, name: str) -> list[tuple[Result, bytes]]:
+        """The JSON results of one plugin and name, the newest attempt first."""
         found = [
             (result, self.contents[result.result_id])
             for result in self.results
-            if result.plugin == plugin and result.result_id in self.contents
+            if (result.plugin, result.name) == (plugin, name) and result.result_id in self.contents
         ]
         return sorted(found, key=lambda pair: -pair[0].attempt)
 

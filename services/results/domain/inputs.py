@@ -6,6 +6,7 @@ raises `Unreadable`, which becomes an entry in the report's errors.
 
 import json
 import re
+from ipaddress import ip_address
 from typing import Annotated, Any, TypeVar
 
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
@@ -14,6 +15,8 @@ from services.results.domain.bounds import ARGV_MAX, INPUT_MAX_BYTES, LIST_MAX, 
 
 FAULTS_NAMED_MAX = 3
 SECONDS_MAX = 1e9
+CHANGED = frozenset({"created", "written", "renamed", "linked", "chmod"})
+"""What of a file's actions leaves it other than it was."""
 INTEGER_MAX = 2**63 - 1
 
 _SURROGATE = re.compile(rb"\\u[dD][89abcdefABCDEF]")
@@ -64,20 +67,29 @@ class YaraString(Input):
     offset: Count = 0
 
 
-class YaraMatch(Input):
-    """One rule that matched."""
+class MatchedFact(Input):
+    """One thing that a rule rests on."""
+
+    fact: Short = ""
+    what: Text = ""
+
+
+class SeenMatch(Input):
+    """One rule that matched: over the bytes (`strings`), or over facts (`evidence`, and how many more there are)."""
 
     rule: Short
     description: Text | None = None
     severity: int = Field(default=0, ge=0, le=100)
     attack: Texts = []
     strings: list[YaraString] = Field(default=[], max_length=LIST_MAX)
+    evidence: list[MatchedFact] = Field(default=[], max_length=LIST_MAX)
+    more: Annotated[int, Field(ge=0, le=INTEGER_MAX)] = 0
 
 
-class Yara(Input):
-    """Result of the plugin `yara`."""
+class Matches(Input):
+    """What rules said: the results `yara`, `signatures` of `behaviour`, and `capabilities`."""
 
-    matches: list[YaraMatch] = Field(default=[], max_length=LIST_MAX)
+    matches: list[SeenMatch] = Field(default=[], max_length=LIST_MAX)
     is_truncated: bool = False
 
 
@@ -134,6 +146,17 @@ class Behaviour(Input):
     files: list[SeenFile] = Field(default=[], max_length=LIST_MAX)
     network: list[SeenNetwork] = Field(default=[], max_length=LIST_MAX)
     is_truncated: bool = False
+
+
+def is_remote(attempt: SeenNetwork) -> bool:
+    """Whether the attempt names a host other than the guest itself."""
+    if not attempt.address:
+        return False
+    try:
+        address = ip_address(attempt.address)
+    except ValueError:
+        return False
+    return not (address.is_loopback or address.is_unspecified)
 
 
 class SeenTrait(Input):

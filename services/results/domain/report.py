@@ -158,13 +158,13 @@ class FileTouched(Part):
 
 
 class RuleMatch(Part):
-    """A rule over the sample's bytes that matched."""
+    """A rule that matched: over the sample's bytes, over what plugins read of them, or over what it did."""
 
     rule: str
     description: str | None
     severity: int = Field(ge=0, le=100)
     techniques: tuple[str, ...]
-    strings: int = Field(ge=0, description="how many places matched")
+    strings: int = Field(ge=0, description="how many places it rests on")
     evidence: Evidence
 
 

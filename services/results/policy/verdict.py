@@ -4,11 +4,10 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 from contracts.results import Verdict
+from malbox.sdk.techniques import valid
 from services.results.domain.bounds import EVIDENCE_MAX
-from services.results.domain.inputs import Behaviour, SeenTrait, YaraMatch
+from services.results.domain.inputs import Behaviour, SeenMatch, SeenTrait
 from services.results.domain.report import Evidence, Reason
-from services.results.domain.techniques import valid
-from services.results.policy.signatures import SIGNATURES, Signature
 from services.results.policy.traits import TRAITS, Trait
 
 SCORE_MAX = 100
@@ -18,10 +17,10 @@ SUSPICIOUS_FROM = 30
 
 @dataclass(frozen=True)
 class Matched:
-    """A rule that matched, and where its result says so."""
+    """A rule that matched, and the places that it rests on: at least one."""
 
-    match: YaraMatch
-    evidence: Evidence
+    match: SeenMatch
+    evidence: tuple[Evidence, ...]
 
 
 @dataclass(frozen=True)
@@ -56,18 +55,14 @@ class Judgement:
 
 def judge(
     matches: list[Matched],
-    observed: Observed | None,
     *,
     has_run: bool,
     noticed: list[Noticed] | None = None,
-    signatures: tuple[Signature, ...] = SIGNATURES,
     traits: tuple[Trait, ...] = TRAITS,
 ) -> Judgement:
     """The verdict. Unknown: too little was found, and the sample was not seen running either."""
     found = [_of_match(matched) for matched in matches if matched.match.severity > 0]
     found += _of_traits(noticed or [], traits)
-    if observed is not None:
-        found += [reason for signature in signatures if (reason := _of_signature(signature, observed))]
     reasons = _shared_out(sorted(found, key=lambda reason: (-reason.weight, reason.name)))
     score = sum(reason.points for reason in reasons)
     return Judgement(_verdict(score, has_run=has_run), score, reasons)
@@ -89,7 +84,8 @@ def _of_match(matched: Matched) -> Reason:
         why=match.description or f"the rule {match.rule} matches",
         name=match.rule,
         techniques=valid(match.attack),
-        evidence=matched.evidence,
+        evidence=matched.evidence[0],
+        more_evidence=matched.evidence[1:],
     )
 
 
@@ -110,22 +106,6 @@ def _of_traits(noticed: list[Noticed], traits: tuple[Trait, ...]) -> Iterator[Re
                 evidence=first,
                 more_evidence=tuple(more),
             )
-
-
-def _of_signature(signature: Signature, observed: Observed) -> Reason | None:
-    pointers = signature.condition.find(observed.behaviour)
-    if not pointers:
-        return None
-    first, *more = (observed.evidence(pointer) for pointer in pointers[:EVIDENCE_MAX])
-    return Reason(
-        points=0,
-        weight=signature.points,
-        why=signature.description,
-        name=signature.name,
-        techniques=signature.techniques,
-        evidence=first,
-        more_evidence=tuple(more),
-    )
 
 
 def _shared_out(reasons: list[Reason]) -> tuple[Reason, ...]:

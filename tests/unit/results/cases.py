@@ -60,8 +60,9 @@ def seal(**changes: Any) -> SealReport:
 
 
 def case(documents: Mapping[str, Any], *others: Result, **changes: Any) -> Case:
-    """A case with one JSON result per plugin, bytes taken as they are, and other results beside them."""
-    results = [result(number, plugin) for number, plugin in enumerate(documents, start=1)]
+    """A case with a JSON result each, named `plugin` or `plugin/name`, bytes as they are; other results beside them."""
+    named = [key.partition("/") for key in documents]
+    results = [result(number, plugin, name=name) for number, (plugin, _, name) in enumerate(named, start=1)]
     contents = {
         one.result_id: content if isinstance(content, bytes) else json.dumps(content).encode()
         for one, content in zip(results, documents.values(), strict=True)

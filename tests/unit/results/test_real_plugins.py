@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from malbox.sdk.testing import run_plugin
-from services.plugins.builtin.behaviour.behaviour import Behaviour
+from services.plugins.builtin.behaviour.plugin import RULES, observed
 from services.plugins.builtin.behaviour.strace import read_lines
 from services.plugins.builtin.elf.plugin import describe
 from services.plugins.builtin.identity.plugin import identify
@@ -91,17 +91,20 @@ def test_a_shell_script_without_a_run_is_unknown(tmp_path: Path) -> None:
 
 def test_a_recorded_run_is_judged_by_what_it_did() -> None:
     """What the parser makes of a real trace is read whole, and every reason points to what it names."""
-    behaviour = Behaviour()
     with TRACE.open("rb") as trace:
-        for line in read_lines(trace):
-            behaviour.feed(line)
-    document = behaviour.result()
-    report = assemble(case({"behaviour": document}))
+        behaviour, signatures = observed(read_lines(trace), RULES)
+    report = assemble(case({"behaviour": behaviour.result(), "behaviour/signatures": signatures}))
     assert (report.verdict, report.errors) == ("malicious", ())
-    pointed = {reason.name: _at(document, reason.evidence.pointer) for reason in report.reasons}
-    assert pointed["preload_hijack"]["path"] == "/etc/ld.so.preload"
-    assert pointed["unusual_port"]["port"] == 4444
-    assert pointed["runs_what_it_wrote"]["argv"] == ["./copied"]
+    lines = TRACE.read_text(encoding="latin-1").splitlines()
+    pointed = {
+        reason.name: [
+            lines[_at(signatures, one.pointer)["line"] - 1] for one in (reason.evidence, *reason.more_evidence)
+        ]
+        for reason in report.reasons
+    }
+    assert "/etc/ld.so.preload" in pointed["preload_hijack"][0]
+    assert "htons(4444)" in pointed["unusual_port"][0]
+    assert '["./copied"]' in pointed["runs_what_it_wrote"][1]
     assert [process.depth for process in report.processes] == [0, 1, 2, 2, 2, 3]
     assert {"asked for", "contacted"} <= {indicator.role for indicator in report.indicators}
 

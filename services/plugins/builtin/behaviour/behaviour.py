@@ -1,13 +1,14 @@
 """Adds up calls to what a program did: its processes, the files it touched, whom it tried to reach, and when.
 
 Attempts count like successes, with their error. Paths are made absolute with the working directory that the trace
-shows. Standard library only: this runs in the sandbox.
+shows. Each thing is also said as a fact, for the rules. Standard library only: this runs in the sandbox.
 """
 
 import posixpath
+from collections.abc import Callable
 from typing import Any
 
-from . import files, network
+from . import facts, files, network
 from .record import (
     ARGV_MAX,
     FILES_MAX,
@@ -21,6 +22,7 @@ from .record import (
     NetworkRecord,
     ProcessRecord,
     as_json,
+    shown,
 )
 from .strace import Call, Exit, Joiner, descriptor_of, string_of, strings_in
 
@@ -35,14 +37,31 @@ NOTED = frozenset(
         *("settimeofday", "setuid", "setgid", "setresuid", "setreuid", "capset", "userfaultfd", "io_uring_setup"),
     }
 )
-WANTED = FORKS | frozenset(EXECS) | SENDS | files.CALLS | NOTED
+SAID_ONLY = frozenset({"prctl", "socket"})
+"""Calls that every program makes: the rules are told, the timeline is not."""
+WANTED = FORKS | frozenset(EXECS) | SENDS | files.CALLS | NOTED | SAID_ONLY | facts.READERS | frozenset(facts.DATED)
 PIDS_SEEN_MAX = 20_000
+
+Say = Callable[[str, facts.Fields, dict[str, Any]], None]
+"""Told of each fact: its kind, its fields, and where it stands in the trace."""
+
+
+def _moved(action: str, before: bytes, path: bytes) -> facts.Fields:
+    """What a file was called before, if the call gave it another name."""
+    if action != "renamed" or not before:
+        return {}
+    return {"source": shown(before), "adds_extension": path.startswith(before + b".")}
+
+
+def _to_nobody(_kind: str, _fields: facts.Fields, _place: dict[str, Any]) -> None:
+    """Nobody asks."""
 
 
 class Behaviour:
     """Fed with the lines of a trace in order."""
 
-    def __init__(self) -> None:
+    def __init__(self, say: Say = _to_nobody) -> None:
+        self._say_to = say
         self._joiner = Joiner(WANTED)
         self._budget = Budget()
         self._begun_at: float | None = None
@@ -54,11 +73,11 @@ class Behaviour:
         self._network: dict[tuple[object, ...], NetworkRecord] = {}
         self._peers: dict[tuple[int, str], network.Address] = {}
         self._timeline: list[EventRecord] = []
-        self._lines = 0
+        self._place: dict[str, Any] = {}
+        self._own: frozenset[str] | None = None
 
     def feed(self, line: str) -> None:
         """The next line counts."""
-        self._lines += 1
         what = self._joiner.read(line)
         if isinstance(what, Call):
             self._on_call(what)
@@ -80,7 +99,7 @@ class Behaviour:
     def counts(self) -> dict[str, int]:
         """How much there was."""
         return {
-            "lines": self._lines,
+            "lines": self._joiner.lines,
             "unreadable_lines": self._joiner.unreadable,
             "processes": len(self._ended) + len(self._processes),
             "files": len(self._files),
@@ -91,6 +110,7 @@ class Behaviour:
     def _on_call(self, call: Call) -> None:
         at_s = self._offset(call.at)
         pid = self._leader(call.pid)
+        self._place = {"line": call.line, "pid": pid, "at_s": at_s}
         self._known(pid, at_s)
         working_dir = next((a for a in call.arguments[:3] if a.startswith("AT_FDCWD</")), "")
         if working_dir:
@@ -103,9 +123,12 @@ class Behaviour:
             self._on_send(call, pid, at_s)
         elif call.name in files.CALLS:
             self._on_file(call, pid, at_s)
-        elif call.name in NOTED:
-            detail = f"{', '.join(call.arguments)} = {call.result}"
-            self._note(at_s, pid, call.name, detail.encode("latin-1", "replace"))
+        elif call.name in facts.DATED:
+            self._on_dated(call, pid)
+        elif call.name in NOTED or call.name in SAID_ONLY:
+            self._on_noted(call, pid, at_s)
+        for kind, fields in facts.of_call(call):
+            self._say(kind, fields)
 
     def _on_fork(self, call: Call, pid: int, at_s: float) -> None:
         child = call.number
@@ -120,16 +143,23 @@ class Behaviour:
         process = self._known(child, at_s)
         if process is not None and process.ppid is None:
             process.ppid = pid
+            self._say("process", {"parent": self._program(pid)})
             parent = self._processes.get(pid)
             if parent is not None and not process.argv:
                 process.exe, process.argv = parent.exe, list(parent.argv)
 
     def _on_exec(self, call: Call, pid: int, at_s: float) -> None:
         first = EXECS[call.name]
-        path = self._path(call.argument(first), pid)
+        path = self._path(call.argument(first), pid) or files.shown_path(call.argument(0))
         argv = [self._budget.text(part) for part in strings_in(call.argument(first + 1))[:ARGV_MAX]]
         exe = self._budget.text(path)
         process = self._processes.get(pid)
+        parent = self._program(pid)
+        is_first = self._own is None and not call.error
+        if is_first:
+            self._own = frozenset(part for part in (exe, *argv[:2]) if part.startswith("/"))
+        fields = facts.exec_fields(exe, argv, call, parent=parent, is_first=is_first)
+        self._say("exec", fields)
         if not call.error and process is not None:
             process.exe, process.argv = exe, argv
         if not call.error or call.error != "ENOENT":  # a shell tries every directory of PATH
@@ -147,13 +177,16 @@ class Behaviour:
         elif address is None:  # a connected socket; strace may know it from before it was connected
             address = self._peers.get(socket) or network.connected_peer(descriptor)
         if address is None:
+            if call.name == "connect" and (unix := facts.unix_fields(call, self._program(pid))):
+                self._say("connect", unix)
             return
         protocol = network.protocol_of(descriptor)
         query = None
         if call.name != "connect":
-            if not network.is_dns(address):
-                return
-            query = network.dns_question(network.payload_of(call.argument(1)), is_tcp=protocol == "tcp")
+            query = network.question_to(address, network.payload_of(call.argument(1)), protocol)
+        self._say_reached(call, address, protocol, query)
+        if call.name != "connect" and not network.is_dns(address):
+            return
         outcome = call.error or "ok"
         key = (pid, address, protocol, query, outcome)
         if key in self._network:
@@ -166,11 +199,50 @@ class Behaviour:
             self._note(at_s, pid, "dns_question" if query else call.name, " ".join(what.split()).encode())
 
     def _on_file(self, call: Call, pid: int, at_s: float) -> None:
+        before = b""
         for touch in files.touches(call):
             path = touch.shown or self._path(touch.argument, pid, base=touch.base)
+            if path and not files.is_silent(path, touch.action):
+                self._say_file(path, touch.action, call, _moved(touch.action, before, path))
+            before = path
             if not path or files.is_noise(path, touch.action, call.error):
                 continue
             self._touch(path, touch.action, pid, call.error, at_s)
+
+    def _say_reached(self, call: Call, address: network.Address, protocol: str | None, query: str | None) -> None:
+        fields = {**facts.address_fields(address), "protocol": protocol or ""}
+        if query is not None:
+            self._say("dns", {**fields, "query": query})
+        elif call.name == "connect" or not network.is_dns(address):
+            program = self._program(self._place["pid"])
+            self._say("connect", {**fields, "error": call.error, "program": program})
+
+    def _on_noted(self, call: Call, pid: int, at_s: float) -> None:
+        detail = f"{', '.join(call.arguments)} = {call.result}".encode("latin-1", "replace")
+        if call.name in NOTED:
+            self._note(at_s, pid, call.name, detail)
+        self._say("call", facts.named(call, shown(detail)))
+        address = network.socket_address(", ".join(call.arguments[1:])) if call.name == "bind" else None
+        if address is not None:
+            self._say("bind", {**facts.address_fields(address), "error": call.error})
+
+    def _on_dated(self, call: Call, pid: int) -> None:
+        index = facts.DATED[call.name][0]
+        named = self._path(call.argument(index), pid, base=files.base_of(call, index))
+        path, age_s = named or files.shown_path(call.argument(0)), facts.age_s(call)
+        if path and age_s is not None:
+            self._say_file(path, "dated", call, {"age_s": age_s})
+
+    def _say_file(self, path: bytes, action: str, call: Call, others: facts.Fields) -> None:
+        fields = facts.file_fields(shown(path), action, call, program=self._program(self._place["pid"]))
+        self._say("file", {**fields, "is_sample": fields["path"] in (self._own or ()), **others})
+
+    def _program(self, pid: int) -> str:
+        process = self._processes.get(pid)
+        return process.exe or "" if process is not None else ""
+
+    def _say(self, kind: str, fields: facts.Fields) -> None:
+        self._say_to(kind, fields, self._place)
 
     def _touch(self, raw: bytes, action: str, pid: int, error: str, at_s: float) -> None:
         key = raw.decode("latin-1")

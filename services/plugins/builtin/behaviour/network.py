@@ -83,6 +83,15 @@ def dns_question(payload: bytes, *, is_tcp: bool) -> str | None:
     return name if len(name) <= NAME_MAX_CHARS else None
 
 
+def question_to(address: Address, payload: bytes, protocol: str | None) -> str | None:
+    """The name that is asked for. Where no questions are expected, only what can be nothing else is taken for one."""
+    question = dns_question(payload, is_tcp=protocol == "tcp")
+    if question is None or is_dns(address):
+        return question
+    is_plain = protocol == "udp" and payload[4:6] == b"\0\1" and "." in question and "\\" not in question
+    return question if is_plain else None
+
+
 def _label(label: bytes) -> str:
     return "".join(
         chr(byte) if (chr(byte).isalnum() and byte < 0x80) or byte in b"-_" else f"\\{byte:03d}"  # noqa: PLR2004 - ASCII

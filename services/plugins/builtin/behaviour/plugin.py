@@ -1,21 +1,47 @@
-"""`behaviour`: one JSON result out of the trace that the guest plugin `syscalls` recorded, which is hostile bytes."""
+"""`behaviour` and `signatures`: two JSON results out of the trace that the guest plugin `syscalls` recorded.
+
+The trace is hostile bytes. The first result is what was done, the second what that means by the rules of this folder.
+"""
+
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
 
 from malbox.sdk import Context, PluginSkipped
+from malbox.sdk.rules import Fact, Matching, Prepared, read_rules
 
 from .behaviour import Behaviour
+from .facts import VOCABULARY, Fields
 from .strace import read_lines
 
 TRACER = "syscalls"
+PLATFORM = "linux"
+RULES_DIR = Path(__file__).parent / "rules"
 
 
 def run(context: Context) -> None:
-    """The result is emitted. Raises PluginSkipped when nothing was traced."""
+    """Both results are emitted. Raises PluginSkipped when nothing was traced."""
     trace = context.input(TRACER, TRACER)
     if trace is None:
         raise PluginSkipped("no system calls were traced for this task")
-    behaviour = Behaviour()
     with trace.path.open("rb") as file:
-        for line in read_lines(file):
-            behaviour.feed(line)
+        behaviour, signatures = observed(read_lines(file), RULES)
     context.emit_json("behaviour", behaviour.result())
-    context.log("trace_read", **behaviour.counts())
+    context.emit_json("signatures", signatures)
+    context.log("trace_read", **behaviour.counts(), facts=signatures["facts"], matches=len(signatures["matches"]))
+
+
+def observed(lines: Iterable[str], rules: Prepared) -> tuple[Behaviour, dict[str, Any]]:
+    """What was done, and what it means."""
+    matching = Matching(rules, PLATFORM)
+
+    def say(kind: str, fields: Fields, place: dict[str, Any]) -> None:
+        matching.feed(Fact(kind, fields, place))
+
+    behaviour = Behaviour(say)
+    for line in lines:
+        behaviour.feed(line)
+    return behaviour, matching.result()
+
+
+RULES = Prepared(read_rules(RULES_DIR, VOCABULARY))  # once, before there is a trace

@@ -65,6 +65,22 @@ class EventRecord:
     detail: str
 
 
+def shown(raw: bytes) -> str:
+    """Bytes as text of printable characters, cut to the bound."""
+    return _printable(_decoded(raw))
+
+
+def _decoded(raw: bytes) -> str:
+    return raw[: 4 * TEXT_MAX_CHARS].decode("utf-8", "backslashreplace")
+
+
+def _printable(decoded: str) -> str:
+    kept = decoded[:TEXT_MAX_CHARS]
+    if kept.isprintable():
+        return kept
+    return "".join(char if char.isprintable() else f"\\x{ord(char):02x}" for char in kept)
+
+
 class Budget:
     """Cuts texts, and says no when all of them together are too long."""
 
@@ -74,10 +90,10 @@ class Budget:
 
     def text(self, raw: bytes) -> str:
         """Bytes as text of printable characters, cut to the bound and to what is left."""
-        decoded = raw[: 4 * TEXT_MAX_CHARS].decode("utf-8", "backslashreplace")
-        shown = "".join(char if char.isprintable() else f"\\x{ord(char):02x}" for char in decoded[:TEXT_MAX_CHARS])
-        kept = shown[: max(0, min(TEXT_MAX_CHARS, self._left))]
-        self.is_truncated |= len(kept) < len(shown) or len(decoded) > TEXT_MAX_CHARS
+        decoded = _decoded(raw)
+        whole = _printable(decoded)
+        kept = whole[: max(0, min(TEXT_MAX_CHARS, self._left))]
+        self.is_truncated |= len(kept) < len(whole) or len(decoded) > TEXT_MAX_CHARS
         self._left -= len(kept)
         return kept
 

@@ -6,7 +6,7 @@ them one. Standard library only: this runs in the sandbox.
 
 import re
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import BinaryIO
 
 LINE_MAX_BYTES = 256 * 1024
@@ -37,13 +37,14 @@ _DESCRIPTOR = re.compile(r"^(?:-?\d{1,10}|AT_FDCWD)<(.*)>$", re.DOTALL)
 
 @dataclass(frozen=True)
 class Call:
-    """A system call: its arguments as strace wrote them, and its outcome."""
+    """A system call: its arguments as strace wrote them, its outcome, and the line that it begins on."""
 
     pid: int
     at: float
     name: str
     arguments: tuple[str, ...]
     result: str
+    line: int = field(default=0, compare=False)
 
     @property
     def error(self) -> str:
@@ -77,11 +78,13 @@ class Joiner:
 
     def __init__(self, wanted: frozenset[str] | None = None) -> None:
         self._wanted = wanted
-        self._unfinished: dict[int, tuple[float, str, str]] = {}
+        self._unfinished: dict[int, tuple[int, float, str, str]] = {}
+        self.lines = 0
         self.unreadable = 0
 
     def read(self, line: str) -> Call | Exit | None:
         """What the line says, or None when that is nothing of interest yet."""
+        self.lines += 1
         match = _LINE.match(line)
         if match is None or int(match[1]) > PID_MAX:
             self.unreadable += 1
@@ -96,10 +99,10 @@ class Joiner:
 
     def _call(self, pid: int, at: float, rest: str) -> Call | None:
         if resumed := _RESUMED.match(rest):
-            begun_at, name, begun = self._unfinished.pop(pid, (at, "", ""))
+            number, begun_at, name, begun = self._unfinished.pop(pid, (0, at, "", ""))
             if name != resumed[1]:
                 return None
-            return _parsed(pid, begun_at, name, begun + resumed[2])
+            return _parsed(pid, begun_at, name, begun + resumed[2], number)
         match = _CALL.match(rest)
         if match is None:
             self.unreadable += 1
@@ -108,9 +111,9 @@ class Joiner:
             return None
         if rest.endswith(_UNFINISHED):
             if len(self._unfinished) < UNFINISHED_MAX or pid in self._unfinished:
-                self._unfinished[pid] = (at, match[1], match[2].removesuffix(_UNFINISHED))
+                self._unfinished[pid] = (self.lines, at, match[1], match[2].removesuffix(_UNFINISHED))
             return None
-        return _parsed(pid, at, match[1], match[2])
+        return _parsed(pid, at, match[1], match[2], self.lines)
 
 
 def read_lines(file: BinaryIO) -> Iterator[str]:
@@ -164,7 +167,7 @@ def _exit(pid: int, at: float, rest: str) -> Exit | None:
     return None
 
 
-def _parsed(pid: int, at: float, name: str, text: str) -> Call:
+def _parsed(pid: int, at: float, name: str, text: str, line: int) -> Call:
     """Splits `a, b, c) = result` at the top level."""
     arguments: list[str] = []
     current: list[str] = []
@@ -185,4 +188,4 @@ def _parsed(pid: int, at: float, name: str, text: str) -> Call:
         current.append(piece)
     arguments.append("".join(current).strip())
     result = text[end:].lstrip().removeprefix("=").strip()
-    return Call(pid, at, name, tuple(arguments[:ARGUMENTS_MAX]), result)
+    return Call(pid, at, name, tuple(arguments[:ARGUMENTS_MAX]), result, line)

@@ -1,0 +1,73 @@
+"""Each behaviour rule finds its examples and leaves its near misses alone, through the whole reading of a trace."""
+
+from typing import Any
+
+import pytest
+
+from malbox.sdk.rules import Rule
+from services.plugins.builtin.behaviour.plugin import RULES, observed
+from tests.unit.plugins.traced import lines_of
+
+QUIET = (
+    "$ ls -l /home/sample",
+    "$ cat notes.txt",
+    "read /home/sample/notes.txt",
+    "write /home/sample/notes.txt",
+    "write /tmp/scratch",
+    "delete /tmp/scratch",
+    "read /etc/passwd",
+    "connect 127.0.0.1 6667",
+    "nanosleep({tv_sec=1, tv_nsec=0}, NULL) = 0",
+)
+
+
+def matches(rule: Rule, example: tuple[Any, ...]) -> list[dict[str, Any]]:
+    """What the rule finds in the example, among all the others."""
+    found = observed(lines_of(example), RULES)[1]["matches"]
+    return [match for match in found if match["rule"] == rule.id]
+
+
+def examples(kind: str) -> list[Any]:
+    """The examples of all rules, each by itself."""
+    return [
+        pytest.param(rule, example, id=f"{rule.id}-{number}")
+        for rule in RULES.rules
+        for number, example in enumerate(getattr(rule, kind))
+    ]
+
+
+@pytest.mark.parametrize(("rule", "example"), examples("hits"))
+def test_the_rule_finds_its_example_and_names_the_lines(rule: Rule, example: tuple[Any, ...]) -> None:
+    """The match carries the rule's meaning; each piece of evidence is a line of the trace and says what it is."""
+    [match] = matches(rule, example)
+    assert (match["rule"], match["severity"], match["attack"]) == (rule.id, rule.score, list(rule.techniques))
+    lines = [one["line"] for one in match["evidence"]]
+    assert lines == sorted(lines)
+    assert 1 < lines[0] <= lines[-1] <= len(list(lines_of(example)))
+    assert all(one["pid"] and one["what"] for one in match["evidence"])
+
+
+@pytest.mark.parametrize(("rule", "example"), examples("misses"))
+def test_the_rule_leaves_its_near_miss_alone(rule: Rule, example: tuple[Any, ...]) -> None:
+    """What only looks alike is not found."""
+    assert matches(rule, example) == []
+
+
+def test_a_quiet_program_is_left_alone() -> None:
+    """A script that lists and copies files is nothing remarkable."""
+    assert observed(lines_of(QUIET), RULES)[1]["matches"] == []
+
+
+def test_there_are_rules_for_every_part_of_an_attack() -> None:
+    """At least forty, with techniques, and no two that say the same."""
+    assert len(RULES.rules) >= 40
+    assert all(rule.techniques for rule in RULES.rules)
+    assert len({rule.description for rule in RULES.rules}) == len(RULES.rules)
+
+
+def test_a_flood_of_what_matches_gives_bounded_evidence_that_says_how_much_more_there_was() -> None:
+    """Ten places are named, the rest are counted."""
+    _, signatures = observed(lines_of(["500x write /etc/cron.d/{n}"]), RULES)
+    [match] = [one for one in signatures["matches"] if one["rule"] == "cron_persistence"]
+    assert len(match["evidence"]) == 10
+    assert match["more"] == 2 * 500 - 10  # each is created and written
