@@ -1,8 +1,9 @@
 """The first process of ours in a sandbox: loads the plugin once, then forks for every run, and ends what a run leaves.
 
 Started as `main(control_fd)` by the host. It never touches a byte of a sample: each run is a child of its own, so
-nothing that one run does to its memory is there in the next. Between two runs every other process is killed and
-reaped, and what was written is removed; where that fails it ends itself, and with it the sandbox.
+nothing that one run does to its memory is there in the next. The child is forked ahead and waits for its run, which so
+does not wait for the fork. Between two runs every other process is killed and reaped, and what was written is removed;
+where that fails it ends itself, and with it the sandbox.
 """
 
 import contextlib
@@ -33,11 +34,12 @@ def main(control_fd: int) -> None:
     start, _ = control.receive()
     function = _prepare(control, start)
     while True:
+        child = Child(control, function)  # nobody else is there: what an earlier run left has ended
         request, descriptors = control.receive()
-        if request["frame"] == "ping":
+        while request["frame"] == "ping":
             control.send({"frame": "pong"})
-            continue
-        status = _run(control, function, request, descriptors)
+            request, descriptors = control.receive()
+        status = child.run(request, descriptors)
         _end_everybody_else()
         if not _emptied(start["emptied"]):
             _leave(NOT_EMPTIED)
@@ -45,7 +47,7 @@ def main(control_fd: int) -> None:
 
 
 class Control:
-    """The socket that the host speaks over. A child closes it before it does anything else."""
+    """The socket that the host speaks over, or its like to a child. A child closes both before it hears of its run."""
 
     def __init__(self, connection: socket.socket) -> None:
         self.connection = connection
@@ -64,6 +66,15 @@ class Control:
         except OSError:
             _leave(0)
 
+    def hand_over(self, frame: dict[str, Any], descriptors: list[int]) -> None:
+        """The frame and the descriptors are with the child, should it still live. All of it is closed here."""
+        content = frames.encode_json(frame)
+        with self.connection, contextlib.suppress(OSError):
+            socket.send_fds(self.connection, [content[: frames.HEADER.size]], descriptors)
+            self.connection.sendall(content[frames.HEADER.size :])
+        for descriptor in descriptors:
+            os.close(descriptor)
+
     def _rest(self, count: int) -> bytes:
         content = b""
         while len(content) < count:
@@ -72,6 +83,25 @@ class Control:
                 _leave(0)
             content += piece
         return content
+
+
+class Child:
+    """The process of the next run. It waits, and has seen nothing of any sample."""
+
+    def __init__(self, control: Control, function: PluginFunction) -> None:
+        ours, theirs = socket.socketpair()
+        self._line = Control(ours)
+        self._pid = os.fork()
+        if self._pid == 0:
+            ours.close()
+            control.connection.close()
+            _be_the_run(Control(theirs), function)
+        theirs.close()
+
+    def run(self, request: dict[str, Any], descriptors: list[int]) -> int:
+        """The run's process has ended; its wait status."""
+        self._line.hand_over(request, descriptors)
+        return os.waitpid(self._pid, 0)[1]
 
 
 def _prepare(control: Control, start: dict[str, Any]) -> PluginFunction:
@@ -95,33 +125,22 @@ def _prepare(control: Control, start: dict[str, Any]) -> PluginFunction:
     return function
 
 
-def _run(control: Control, function: PluginFunction, request: dict[str, Any], descriptors: list[int]) -> int:
-    """The run's process has ended; its wait status."""
-    child = os.fork()
-    if child == 0:
-        _be_the_run(control, function, request, descriptors)
-    for descriptor in descriptors:
-        os.close(descriptor)
-    return os.waitpid(child, 0)[1]
-
-
-def _be_the_run(
-    control: Control, function: PluginFunction, request: dict[str, Any], descriptors: list[int]
-) -> NoReturn:
+def _be_the_run(line: Control, function: PluginFunction) -> NoReturn:
     """The process ends without running anything that the plugin left behind."""
     try:
-        control.connection.close()
-        output, log = descriptors
+        landlock.leave_others_alone()
+        request, (output, log) = line.receive()
+        line.connection.close()
         os.dup2(log, 1)
         os.dup2(log, 2)
         os.close(log)
         cpu_s = request["cpu_s"]
         resource.setrlimit(resource.RLIMIT_CPU, (cpu_s, cpu_s))
-        landlock.leave_others_alone()
         with os.fdopen(output, "wb") as stream:
             run_once(function, request, PipeEmitter(stream))
         sys.stdout.flush()
         sys.stderr.flush()
+        os.closerange(1, 3)  # the log ends here, not only when the kernel has taken all memory back
     except BaseException:  # noqa: BLE001 - the host hears of it as a run without an outcome
         traceback.print_exc()
         _leave(1)

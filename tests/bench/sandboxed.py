@@ -1,6 +1,8 @@
-"""What the sandbox costs: a persistent plugin in it against the same function called in this process, file by file."""
+"""What the sandbox costs: a persistent plugin in it against the same function called in this process, file by file.
 
-import itertools
+Both do the whole of it: from the sample's path to each result in a file of its own.
+"""
+
 import sys
 import time
 from collections.abc import Callable, Iterator
@@ -24,7 +26,8 @@ SAMPLE_MIN_BYTES, SAMPLE_MAX_BYTES = 64 * 1024, 4 * 1024 * 1024
 
 async def sandboxed(runs: int) -> list[Row]:
     """Times of the bare call, of each plugin: over a set of programs of this host, in turn bare and sandboxed."""
-    samples = list(itertools.islice(_programs(), SAMPLES))
+    programs = list(_programs())
+    samples = programs[:: max(1, len(programs) // SAMPLES)][:SAMPLES]  # evenly over all sizes
     return [await _compared(name, samples, runs) for name in PLUGINS]
 
 
@@ -51,8 +54,8 @@ async def _compared(name: str, samples: list[Path], runs: int) -> Row:
     return Row(
         name=f"sandboxed {name} against the bare call",
         what_ran=f"{len(samples)} programs of this host, {SAMPLE_MIN_BYTES // 1024} KiB to "
-        f"{SAMPLE_MAX_BYTES // 1024**2} MiB, each once by the plugin's function in this process and once in a "
-        "persistent sandbox, results checked and spooled",
+        f"{SAMPLE_MAX_BYTES // 1024**2} MiB, {_mean_bytes(samples) // 1024} KiB on average, each once by the plugin's "
+        "function in this process and once in a persistent sandbox, both with their results spooled",
         unit="x",
         values=tuple(ratios),
         reference=REFERENCE,
@@ -62,8 +65,8 @@ async def _compared(name: str, samples: list[Path], runs: int) -> Row:
 
 async def _once(sandbox: Sandbox, function: PluginFunction, folder: Path, sample: Path) -> tuple[float, float]:
     """Seconds of the bare call, and of the run in the sandbox."""
-    with TemporaryDirectory() as scratch, TemporaryDirectory() as spool:
-        bare_s = _took(lambda: run_plugin(function, sample, scratch=Path(scratch)))
+    with TemporaryDirectory() as scratch, TemporaryDirectory() as kept, TemporaryDirectory() as spool:
+        bare_s = _took(lambda: _bare(function, sample, Path(scratch), Path(kept)))
         request = SandboxRequest(load_manifest(folder), folder, sample, "sample", Path(spool))
         began = time.perf_counter()
         report = await sandbox.run(request)
@@ -71,6 +74,12 @@ async def _once(sandbox: Sandbox, function: PluginFunction, folder: Path, sample
     if report.outcome != "completed":
         raise OSError(f"{folder.name} on {sample}: {report.outcome}: {report.reason}")
     return bare_s, within_s
+
+
+def _bare(function: PluginFunction, sample: Path, scratch: Path, kept: Path) -> None:
+    emitted = run_plugin(function, sample, scratch=scratch)
+    for number, content in enumerate(emitted.content.values()):
+        (kept / f"{number:04d}").write_bytes(content)
 
 
 def _took(work: Callable[[], object]) -> float:
@@ -83,6 +92,10 @@ def _more_ms(pairs: list[tuple[float, float]]) -> float:
     """The middle of what the sandbox adds, file by file."""
     added = sorted(within_s - bare_s for bare_s, within_s in pairs)
     return added[len(added) // 2] * 1000
+
+
+def _mean_bytes(samples: list[Path]) -> int:
+    return sum(sample.stat().st_size for sample in samples) // len(samples)
 
 
 def _programs() -> Iterator[Path]:

@@ -2,6 +2,8 @@
 
 import asyncio
 import http.server
+import os
+import signal
 import textwrap
 import threading
 import time
@@ -16,6 +18,7 @@ import pytest
 
 from malbox.sdk.manifest import load_manifest
 from services.plugins.adapters.bubblewrap import BubblewrapRunner
+from services.plugins.adapters.process_tree import _tree
 from services.plugins.adapters.sandbox import BubblewrapSandbox
 from services.plugins.errors import PluginNotReady, SandboxLost, SandboxUnavailable
 from services.plugins.ports import InputFile, SandboxReport, SandboxRequest
@@ -579,6 +582,28 @@ context.emit_json("said", [refused, ended_by, len(fds), limited])
 """
     assert said(await living.run(tried)) == [[0, 15, 9, 19], 9, 4, False]
     assert said(await living.run("context.emit_json('said', 1)")) == 1
+
+
+async def test_the_process_of_a_run_waits_for_it_and_is_no_other_runs(living: Living) -> None:
+    """Between two runs it stands beside the first process, alone; its death there is a crash of the next run only."""
+    first, waiting = await standing_in(living.sandbox._init.pid)
+    assert said(await living.run("context.emit_json('said', 1)")) == 1
+    same, another = await standing_in(living.sandbox._init.pid)
+    assert same == first
+    assert another != waiting
+    os.kill(another, signal.SIGKILL)
+    assert (await living.run("context.emit_json('said', 1)")).outcome == "crashed"
+    assert said(await living.run("context.emit_json('said', 1)")) == 1
+
+
+async def standing_in(init: int) -> tuple[int, int]:
+    """The first process of ours below that init, and its only child."""
+    async with asyncio.timeout(10):
+        while True:
+            below = [pid for pid in _tree(init) if pid != init]
+            if len(below) == 2:
+                return below[0], below[1]
+            await asyncio.sleep(0.01)
 
 
 @pytest.mark.promise("D1")

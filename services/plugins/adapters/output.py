@@ -18,6 +18,7 @@ from services.plugins.ports import SpooledResult
 
 LOG_MAX_BYTES = 64 * 1024
 JSON_RESULT_MAX_BYTES = 16 * 1024 * 1024
+CHECKED_AT_ONCE_MAX_BYTES = 256 * 1024  # parsed in a millisecond; a thread would take longer to begin
 FRAMES_MAX = 100_000
 SAYABLE_OUTCOMES = ("completed", "failed", "crashed", "skipped")
 
@@ -88,7 +89,9 @@ class Output:
         name, kind, media_type, size = self._checked(said)
         path = self.spool_dir / f"{len(self.results):04d}"
         await self._spool(stream, path, size)
-        if kind == "json":
+        if kind == "json" and size <= CHECKED_AT_ONCE_MAX_BYTES:
+            _check_json(path, name)
+        elif kind == "json":
             await asyncio.to_thread(_check_json, path, name)
         self._names.add(name)
         self.results.append(SpooledResult(name=name, kind=kind, media_type=media_type, path=path, size_bytes=size))

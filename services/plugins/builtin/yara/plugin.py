@@ -58,3 +58,4 @@ def _match(rule: yara_x.Rule) -> dict[str, Any]:
 
 
 RULES = compile_rules()  # once, before there is a sample: every run finds them compiled
+yara_x.Scanner(RULES).scan(b"")  # and what the first scan makes ready, made; without a limit of time, which is a thread
