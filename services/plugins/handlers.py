@@ -36,8 +36,9 @@ async def on_task_planned(fact: scheduler.TaskPlanned, unit: Unit, _store: Store
 
 
 async def on_task_over(fact: scheduler.TaskFact, unit: Unit, _store: Store) -> None:
-    """The task needs its versions no more."""
+    """The task needs its versions no more, nor what was said of it."""
     rows.end_pins(unit, fact.task_id)
+    rows.forget_said(unit, fact.task_id)
 
 
 HANDLERS: Mapping[type[Message], Handler] = {

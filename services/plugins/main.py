@@ -5,7 +5,6 @@ from importlib.resources import files
 from pathlib import Path
 
 from malbox.sdk.manifest import load_manifest
-from services.chassis.housekeeping import Expiry
 from services.chassis.run import Runtime, Service
 from services.plugins import rows
 from services.plugins.adapters.bubblewrap import BubblewrapRunner
@@ -89,10 +88,7 @@ async def compose(runtime: Runtime, connector: GuestConnector | None = None) -> 
         handlers=HANDLERS,
         runners=(stages.runner(stages_at_once=settings.stages_at_once),),
         routers=(instances_router(instances), router(registry)),
-        expiries=(
-            Expiry("late_results", "recorded_at", rows.LATE_DAYS),
-            Expiry("pins", "ended_at", rows.ENDED_PINS_DAYS),
-        ),
+        expiries=rows.EXPIRIES,
         background=(
             reconciler.run,
             source.watch,

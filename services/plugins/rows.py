@@ -12,13 +12,19 @@ from contracts.envelope import Message
 from contracts.machines import LeaseRef
 from contracts.planning import EndedBy, Plan, PlannedRun
 from contracts.plugins import PluginResultProduced, RunError
+from services.chassis.housekeeping import Expiry
 from services.chassis.store import Store
 from services.chassis.unit import Unit
 
 INPUTS_MAX = 400
 SAID_MAX = 5000
-LATE_DAYS = 30
-ENDED_PINS_DAYS = 7
+SAID_DAYS = 400
+"""What is said of a task goes with its end. For tasks whose end nobody heard of; longer than any may wait."""
+EXPIRIES = (
+    Expiry("late_results", "recorded_at", 30),
+    Expiry("pins", "ended_at", 7),
+    Expiry("said", "recorded_at", SAID_DAYS),
+)
 _ERRORS = TypeAdapter(tuple[RunError, ...])
 _RUNS = TypeAdapter(tuple[PlannedRun, ...])
 CANCEL = (
@@ -142,6 +148,11 @@ def keep_said(unit: Unit, key: StageKey, message_id: str, fact: Message, *, is_a
         "VALUES ($1, $2, $3, $4, $5, $6, $7, $8) ON CONFLICT (message_id) DO NOTHING",
         *(message_id, *key.parts, fact.type_name(), fact.model_dump_json(), is_awaited, place),
     )
+
+
+def forget_said(unit: Unit, task_id: str) -> None:
+    """Nothing runs any more that could be told of it, and nobody waits to hear it again."""
+    unit.execute("DELETE FROM said WHERE task_id = $1", task_id)
 
 
 async def load_events(store: Store, task_id: str) -> list[Message]:

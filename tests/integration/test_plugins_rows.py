@@ -1,0 +1,73 @@
+"""What the plugins service remembers of tasks, and for how long."""
+
+from collections.abc import AsyncIterator
+from datetime import UTC, datetime
+from uuid import uuid4
+
+import pytest
+
+from contracts.ids import derived
+from contracts.plugins import PluginStageStarted
+from contracts.scheduler import TaskCancelled, TaskCompleted, TaskFact, TaskFailed, TaskTimedOut, TaskUnserviceable
+from services.chassis.housekeeping import expire
+from services.chassis.migrations import migrate
+from services.chassis.store import Store
+from services.chassis.unit import Unit
+from services.plugins import rows
+from services.plugins.handlers import HANDLERS
+from services.plugins.main import MIGRATIONS
+
+pytestmark = pytest.mark.integration
+NOW = datetime(2026, 1, 2, 3, 4, 5, tzinfo=UTC)
+TASK, OTHER = derived("tsk", "one"), derived("tsk", "other")
+
+
+@pytest.fixture(name="store")
+async def store_fixture(database_url: str) -> AsyncIterator[Store]:
+    """A store of the plugins service, its schema made; something was said of two tasks."""
+    opened = await Store.open(database_url, "plugins")
+    await migrate(opened, MIGRATIONS)
+    unit = _unit()
+    for task_id in (TASK, OTHER):
+        fact = PluginStageStarted(task_id=task_id, attempt=1, stage="static")
+        key = rows.StageKey(task_id, 1, "static")
+        rows.keep_said(unit, key, f"msg {task_id}", fact, is_awaited=False, place=0)
+    await opened.commit(unit)
+    yield opened
+    await opened.close()
+
+
+@pytest.mark.parametrize(
+    "end",
+    [
+        TaskCompleted(task_id=TASK, attempts=1, machine="clean"),
+        TaskFailed(task_id=TASK, attempts=1, machine="clean", reason="x"),
+        TaskTimedOut(task_id=TASK, attempts=1, machine="clean", reason="x"),
+        TaskCancelled(task_id=TASK, attempts=1, machine="clean", reason="x"),
+        TaskUnserviceable(task_id=TASK, reason="x"),
+    ],
+    ids=lambda fact: type(fact).__name__,
+)
+async def test_what_was_said_of_a_task_is_forgotten_with_its_end(end: TaskFact, store: Store) -> None:
+    """However it ended; what was said of another task stays."""
+    unit = _unit()
+    await HANDLERS[type(end)](end, unit, store)
+    await store.commit(unit)
+    assert await rows.load_events(store, TASK) == []
+    assert [fact.task_id for fact in await rows.load_events(store, OTHER)] == [OTHER]  # type: ignore[attr-defined]
+
+
+async def test_what_was_said_of_a_task_whose_end_nobody_heard_of_is_forgotten_at_last(store: Store) -> None:
+    """Nothing is remembered for ever; every table that is to forget can."""
+    await store.fetch("UPDATE said SET recorded_at = now() - interval '401 days' WHERE task_id = $1", TASK)
+    assert {expiry.table: await expire(store, expiry) for expiry in rows.EXPIRIES} == {
+        "late_results": 0,
+        "pins": 0,
+        "said": 1,
+    }
+    assert await rows.load_events(store, TASK) == []
+    assert len(await rows.load_events(store, OTHER)) == 1
+
+
+def _unit() -> Unit:
+    return Unit(service="plugins", at=NOW, uuid=uuid4, announce=lambda _event, _version: ())
