@@ -1,7 +1,7 @@
 """The agent's settings: environment (`MALBOX_<NAME>`) over file (TOML) over default; the effective ones are reported.
 
 The file is `MALBOX_AGENT_SETTINGS_FILE`, by default /etc/malbox/agent.toml, and may be absent. An unknown key in it is
-an error, as is a value of another type.
+an error, as is a variable `MALBOX_…` that nothing reads, and a value of another type.
 """
 
 import os
@@ -13,6 +13,7 @@ from pathlib import Path
 SETTINGS_FILE = "/etc/malbox/agent.toml"
 SETTINGS_FILE_VARIABLE = "MALBOX_AGENT_SETTINGS_FILE"
 SETTINGS_MAX_BYTES = 64 * 1024
+_PREFIX = "MALBOX_"
 _BOOLEANS = {"1": True, "true": True, "yes": True, "0": False, "false": False, "no": False}
 
 
@@ -51,10 +52,10 @@ def load_settings(environment: Mapping[str, str] | None = None) -> AgentSettings
     path = Path(environment.get(SETTINGS_FILE_VARIABLE, SETTINGS_FILE))
     for name, value in _file_values(path).items():
         chosen[name] = _typed(name, value, str(path))
-    for field in fields(AgentSettings):
-        variable = f"MALBOX_{field.name.upper()}"
-        if variable in environment:
-            chosen[field.name] = _typed(field.name, environment[variable], variable)
+    for variable in sorted(environment):
+        if variable.startswith(_PREFIX) and variable != SETTINGS_FILE_VARIABLE:
+            name = variable.removeprefix(_PREFIX).lower()
+            chosen[name] = _typed(name, environment[variable], variable)
     return _checked(AgentSettings(**chosen))  # type: ignore[arg-type]  # each value was converted to its field's type
 
 

@@ -3,6 +3,7 @@
 import base64
 import hashlib
 import json
+import re
 from pathlib import Path
 
 import pytest
@@ -14,7 +15,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from contracts.guest import agent_pb2 as pb
-from guest import limits
+from guest import images, limits
 from guest.enrolment import make_request
 from guest.journal import Journal
 from guest.platforms.trace_lines import TraceLines
@@ -49,6 +50,28 @@ def test_a_settings_file_that_cannot_be_meant_is_refused(content: str, tmp_path:
     file.write_text(content, encoding="utf-8")
     with pytest.raises(SettingsRefused):
         load_settings({"MALBOX_AGENT_SETTINGS_FILE": str(file)})
+
+
+@pytest.mark.promise("C4")
+@pytest.mark.parametrize("variable", ["MALBOX_WORKDIR", "MALBOX_AGENT_WORK_DIR", "MALBOX_PORT"])
+def test_a_variable_that_nothing_reads_is_refused(variable: str, tmp_path: Path) -> None:
+    """A name that is nearly right is not silently without effect; variables of others are their own affair."""
+    environment = {"MALBOX_AGENT_SETTINGS_FILE": str(tmp_path / "absent.toml"), "WORK_DIR": "/x"}
+    assert load_settings(environment) == AgentSettings()
+    with pytest.raises(SettingsRefused, match=variable):
+        load_settings({**environment, variable: "/x"})
+
+
+@pytest.mark.promise("C4")
+def test_every_setting_that_the_image_gives_its_agent_is_read(tmp_path: Path) -> None:
+    """What the guest's first process exports is effective, by name and by type."""
+    script = (Path(images.__file__).parent / "files" / "init").read_text(encoding="utf-8")
+    exported = dict(re.findall(r"\bexport (MALBOX_[A-Z_]+)=(\S+)", script))
+    assert exported, "the control: it does export some"
+    assert set(re.findall(r"MALBOX_[A-Z_]+", script)) == set(exported)
+    effective = load_settings({"MALBOX_AGENT_SETTINGS_FILE": str(tmp_path / "absent.toml"), **exported}).as_strings()
+    for variable, value in exported.items():
+        assert effective[variable.removeprefix("MALBOX_").lower()] == value
 
 
 def a_journal(tmp_path: Path, *, events_max: int = 100) -> Journal:

@@ -17,17 +17,17 @@ SPEC = MachineSpec(machine_id="linux-1", host="local", profile="linux", platform
 ENDPOINT = GuestEndpoint(scheme="tcp", host="127.0.0.1", port=7, server_identity="x", ca_pem="pem")
 
 
-def built() -> Machine:
+def built(spec: MachineSpec = SPEC) -> Machine:
     """A machine whose snapshot stands."""
-    machine = Machine.register(SPEC, NOW)
+    machine = Machine.register(spec, NOW)
     machine.start_provisioning("new", NOW)
     machine.complete_provisioning(acceleration="tcg", image_identity="i", evidence={}, at=NOW)
     return machine
 
 
-def ready() -> Machine:
+def ready(spec: MachineSpec = SPEC) -> Machine:
     """A machine that is verified clean."""
-    machine = built()
+    machine = built(spec)
     machine.verify_clean({"boot_id": "b"}, NOW)
     return machine
 

@@ -7,12 +7,31 @@ from uuid import uuid4
 import pytest
 
 from contracts.scheduler import LeaseMachine, ReleaseMachine
+from contracts.submission import Platform
 from services.chassis.unit import Unit
 from services.machines import app
 from services.machines.announcements import announce
 from services.machines.domain.machine import Machine, NotPossible
 from services.machines.policy import STATE_MAX_S
 from tests.unit.machines.fleet import ENDPOINT, NOW, SPEC, TASK, lease, ready
+from tests.unit.machines.fleet import unit as empty_unit
+
+
+@pytest.mark.promise("C3")
+@pytest.mark.parametrize("platform", ["linux", "windows"])
+def test_what_is_said_of_a_lease_is_what_was_specified_and_proven(platform: Platform) -> None:
+    """The platform is the specification's, the endpoint the one that was attested, whole and unchanged."""
+    machine = ready(SPEC.model_copy(update={"platform": platform}))
+    lease(machine)
+    proven = ENDPOINT.model_copy(update={"scheme": "vsock", "host": "7", "port": 1234})
+    machine.attest(proven, NOW)
+    unit = empty_unit()
+    app.record(unit, machine)
+    [said] = [row for row in unit.outbox if ".leased." in row.routing_key]
+    fact = json.loads(said.body)["data"]
+    assert fact["platform"] == platform
+    assert fact["endpoint"] == proven.model_dump(mode="json")
+    assert machine.summary().platform == platform
 
 
 @pytest.mark.promise("P1")

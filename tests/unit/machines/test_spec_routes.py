@@ -17,7 +17,7 @@ SPEC = MachineSpec(machine_id="m", host="local", profile="linux", platform="linu
         (("none", "internet"), ("none",), ("none",)),
     ],
 )
-@pytest.mark.promise("F6", "P21")
+@pytest.mark.promise("C3", "F6", "P21")
 def test_a_machine_offers_no_route_that_its_host_cannot_open(
     wanted: tuple[Route, ...], offered: tuple[Route, ...], kept: tuple[Route, ...]
 ) -> None:
