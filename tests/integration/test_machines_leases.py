@@ -1,5 +1,6 @@
 """Leases on a real store: who drives one, when it is over, and what a repeated order hears."""
 
+import asyncio
 from collections.abc import AsyncIterator
 from datetime import timedelta
 from pathlib import Path
@@ -9,6 +10,7 @@ import pytest
 from services.machines import app
 from services.machines.policy import BEATS_MISSING_S
 from services.machines.policy.beats import LOOK_INTERVAL_S
+from services.machines.reconcile import lease_watch
 from tests.integration.machines_bench import M1, Bench, lease_order, two_ready
 
 pytestmark = pytest.mark.integration
@@ -69,6 +71,27 @@ async def test_past_its_hard_deadline_a_guest_does_not_run_even_without_a_store(
     await made.watch.look()
     await made.watch.keep_deadlines()
     assert made.host._machines[M1].is_running
+    made.clock.shift = timedelta(seconds=660)
+    await made.watch.keep_deadlines()
+    assert made.host._machines[M1].life_epoch is None
+
+
+@pytest.mark.promise("P11")
+async def test_a_lease_that_just_began_ends_at_its_deadline_though_the_store_went_at_once(
+    made: Bench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The watch learns of it soon after it began, and not at the next interval only."""
+    monkeypatch.setattr(lease_watch, "LOOK_INTERVAL_S", 3600.0)
+    monkeypatch.setattr(lease_watch, "LOOK_GAP_S", 2.0)  # the row is written meanwhile
+    watching = asyncio.create_task(made.watch.run())
+    try:
+        await made.leased(M1)
+        await made.caught_up()
+        async with asyncio.timeout(30):
+            while not made.watch._held:  # noqa: ASYNC110 - a look tells nobody
+                await asyncio.sleep(0.05)
+    finally:
+        watching.cancel()
     made.clock.shift = timedelta(seconds=660)
     await made.watch.keep_deadlines()
     assert made.host._machines[M1].life_epoch is None

@@ -9,6 +9,7 @@ from datetime import datetime, timedelta
 import structlog
 
 from services.chassis.errors import MalboxError
+from services.chassis.patience import until_woken
 from services.chassis.run import Runtime
 from services.chassis.store import Conflict, Duplicate, StoreUnavailable
 from services.chassis.unit import Unit
@@ -20,6 +21,9 @@ from services.machines.ports import Hypervisor
 
 OVERDUE_GRACE_S = 5.0
 """A deadline that the store's own timer did not keep for so long is kept by the host alone."""
+
+LOOK_GAP_S = 0.5
+"""A lease that just began is seen so soon: from then on its deadline needs no store. Its row is written by then."""
 
 log = structlog.get_logger()
 
@@ -43,10 +47,13 @@ class LeaseWatch:
         self._observer = Observer()
         self._held: dict[str, _Held] = {}
         self._answered: dict[str, float] = {}
+        self._wake = asyncio.Event()
+        runtime.store.on_commit(self._on_commit)
 
     async def run(self) -> None:
-        """Looks at every interval until cancelled."""
+        """Looks at every interval, and soon after a lease began, until cancelled."""
         while True:
+            self._wake.clear()
             try:
                 await self.look()
             except StoreUnavailable as error:
@@ -56,7 +63,12 @@ class LeaseWatch:
                 log.warning("lease_watch_was_interrupted", reason=str(error))
             except Exception:  # a defect of ours: the next look is due
                 log.exception("lease_watch_failed")
-            await asyncio.sleep(LOOK_INTERVAL_S)
+            await until_woken(self._wake, LOOK_INTERVAL_S - LOOK_GAP_S)
+            await asyncio.sleep(LOOK_GAP_S)
+
+    def _on_commit(self, unit: Unit) -> None:
+        if any(isinstance(event, Machine.GuestAttested) for event in unit.events):
+            self._wake.set()
 
     async def look(self) -> None:
         """Silent drivers lose their leases, new ones are recorded, unheard grants said again."""
