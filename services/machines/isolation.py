@@ -52,8 +52,10 @@ class IsolationWatch:
             await asyncio.sleep(self._interval_s)
 
     async def compare(self) -> None:
-        """One pass over all networks and all machines."""
-        rows = await self._runtime.store.fetch("SELECT machine_id FROM fleet")
+        """One pass over all networks and all machines of this host."""
+        rows = await self._runtime.store.fetch(
+            "SELECT machine_id FROM fleet WHERE host = $1", self._runtime.settings.host
+        )
         networks = {network.machine_id: network for network in await self._network.observe()}
         for row in rows:
             machine = await self._load(row["machine_id"])

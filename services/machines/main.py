@@ -1,8 +1,9 @@
 """What is plugged into what in the machines service."""
 
 import asyncio
-from collections.abc import Callable, Coroutine
+from collections.abc import Callable, Coroutine, Sequence
 from contextlib import suppress
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +12,7 @@ import structlog
 from contracts.submission import Route
 from services.chassis.crash_points import Point, guarded
 from services.chassis.run import Runtime, Service
+from services.chassis.work import Runner
 from services.machines.adapters.absent_network import REMEDY, AbsentNetwork
 from services.machines.adapters.authorities import Authorities
 from services.machines.adapters.guest_agent import GrpcEnroller
@@ -23,6 +25,7 @@ from services.machines.effects import Effects
 from services.machines.errors import HypervisorRefused, NetworkUnavailable
 from services.machines.handlers import HANDLERS
 from services.machines.isolation import IsolationWatch
+from services.machines.policy import on_host
 from services.machines.ports import GuestEnroller, GuestNetwork, Hypervisor
 from services.machines.projections import EXPIRIES, FLEET, MIGRATIONS
 from services.machines.reconcile import LeaseWatch, Reconciler, Wishes
@@ -51,7 +54,7 @@ async def compose(runtime: Runtime) -> Service:
     return Service(
         handlers=HANDLERS,
         projections=(FLEET,),
-        runners=effects.runners(),
+        runners=of_host(effects.runners(), settings.host),
         routers=(router(runtime),),
         background=(reconciler.run, watch.run, *_watching(settings, isolation)),
         expiries=EXPIRIES,
@@ -60,6 +63,11 @@ async def compose(runtime: Runtime) -> Service:
         on_stop=hypervisor.close,
         has_host_commands=True,
     )
+
+
+def of_host(runners: Sequence[Runner], host: str) -> tuple[Runner, ...]:
+    """The runners, of this host's machines alone in whatever touches the host."""
+    return tuple(replace(runner, kind=on_host(runner.kind, host)) for runner in runners)
 
 
 def _network(settings: MachinesSettings) -> GuestNetwork:

@@ -43,7 +43,10 @@ DELETE FROM fleet;
 DELETE FROM checkpoints WHERE projection = 'fleet';
 """
 
-MIGRATIONS = (MIGRATION, MIGRATION_2)
+MIGRATION_3 = "DELETE FROM work WHERE kind IN ('provision', 'clean', 'verify', 'prepare', 'stop')"
+"""Work has its host in its kind since. Whoever compares asks for it again after a minute."""
+
+MIGRATIONS = (MIGRATION, MIGRATION_2, MIGRATION_3)
 
 EXPIRIES = (
     Expiry("lease_beat", "heard_at", 1),

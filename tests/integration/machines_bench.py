@@ -35,6 +35,7 @@ from services.machines.domain.spec import MachineSpec
 from services.machines.effects import Effects
 from services.machines.handlers import HANDLERS
 from services.machines.isolation import IsolationWatch
+from services.machines.main import of_host
 from services.machines.ports import GuestAddress
 from services.machines.projections import FLEET, MIGRATIONS
 from services.machines.reconcile import LeaseWatch, Reconciler, Wishes
@@ -221,7 +222,7 @@ async def bench(database_url: str, directory: Path, *specs: MachineSpec) -> Asyn
             store=store,
             clock=clock,
             announce=announce,
-            runners={runner.kind: runner for runner in effects.runners()},
+            runners={runner.kind: runner for runner in of_host(effects.runners(), HOST)},
         ),
     )
     store.on_commit(lambda _unit: made.changed.set())

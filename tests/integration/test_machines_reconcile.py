@@ -210,7 +210,7 @@ async def test_work_that_was_lost_is_asked_for_again(made: Bench) -> None:
     assert await made.reconcile() == {}
     made.clock.shift = timedelta(seconds=WORK_MISSING_S + 1)
     assert await made.reconcile() == {M1: "work_lost"}
-    assert [row["kind"] for row in await made.store.fetch("SELECT kind FROM work")] == ["clean"]
+    assert [row["kind"] for row in await made.store.fetch("SELECT kind FROM work")] == ["clean@local"]
     assert await made.reconcile() == {}
 
 
@@ -304,6 +304,33 @@ async def test_a_service_that_starts_on_an_older_store_repairs_it_before_it_hear
     assert await made.store.fetch("SELECT FROM outbox WHERE routing_key LIKE 'machines.machine.registered%'")
 
 
+@pytest.mark.promise("P7", "P1")
+async def test_a_machine_of_another_host_is_left_to_that_host(made: Bench) -> None:
+    """Where two hosts share a store: here its guest would seem gone and its network lost, and it would be called clean.
+
+    The control: a machine of this host is built, leased and cleaned meanwhile.
+    """
+    building, standing = (spec(name, host="other", routes=("none", "simulated")) for name in ("far-1", "far-2"))
+    unit = made.runtime.unit()
+    app.settle(unit, None, building, "an image")
+    machine = Machine.register(standing, unit.at)
+    machine.start_provisioning("new", unit.at, "an image")
+    machine.complete_provisioning(acceleration="tcg", image_identity="an image", evidence={}, at=unit.at)
+    machine.verify_clean({}, unit.at)
+    app.record(unit, machine)
+    await made.store.commit(unit)
+    leased = await made.leased(M1)
+    await made.hear(release_order(leased))
+    await made.is_in(M1, "ready")
+    await made.caught_up()
+    await made.reconcile()
+    await made.isolation.compare()
+    assert [(await made.load(name)).state for name in ("far-1", "far-2")] == ["provisioning", "ready"]
+    assert [row["kind"] for row in await made.store.fetch("SELECT kind FROM work WHERE kind LIKE '%@%'")] == [
+        "provision@other"
+    ]
+
+
 @pytest.mark.promise("P4", "P10")
 async def test_work_that_meets_a_higher_fence_fails_no_machine(made: Bench) -> None:
     """It is not the machine that cannot be cleaned but the record that is behind: a pass repairs it."""
@@ -312,7 +339,7 @@ async def test_work_that_meets_a_higher_fence_fails_no_machine(made: Bench) -> N
     await made.hear(release_order(leased))
     await made.until(M1, lambda machine: machine.state == "cleaning")
     async with asyncio.timeout(10):
-        while await made.store.fetch("SELECT FROM work WHERE kind = 'clean'"):  # noqa: ASYNC110 - its end is no commit
+        while await made.store.fetch("SELECT FROM work WHERE kind = 'clean@local'"):  # noqa: ASYNC110 - its end is no commit
             await asyncio.sleep(0.05)
     assert await made.reconcile() == {M1: "fence_ahead"}
     machine = await made.is_in(M1, "ready")

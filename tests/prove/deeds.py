@@ -29,7 +29,7 @@ _EMPTY_DOMAIN = """\
 
 _LOSE = """
 CREATE FUNCTION machines.lose() RETURNS trigger LANGUAGE plpgsql AS 'BEGIN RETURN NULL; END';
-CREATE TRIGGER lose BEFORE INSERT ON machines.work FOR EACH ROW WHEN (NEW.kind = 'clean')
+CREATE TRIGGER lose BEFORE INSERT ON machines.work FOR EACH ROW WHEN (NEW.kind LIKE 'clean@%')
 EXECUTE FUNCTION machines.lose();
 """
 _LOSE_NO_MORE = "DROP TRIGGER lose ON machines.work; DROP FUNCTION machines.lose();"

@@ -12,6 +12,7 @@ from services.machines.policy.work import (
     WORK_OF_STATE,
     calls_for_work,
     is_late,
+    on_host,
     self_cure_delay_s,
     work_for,
 )
@@ -32,6 +33,7 @@ __all__ = [
     "calls_for_work",
     "is_late",
     "judge",
+    "on_host",
     "self_cure_delay_s",
     "work_for",
 ]

@@ -25,6 +25,8 @@ WORK_OF_STATE: dict[str, str] = {
     "retired": "stop",
 }
 """The work that a state calls for. Each kind is carried out in `effects`; in another state it is out of date."""
+HOST_WORK = frozenset(WORK_OF_STATE.values())
+"""Kinds of work that only the machine's own host can do: another would find nothing there, and call it gone."""
 
 CALLS_FOR_NO_WORK: frozenset[type[Any]] = frozenset(
     {
@@ -44,9 +46,15 @@ BEATS_MISSING_S = 45.0
 """A lease whose driver was not heard for so long, by the observer's own clock, is over."""
 
 
+def on_host(kind: str, host: str) -> str:
+    """The kind as it is asked for and taken: each host takes its own, however many share the store."""
+    return f"{kind}@{host}" if kind in HOST_WORK else kind
+
+
 def work_for(machine: Machine) -> str | None:
-    """The kind of work that the machine's state calls for, if any."""
-    return WORK_OF_STATE.get(machine.state)
+    """The kind of work that the machine's state calls for, of its own host, if any."""
+    kind = WORK_OF_STATE.get(machine.state)
+    return None if kind is None else on_host(kind, machine.spec.host)
 
 
 def calls_for_work(event: Any) -> bool:

@@ -166,7 +166,7 @@ class Reconciler:
 
     async def _look(self, now: datetime) -> tuple[list[DomainSeen] | None, Picture]:
         """The host as it is now. One that cannot be seen is not a host on which nothing runs."""
-        work = await work_in_hand(self._runtime.store)
+        work = await work_in_hand(self._runtime.store, self._host)
         fences: Mapping[str, int] = {}
         domains: list[DomainSeen] | None = None
         try:

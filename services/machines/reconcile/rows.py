@@ -8,7 +8,7 @@ import orjson
 from contracts.machines import MachineSummary
 from services.chassis.store import Store
 from services.machines.domain.spec import MachineSpec
-from services.machines.policy import WORK_OF_STATE, Standing
+from services.machines.policy import WORK_OF_STATE, Standing, on_host
 
 _FLEET = (
     "SELECT machine_id, state, since, epoch, version, lease_id, term, hard_deadline_at, address, verified_at, cures, "
@@ -47,10 +47,11 @@ async def fleet(store: Store, host: str) -> dict[str, Row]:
     return {row["machine_id"]: _row(row) for row in await store.fetch(_FLEET, host)}
 
 
-async def work_in_hand(store: Store) -> frozenset[tuple[str, str]]:
-    """(kind, machine) of everything that is to be done or being done. Raises StoreUnavailable."""
-    rows = await store.fetch("SELECT kind, key FROM work WHERE kind = ANY($1::text[])", _KINDS)
-    return frozenset((row["kind"], row["key"].partition(":")[0]) for row in rows)
+async def work_in_hand(store: Store, host: str) -> frozenset[tuple[str, str]]:
+    """(kind, machine) of everything that is to be done or being done on the host. Raises StoreUnavailable."""
+    kinds = {on_host(kind, host): kind for kind in _KINDS}
+    rows = await store.fetch("SELECT kind, key FROM work WHERE kind = ANY($1::text[])", sorted(kinds))
+    return frozenset((kinds[row["kind"]], row["key"].partition(":")[0]) for row in rows)
 
 
 def _row(row: Any) -> Row:
