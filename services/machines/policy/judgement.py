@@ -23,8 +23,6 @@ from services.machines.policy.work import (
 from services.machines.ports import DomainSeen
 
 Act = Literal["repair", "expire", "hurry", "cure", "work", "drift", "renew", "destroy"]
-UNOBSERVED: frozenset[State] = frozenset({"maintenance"})
-"""States in which what runs is not ours to judge."""
 
 
 @dataclass(frozen=True)
@@ -116,7 +114,7 @@ def _of_clock(standing: Standing, picture: Picture) -> Finding | None:
 
 
 def _of_domain(standing: Standing, picture: Picture) -> Finding | None:
-    if picture.domains is None or standing.state in UNOBSERVED:
+    if picture.domains is None:
         return None
     domain = picture.domains.get(standing.machine_id)
     match standing.state:
@@ -129,7 +127,8 @@ def _of_domain(standing: Standing, picture: Picture) -> Finding | None:
         case "registered" | "retired" if domain is not None:
             return Finding("destroy", "runs", f"it is {standing.state} and has a domain")
         case _:
-            return None  # work in progress is not judged, nor is a guest that ends while its evidence is collected
+            # Neither work in progress is judged, nor a guest whose evidence is collected, nor what is an operator's.
+            return None
 
 
 def _unready(standing: Standing, domain: DomainSeen | None) -> Finding | None:
