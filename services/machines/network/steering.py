@@ -67,9 +67,10 @@ def _rule(entry: bytes) -> str:
 
 
 def _route(entry: bytes) -> str:
-    """Only what stands beside the main table and is not of the kernel's own making."""
+    """Only what is not of the kernel's own making, but for IPv4's main table: that is compared by itself."""
     family, table, protocol = entry[0], entry[4], entry[5]
-    if family not in _FAMILIES or table == _MAIN_TABLE or protocol == _OF_THE_KERNEL:
+    is_main = (family, table) == (socket.AF_INET, _MAIN_TABLE)
+    if family not in _FAMILIES or is_main or protocol == _OF_THE_KERNEL:
         return ""
     return f"{_FAMILIES[family]} route in table {table} ({entry.hex()})"
 

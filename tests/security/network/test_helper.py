@@ -253,6 +253,7 @@ async def test_a_plugged_network_that_was_changed_is_not_opened(lab: Lab) -> Non
         ("/usr/sbin/ip", "rule", "delete", "lookup", "default"),
         ("/usr/sbin/ip", "route", "add", "blackhole", "203.0.113.0/24", "table", "default"),
         ("/usr/sbin/ip", "route", "add", "local", "203.0.113.0/24", "dev", "guest0", "table", "local"),
+        ("/usr/sbin/ip", "-6", "route", "add", "blackhole", "2001:db8::/32"),
         ("/usr/sbin/tc", "qdisc", "add", "dev", "guest0", "clsact"),
         ("/usr/sbin/sysctl", "-w", "net.ipv4.ip_forward=1"),
     ],
