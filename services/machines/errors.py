@@ -23,6 +23,10 @@ class StaleEpoch(PermanentError):
     """the host has already acted for a later owner of this machine"""
 
 
+class StaleClaim(StaleEpoch):
+    """the host has already acted for a later worker of this machine's epoch"""
+
+
 class GuestUnreachable(TransientError):
     """the guest's agent does not answer"""
 

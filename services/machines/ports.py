@@ -8,6 +8,7 @@ from typing import Literal, Protocol
 from contracts.blobs import BlobRef
 from contracts.machines import Acceleration
 from contracts.submission import Route
+from services.machines.domain.fence import Claim
 from services.machines.domain.spec import MachineSpec
 
 
@@ -61,9 +62,11 @@ class Departure:
 class Hypervisor(Protocol):
     """Makes and unmakes machines. Every call may be repeated; a call with an older epoch than one seen is refused.
 
+    So is one under an older claim of that epoch's work; whoever only watches has no `claim`, and acts for the epoch.
+
     Raises HypervisorUnavailable (transient) when it cannot be reached, HypervisorRefused (permanent) when it said no,
-    StaleEpoch when the host's fence stands higher, DigestMismatch when a file that machines are made of was changed:
-    that is a matter for an operator, and no repetition may hide it.
+    StaleEpoch or StaleClaim when the host's fence stands higher, DigestMismatch when a file that machines are made of
+    was changed: that is a matter for an operator, and no repetition may hide it.
     """
 
     async def image_identity(self, spec: MachineSpec) -> str:
@@ -73,7 +76,13 @@ class Hypervisor(Protocol):
         """
 
     async def provision(
-        self, spec: MachineSpec, *, epoch: int, enrolment: bytes, agent_waits: Callable[[GuestAddress], Awaitable[None]]
+        self,
+        spec: MachineSpec,
+        *,
+        epoch: int,
+        enrolment: bytes,
+        agent_waits: Callable[[GuestAddress], Awaitable[None]],
+        claim: Claim | None = None,
     ) -> Provisioned:
         """Image, disk and warm snapshot are built; an interrupted earlier build is thrown away first.
 
@@ -81,13 +90,13 @@ class Hypervisor(Protocol):
         the agent answers at the given address.
         """
 
-    async def restore(self, spec: MachineSpec, *, epoch: int) -> Incarnation:
+    async def restore(self, spec: MachineSpec, *, epoch: int, claim: Claim | None = None) -> Incarnation:
         """A fresh process on a fresh overlay runs from the warm snapshot."""
 
-    async def address(self, machine_id: str) -> GuestAddress:
+    async def address(self, machine_id: str, *, epoch: int, claim: Claim | None = None) -> GuestAddress:
         """Where the running or paused incarnation's agent may be reached, asked of the hypervisor itself."""
 
-    async def pause(self, machine_id: str, *, epoch: int) -> None:
+    async def pause(self, machine_id: str, *, epoch: int, claim: Claim | None = None) -> None:
         """The machine's processors stand still, and how everything stands then is recorded on the host."""
 
     async def departures(self, machine_id: str, *, epoch: int) -> list[Departure]:
@@ -97,20 +106,20 @@ class Hypervisor(Protocol):
         again; one that stands higher raises StaleEpoch.
         """
 
-    async def resume(self, machine_id: str, *, epoch: int, grant: str) -> None:
+    async def resume(self, machine_id: str, *, epoch: int, grant: str, claim: Claim | None = None) -> None:
         """The machine's processors run, for that grant of a lease; repeating it changes nothing.
 
         Raises HypervisorRefused when the machine differs from what was verified, or ran for another grant: a store
         that was restored from a backup gives an epoch twice.
         """
 
-    async def destroy(self, machine_id: str, *, epoch: int) -> None:
+    async def destroy(self, machine_id: str, *, epoch: int, claim: Claim | None = None) -> None:
         """No process of the machine exists, and no overlay, socket or definition of any epoch below `epoch`.
 
         Raises Unstoppable when a process does not end: then everything stays as it is.
         """
 
-    async def halt(self, machine_id: str, *, epoch: int) -> None:
+    async def halt(self, machine_id: str, *, epoch: int, claim: Claim | None = None) -> None:
         """No process of the machine exists; its files are left as they are, to be looked at. Raises Unstoppable."""
 
     async def observe(self) -> list[DomainSeen]:
@@ -234,28 +243,31 @@ class Breach:
 
 
 class GuestNetwork(Protocol):
-    """Makes and unmakes analysis networks. Every call may be repeated; one with an older epoch is refused.
+    """Makes and unmakes analysis networks. Every call may be repeated; one with an older epoch or claim is refused.
 
     Raises NetworkUnavailable (transient), NetworkRefused when there is no such network or it cannot be had here,
-    StaleEpoch when a later owner acted, IsolationBroken when the kernel has something else than it must.
+    StaleEpoch when a later owner acted, StaleClaim when a later worker of this one did, IsolationBroken when the kernel
+    has something else than it must.
     """
 
     async def routes(self) -> tuple[Route, ...]:
         """What machines of this host can be given."""
 
-    async def plug(self, machine_id: str, *, epoch: int) -> Path:
+    async def plug(self, machine_id: str, *, epoch: int, claim: Claim | None = None) -> Path:
         """A fresh network that lets nothing pass stands; the socket that the machine's analysis card connects to."""
 
-    async def open(self, machine_id: str, *, epoch: int, lease_id: str, route: Route) -> Isolation:
+    async def open(
+        self, machine_id: str, *, epoch: int, lease_id: str, route: Route, claim: Claim | None = None
+    ) -> Isolation:
         """The plugged network is on the route, was seen to be, and on any but none is recorded. Fails closed."""
 
-    async def verify(self, machine_id: str, *, epoch: int) -> Isolation:
+    async def verify(self, machine_id: str, *, epoch: int, claim: Claim | None = None) -> Isolation:
         """The network is exactly what its route says."""
 
-    async def seal(self, machine_id: str, *, epoch: int) -> CaptureTaken | None:
+    async def seal(self, machine_id: str, *, epoch: int, claim: Claim | None = None) -> CaptureTaken | None:
         """Recording has ended; the record is in the object store. None when nothing was recorded."""
 
-    async def close(self, machine_id: str, *, epoch: int) -> None:
+    async def close(self, machine_id: str, *, epoch: int, claim: Claim | None = None) -> None:
         """Nothing of the machine's network is left."""
 
     async def observe(self) -> list[NetworkSeen]:

@@ -5,6 +5,7 @@ from pathlib import Path
 
 from services.machines.adapters.libvirt import LibvirtHypervisor
 from services.machines.adapters.machine_files import MachineFiles
+from services.machines.domain.fence import Claim
 from services.machines.domain.spec import MachineSpec
 from services.machines.ports import Incarnation
 from tests.integration.hypervisor_harness import Laboratory
@@ -17,7 +18,13 @@ class SkipsRevert(LibvirtHypervisor):
         super().__init__(lab.settings)
         self._before = before
 
-    async def restore(self, spec: MachineSpec, *, epoch: int) -> Incarnation:  # noqa: ARG002 - the port's shape
+    async def restore(
+        self,
+        spec: MachineSpec,  # noqa: ARG002 - the port's shape
+        *,
+        epoch: int,  # noqa: ARG002
+        claim: Claim | None = None,  # noqa: ARG002
+    ) -> Incarnation:
         """The same process on the same overlay."""
         return self._before
 

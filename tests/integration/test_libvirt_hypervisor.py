@@ -6,6 +6,7 @@ import shutil
 import signal
 from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
+from typing import Any
 
 import libvirt
 import pytest
@@ -17,11 +18,13 @@ from services.machines.adapters import canary, qemu_processes
 from services.machines.adapters.hardening import confinement, faults_of_domain, faults_of_process
 from services.machines.adapters.libvirt import LibvirtHypervisor
 from services.machines.adapters.machine_files import DISK, MEMORY
+from services.machines.domain.fence import Claim
 from services.machines.errors import (
     DigestMismatch,
     GuestUnreachable,
     HypervisorRefused,
     HypervisorUnavailable,
+    StaleClaim,
     StaleEpoch,
 )
 from services.machines.ports import Incarnation
@@ -144,7 +147,7 @@ async def test_a_paused_machine_does_not_answer_and_a_resumed_one_does(
         await hypervisor.resume(SPEC.machine_id, epoch=epoch, grant="one")
     seen = (await hypervisor.observe())[0]
     assert (seen.machine_id, seen.epoch, seen.state) == (SPEC.machine_id, epoch, "running")
-    assert await hypervisor.address(SPEC.machine_id) == incarnation.address
+    assert await hypervisor.address(SPEC.machine_id, epoch=epoch) == incarnation.address
     await lab.enroller.attest(incarnation.address, lab.authority, SPEC.machine_id, timeout_s=30)
 
 
@@ -167,6 +170,39 @@ async def test_a_stale_owner_has_no_effect_on_the_host(lab: Laboratory, hypervis
     assert [domain.epoch for domain in await hypervisor.observe()] == [epoch]
     assert qemu_processes.of_machine(lab.directory) == before
     assert len(before) == 1
+
+
+@pytest.mark.promise("P2")
+async def test_of_one_epochs_workers_the_host_obeys_the_latest(lab: Laboratory, hypervisor: LibvirtHypervisor) -> None:
+    """Every call of one that stood still meanwhile is refused; its successor's incarnation stands, and is let run.
+
+    Nothing of the one that it restored itself is left.
+    """
+    epoch, first, second = lab.next_epoch(), Claim(7, 1), Claim(7, 2)
+    await hypervisor.restore(SPEC, epoch=epoch, claim=first)
+    (stopped,) = qemu_processes.of_machine(lab.directory)
+    incarnation = await hypervisor.restore(SPEC, epoch=epoch, claim=second)
+    (running,) = qemu_processes.of_machine(lab.directory)
+    assert running != stopped
+    of: dict[str, Any] = {"epoch": epoch, "claim": first}
+    build: dict[str, Any] = {"enrolment": lab.authority.enrolment, "agent_waits": lab.agent_waits}
+    for call in (
+        lambda: hypervisor.destroy(SPEC.machine_id, **of),
+        lambda: hypervisor.halt(SPEC.machine_id, **of),
+        lambda: hypervisor.pause(SPEC.machine_id, **of),
+        lambda: hypervisor.resume(SPEC.machine_id, grant="one", **of),
+        lambda: hypervisor.address(SPEC.machine_id, **of),
+        lambda: hypervisor.restore(SPEC, **of),
+        lambda: hypervisor.provision(SPEC, **build, **of),
+    ):
+        with pytest.raises(StaleClaim, match=rf"claim 7\.1 of epoch {epoch} is over"):
+            await call()
+    assert qemu_processes.of_machine(lab.directory) == [running]
+    assert await hypervisor.address(SPEC.machine_id, epoch=epoch, claim=second) == incarnation.address
+    await hypervisor.pause(SPEC.machine_id, epoch=epoch, claim=second)
+    assert await hypervisor.departures(SPEC.machine_id, epoch=epoch) == []
+    await hypervisor.resume(SPEC.machine_id, epoch=lab.next_epoch(), grant="one", claim=Claim(8, 1))
+    assert [path.name for path in lab.directory.glob("life-*")] == [f"life-{epoch}-7-2"]
 
 
 @pytest.mark.promise("P25")

@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 
+from services.machines.domain.fence import Claim
 from services.machines.errors import DigestMismatch, HypervisorUnavailable
 from services.machines.ports import DomainSeen, Enrolment, Incarnation
 from tests.integration.machines_bench import M1, M2, Bench, lease_order, release_order, two_ready
@@ -29,8 +30,8 @@ async def test_a_machine_whose_files_were_tampered_with_is_quarantined_and_never
 ) -> None:
     """One changed byte of what it is made of is a matter for a person; nobody leases it meanwhile."""
 
-    async def restore(_spec: object, *, epoch: int) -> Incarnation:
-        raise DigestMismatch(f"disk.qcow2 is not the one that was digested, at epoch {epoch}")
+    async def restore(_spec: object, *, epoch: int, claim: Claim) -> Incarnation:
+        raise DigestMismatch(f"disk.qcow2 is not the one that was digested, at epoch {epoch}, claim {claim}")
 
     made.host.restore = restore  # type: ignore[assignment]
     leased = await made.leased(M1)
@@ -65,8 +66,8 @@ async def test_a_host_that_is_away_is_not_a_machine_that_cannot_be_cleaned(made:
     """No failure is counted while nobody can be asked; the work goes on when the host is back."""
     honest, asked = (made.host.destroy, made.host.observe), asyncio.Event()
 
-    async def destroy(_machine_id: str, *, epoch: int) -> None:
-        raise HypervisorUnavailable(f"not now, at epoch {epoch}")
+    async def destroy(_machine_id: str, *, epoch: int, claim: Claim) -> None:
+        raise HypervisorUnavailable(f"not now, at epoch {epoch}, claim {claim}")
 
     async def observe() -> list[DomainSeen]:
         asked.set()

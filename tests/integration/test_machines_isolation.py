@@ -8,6 +8,7 @@ import pytest
 
 from contracts.machines import CaptureStored
 from services.chassis.unit import Unit
+from services.machines.domain.fence import Claim
 from services.machines.errors import IsolationBroken, NetworkUnavailable, StaleEpoch
 from services.machines.ports import CaptureTaken, Isolation
 from tests.integration.machines_bench import Bench, bench, lease_order, release_order, spec
@@ -145,10 +146,10 @@ async def test_nothing_that_the_helper_says_keeps_a_guest_alive(made: Bench, mon
     machine = await made.leased(WALLED, route="simulated")
     lives: list[bool] = []
 
-    async def stale(machine_id: str, *, epoch: int) -> CaptureTaken | None:
+    async def stale(machine_id: str, *, epoch: int, claim: Claim) -> CaptureTaken | None:
         lives.append(any(one.machine_id == machine_id for one in await made.host.observe()))
         made.changed.set()
-        raise StaleEpoch(f"epoch {epoch} is over")
+        raise StaleEpoch(f"epoch {epoch}, claim {claim} is over")
 
     with monkeypatch.context() as patch:
         patch.setattr(made.network, "seal", stale)
@@ -166,12 +167,12 @@ async def test_a_record_that_was_told_of_is_told_of_once(made: Bench, monkeypatc
     machine = await made.leased(WALLED, route="simulated")
     honest, failures = made.network.close, 0
 
-    async def reluctant(machine_id: str, *, epoch: int) -> None:
+    async def reluctant(machine_id: str, *, epoch: int, claim: Claim) -> None:
         nonlocal failures
         failures += 1
         if failures == 1:
             raise NetworkUnavailable("not now")
-        await honest(machine_id, epoch=epoch)
+        await honest(machine_id, epoch=epoch, claim=claim)
 
     monkeypatch.setattr(made.network, "close", reluctant)
     await made.hear(release_order(machine))

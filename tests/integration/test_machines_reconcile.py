@@ -9,6 +9,8 @@ import pytest
 
 from services.chassis.rebuild import rebuild
 from services.machines import app
+from services.machines.adapters.host_fence import HostFence
+from services.machines.domain.fence import Claim, Fence
 from services.machines.domain.machine import Machine
 from services.machines.errors import HypervisorRefused, HypervisorUnavailable
 from services.machines.policy import EVIDENCE_MAX_AGE_S, WORK_MISSING_S
@@ -79,7 +81,7 @@ def departed(kind: str) -> Drift:
 
 async def fence_ahead(made: Bench) -> None:
     """The store was restored from a backup."""
-    made.host._machines[M1].epoch = 77
+    made.host._machines[M1].fence = Fence(77)
     (made.host._fences_dir / M1 / "fence").write_text("77")  # type: ignore[operator]
 
 
@@ -344,6 +346,33 @@ async def test_work_that_meets_a_higher_fence_fails_no_machine(made: Bench) -> N
     assert await made.reconcile() == {M1: "fence_ahead"}
     machine = await made.is_in(M1, "ready")
     assert (machine.epoch, machine.cleaning_failures) == (78, 0)
+
+
+@pytest.mark.promise("P2", "P4")
+async def test_work_whose_claim_the_host_has_passed_leads_to_another_epoch(made: Bench) -> None:
+    """The store was restored from a backup of this very epoch: it gives claims again that the host acted under."""
+    leased = await made.leased(M1)
+    passed = Fence(leased.epoch + 1, Claim(10**9, 1))
+    made.host._machines[M1].fence = passed
+    await made.hear(release_order(leased))
+    machine = await made.is_in(M1, "ready")
+    assert (machine.epoch, machine.cleaning_failures) == (passed.epoch + 1, 0)
+
+
+@pytest.mark.promise("P2")
+async def test_whatever_work_asks_of_the_host_it_asks_under_its_claim(made: Bench) -> None:
+    """From the build to the lease and back: the fences hold the claim of the row that acted last."""
+    fence = HostFence(made.host._fences_dir / M1)  # type: ignore[operator]
+    seen = [fence.stands()]
+    leased = await made.leased(M1)
+    seen.append(fence.stands())
+    await made.hear(release_order(leased))
+    await made.is_in(M1, "ready")
+    seen.append(fence.stands())
+    assert [one.epoch for one in seen] == [leased.epoch - 1, leased.epoch, leased.epoch + 1]
+    works = [one.claim.work for one in seen]
+    assert works == sorted(set(works))
+    assert [one.claim.attempt for one in seen] == [1, 1, 1]
 
 
 @pytest.mark.promise("P6")

@@ -13,6 +13,7 @@ import libvirt
 import libvirt_qemu
 
 from services.machines.adapters.domain_xml import AGENT_PORT, GUEST_CONTROL_ADDRESS, NAME_PREFIX, OURS
+from services.machines.adapters.host_fence import HostFence
 from services.machines.adapters.machine_files import DISK
 from services.machines.adapters.standing import STANDING
 from tests.prove.bytes import flip
@@ -183,8 +184,9 @@ def libvirt_killed(ground: Ground) -> None:
 
 def fence_moved_ahead(ground: Ground) -> None:
     """The host acted for an owner that the store does not know."""
-    fence = ground.files.directory / "fence"
-    fence.write_text(str(int(fence.read_text(encoding="ascii")) + 5), encoding="ascii")
+    fence = HostFence(ground.files.directory)
+    stood = fence.stands()
+    fence.path.write_text(str(stood._replace(epoch=stood.epoch + 5)), encoding="ascii")
 
 
 def fence_deleted(ground: Ground) -> None:

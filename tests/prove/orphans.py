@@ -3,6 +3,7 @@
 Asked of the kernel, of libvirt and of the file system, not of the services; only whose a machine is comes from them.
 """
 
+import re
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
@@ -34,6 +35,11 @@ def life_epoch(machine: Machine) -> int:
     return int(machine["epoch"]) - (machine["state"] in _LEASED)
 
 
+def _life_of(machine: Machine) -> str:
+    """A pattern that the directory of its incarnation bears, under whichever claim it was restored."""
+    return rf"life-{life_epoch(machine)}(-[0-9]+-[0-9]+)?"
+
+
 def _domains(connection: Any, known: Mapping[str, Machine]) -> Iterable[str]:
     for domain in connection.listAllDomains(0):
         name = domain.name()
@@ -47,7 +53,8 @@ def _domains(connection: Any, known: Mapping[str, Machine]) -> Iterable[str]:
 def _emulators(state: State, known: Mapping[str, Machine]) -> Iterable[str]:
     for pid in qemu_processes.of_machine(state.machines):
         words = " ".join(qemu_processes.arguments(pid))
-        if words and not any(f"/{one['machine_id']}/life-{life_epoch(one)}/" in words for one in known.values()):
+        lives = (rf"/{re.escape(name)}/{_life_of(machine)}/" for name, machine in known.items())
+        if words and not any(re.search(life, words) for life in lives):
             yield f"emulator {pid}"
 
 
@@ -56,7 +63,7 @@ def _files(state: State, known: Mapping[str, Machine]) -> Iterable[str]:
         if machine["state"] == "quarantined":
             continue  # whatever lies there is evidence, and the operator's
         for entry in _entries(state.machines / name):
-            if entry.name not in _KEPT and entry.name != f"life-{life_epoch(machine)}":
+            if entry.name not in _KEPT and not re.fullmatch(_life_of(machine), entry.name):
                 yield f"{name}/{entry.name}"
 
 

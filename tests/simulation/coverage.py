@@ -57,6 +57,7 @@ FAULT_COUNTERS: tuple[str, ...] = (
 DEFENCES: tuple[str, ...] = (
     "agent_refused_lease",
     "bus_retry",
+    "claim_refusal",
     "fence_refusal",
     "log abandoned_work_was_taken",
     "log machine_diverged",

@@ -7,10 +7,12 @@ lock, as a request to libvirt does.
 import asyncio
 from collections.abc import Awaitable, Callable
 
+from services.machines.domain.fence import UNTOUCHED, Claim
 from services.machines.domain.spec import MachineSpec
 from services.machines.errors import (
     HypervisorRefused,
     HypervisorUnavailable,
+    StaleClaim,
     StaleEpoch,
 )
 from services.machines.ports import (
@@ -46,19 +48,20 @@ class SimHypervisor:
         epoch: int,
         enrolment: bytes,
         agent_waits: Callable[[GuestAddress], Awaitable[None]],
+        claim: Claim | None = None,
     ) -> Provisioned:
         """A warm snapshot stands."""
         host = self.world.host(spec.machine_id)
 
         def boot() -> None:
-            self.check_fence(host, epoch)
+            self.check_fence(host, epoch, claim)
             self.world.end(host)
             host.overlays.clear()
             host.warm_epoch = None
             host.warm_authority = enrolment
             self.world.born(host, epoch)
 
-        await self._act(spec.machine_id, epoch, (boot,))
+        await self._act(spec.machine_id, epoch, claim, (boot,))
         await agent_waits(GuestAddress("127.0.0.1", host.port))
 
         def freeze() -> None:
@@ -68,46 +71,47 @@ class SimHypervisor:
             self.world.end(host)
             host.warm_epoch = epoch
 
-        await self._act(spec.machine_id, epoch, (freeze,))
+        await self._act(spec.machine_id, epoch, claim, (freeze,))
         return Provisioned("tcg", {"image": self.world.image})
 
-    async def restore(self, spec: MachineSpec, *, epoch: int) -> Incarnation:
+    async def restore(self, spec: MachineSpec, *, epoch: int, claim: Claim | None = None) -> Incarnation:
         """A fresh process on a fresh overlay runs."""
         host = self.world.host(spec.machine_id)
 
         def start() -> None:
             if host.warm_epoch is None:
                 raise HypervisorRefused(f"{spec.machine_id} has no warm snapshot")
-            self._start_hook(host, epoch)
+            self._start_hook(host, epoch, claim)
             self.world.born(host, epoch)
 
-        await self._act(spec.machine_id, epoch, (lambda: self._sweep(host), start))
+        await self._act(spec.machine_id, epoch, claim, (lambda: self._sweep(host), start))
         return Incarnation(GuestAddress("127.0.0.1", host.port), {"overlay": str(epoch)})
 
-    async def address(self, machine_id: str) -> GuestAddress:
+    async def address(self, machine_id: str, *, epoch: int, claim: Claim | None = None) -> GuestAddress:
         """Where the live domain's agent is."""
         await self._pause()
         host = self.world.host(machine_id)
+        self.check_fence(host, epoch, claim)
         if host.life is None:
             raise HypervisorUnavailable(f"{machine_id} has no domain")
         return GuestAddress("127.0.0.1", host.port)
 
-    async def pause(self, machine_id: str, *, epoch: int) -> None:
+    async def pause(self, machine_id: str, *, epoch: int, claim: Claim | None = None) -> None:
         """It stands still."""
-        await self._act(machine_id, epoch, (lambda: self._switch(machine_id, is_running=False),))
+        await self._act(machine_id, epoch, claim, (lambda: self._switch(machine_id, is_running=False),))
 
     async def departures(self, machine_id: str, *, epoch: int) -> list[Departure]:
         """Whether what stands there is the incarnation of that epoch."""
-        await self._act(machine_id, epoch, (lambda: None,))
+        await self._act(machine_id, epoch, None, (lambda: None,))
         life = self.world.host(machine_id).life
         is_it = life is not None and life.epoch == epoch and not life.is_running
         return [] if is_it else [Departure("domain", "another incarnation stands there, or none")]
 
-    async def resume(self, machine_id: str, *, epoch: int, grant: str) -> None:
+    async def resume(self, machine_id: str, *, epoch: int, grant: str, claim: Claim | None = None) -> None:
         """It runs, for that grant."""
-        await self._act(machine_id, epoch, (lambda: self._let_run(machine_id, grant),))
+        await self._act(machine_id, epoch, claim, (lambda: self._let_run(machine_id, grant),))
 
-    async def destroy(self, machine_id: str, *, epoch: int) -> None:
+    async def destroy(self, machine_id: str, *, epoch: int, claim: Claim | None = None) -> None:
         """Nothing of it is left."""
         host = self.world.host(machine_id)
 
@@ -115,17 +119,17 @@ class SimHypervisor:
             self.world.end(host)
             host.overlays.clear()
 
-        await self._act(machine_id, epoch, (sweep,))
+        await self._act(machine_id, epoch, claim, (sweep,))
 
-    async def halt(self, machine_id: str, *, epoch: int) -> None:
+    async def halt(self, machine_id: str, *, epoch: int, claim: Claim | None = None) -> None:
         """No process of it is left; its overlay stays."""
         host = self.world.host(machine_id)
-        await self._act(machine_id, epoch, (lambda: self.world.end(host),))
+        await self._act(machine_id, epoch, claim, (lambda: self.world.end(host),))
 
     async def fences(self) -> dict[str, int]:
         """How high each fence stands. They are files: libvirt is not asked."""
         await asyncio.sleep(self.world.rng.random() * 0.05)
-        return {host.machine_id: host.fence for host in self.world.hosts.values() if host.fence >= 0}
+        return {name: host.fence.epoch for name, host in self.world.hosts.items() if host.fence != UNTOUCHED}
 
     async def changed(self) -> None:
         """Nothing tells: the interval has to do."""
@@ -161,12 +165,12 @@ class SimHypervisor:
         self.world.end(host)
         host.overlays.clear()
 
-    def _start_hook(self, host: Host, epoch: int) -> None:
-        """A second domain of one UUID is refused, and one of an epoch that is over."""
+    def _start_hook(self, host: Host, epoch: int, claim: Claim | None) -> None:
+        """A second domain of one UUID is refused, and one of an epoch or of a claim that is over."""
         if host.life is not None:
             self.world.counts["second_domain_refused"] += 1
             raise HypervisorRefused(f"domain {host.machine_id} exists")
-        self.check_fence(host, epoch)
+        self.check_fence(host, epoch, claim)
 
     def _let_run(self, machine_id: str, grant: str) -> None:
         life = self.world.host(machine_id).life
@@ -189,11 +193,13 @@ class SimHypervisor:
         if host.life.guest is not None:
             host.life.guest.changed()
 
-    def check_fence(self, host: Host, epoch: int) -> None:
-        """Nothing acted for a later epoch. Raises StaleEpoch."""
-        if epoch < host.fence:
-            self.world.counts["fence_refusal"] += 1
-            raise StaleEpoch(f"epoch {epoch} is over: {host.machine_id} is at epoch {host.fence}")
+    def check_fence(self, host: Host, epoch: int, claim: Claim | None) -> None:
+        """Nothing acted for a later epoch, nor under a later claim of this one. Raises StaleEpoch, StaleClaim."""
+        try:
+            host.fence.refuse_older(host.machine_id, epoch, claim)
+        except StaleEpoch as refusal:
+            self.world.counts["claim_refusal" if isinstance(refusal, StaleClaim) else "fence_refusal"] += 1
+            raise
 
     async def _pause(self) -> None:
         world = self.world
@@ -209,33 +215,37 @@ class SimHypervisor:
             world.counts["hypervisor_slow"] += 1
             await asyncio.sleep(world.rng.random() * 2 * CALL_TIMEOUT_S)
 
-    async def _act(self, machine_id: str, epoch: int, steps: tuple[Callable[[], None], ...]) -> None:
-        """The steps are done under the machine's lock, behind its fence. Raises StaleEpoch."""
+    async def _act(
+        self, machine_id: str, epoch: int, claim: Claim | None, steps: tuple[Callable[[], None], ...]
+    ) -> None:
+        """The steps are done under the machine's lock, behind its fence. Raises StaleEpoch, StaleClaim."""
         host = self.world.host(machine_id)
         self.world.on_act(self.process, machine_id)
         await asyncio.sleep(0)
-        self.check_fence(host, epoch)
-        host.fence = max(host.fence, epoch)
-        host.highest = max(host.highest, epoch)
+        self.check_fence(host, epoch, claim)
+        host.fence = host.fence.raised(epoch, claim)
+        host.highest = host.highest.raised(epoch, claim)
         await self._locked(host)
         token = host.lock
         try:
             async with asyncio.timeout(CALL_TIMEOUT_S):
-                self.check_fence(host, epoch)
-                is_rival = self.process.number < host.actor  # the fence tells epochs apart, not their workers
-                self.world.counts["rival_of_one_epoch"] += is_rival
-                host.actor = max(host.actor, self.process.number)
-                if epoch < host.highest:
-                    self.world.on_wrong(f"{machine_id} was acted on for epoch {epoch} after {host.highest}")
+                self.check_fence(host, epoch, claim)
+                self._judge(host, epoch, claim)
                 for step in steps:
                     await self._request(host, token, step)
-                host.is_disturbed |= is_rival
         except TimeoutError as error:
             self.world.counts["hypervisor_timeout"] += 1
             raise HypervisorUnavailable("libvirt did not answer in time") from error
         finally:
             if host.lock is token:
                 host.lock = None
+
+    def _judge(self, host: Host, epoch: int, claim: Claim | None) -> None:
+        """Whoever acts now is the latest who ever asked: the rule once more, by what the fence should know."""
+        try:
+            host.highest.refuse_older(host.machine_id, epoch, claim)
+        except StaleEpoch as wrong:
+            self.world.on_wrong(f"{host.machine_id} was acted on: {wrong}")
 
     async def _locked(self, host: Host) -> None:
         for _ in range(60):

@@ -12,6 +12,7 @@ from unittest.mock import patch
 from services.chassis.relay import Relay
 from services.chassis.unit import OutboxRow
 from services.machines import app
+from services.machines.domain.fence import Claim
 from services.machines.domain.machine import Machine
 from services.machines.errors import HypervisorUnavailable
 from services.machines.reconcile.reconciler import Reconciler
@@ -61,9 +62,9 @@ def released_though_the_stop_failed(_sim: Simulation, stack: ExitStack) -> None:
     """Cleaning is called done, whether the process ended or not."""
     destroy = SimHypervisor.destroy
 
-    async def careless(self: SimHypervisor, machine_id: str, *, epoch: int) -> None:
+    async def careless(self: SimHypervisor, machine_id: str, *, epoch: int, claim: Claim | None = None) -> None:
         try:
-            await destroy(self, machine_id, epoch=epoch)
+            await destroy(self, machine_id, epoch=epoch, claim=claim)
         except HypervisorUnavailable:
             return
 
@@ -73,8 +74,8 @@ def released_though_the_stop_failed(_sim: Simulation, stack: ExitStack) -> None:
 def restore_leaves_the_old_process(_sim: Simulation, stack: ExitStack) -> None:
     """A restore does not look whether an older incarnation still runs, and libvirt does not either."""
 
-    def unasked(self: SimHypervisor, host: Host, epoch: int) -> None:
-        self.check_fence(host, epoch)
+    def unasked(self: SimHypervisor, host: Host, epoch: int, claim: Claim | None) -> None:
+        self.check_fence(host, epoch, claim)
 
     stack.enter_context(patch.object(SimHypervisor, "_start_hook", unasked))
     stack.enter_context(patch.object(SimHypervisor, "_sweep", lambda _self, host: host.overlays.clear()))
@@ -113,7 +114,17 @@ def whoever_answers_is_the_guest(_sim: Simulation, stack: ExitStack) -> None:
 
 def no_fence_at_the_host(_sim: Simulation, stack: ExitStack) -> None:
     """The host acts for whoever asks."""
-    stack.enter_context(patch.object(SimHypervisor, "check_fence", lambda _self, _host, _epoch: None))
+    stack.enter_context(patch.object(SimHypervisor, "check_fence", lambda _self, _host, _epoch, _claim: None))
+
+
+def any_worker_of_an_epoch_is_obeyed(_sim: Simulation, stack: ExitStack) -> None:
+    """The host tells epochs apart, and not the claims within one."""
+    check = SimHypervisor.check_fence
+
+    def by_epoch(self: SimHypervisor, host: Host, epoch: int, _claim: Claim | None) -> None:
+        check(self, host, epoch, None)
+
+    stack.enter_context(patch.object(SimHypervisor, "check_fence", by_epoch))
 
 
 def inbox_without_dedupe(_sim: Simulation, stack: ExitStack) -> None:
@@ -171,6 +182,7 @@ SINGLE: tuple[tuple[Mutation, int], ...] = (
     (append_without_a_version_check, 200),
     (whoever_answers_is_the_guest, 200),
     (no_fence_at_the_host, 300),
+    (any_worker_of_an_epoch_is_obeyed, 300),
     (inbox_without_dedupe, 20),
     (outbox_deleted_before_the_confirm, 20),
     (ready_from_memory, 200),

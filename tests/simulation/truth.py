@@ -47,7 +47,7 @@ class Truth:
     def forget(self) -> None:
         """The databases were restored: their records begin anew, and a grant that nobody acted for was never one."""
         for lease_id, (machine_id, epoch) in self._grants.items():
-            if self.world.host(machine_id).highest < epoch:
+            if self.world.host(machine_id).highest.epoch < epoch:
                 self.leases.pop(lease_id, None)
         self._machines.clear()
         self._tasks.clear()

@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 from random import Random
 from typing import Any
 
+from services.machines.domain.fence import UNTOUCHED, Fence
 from services.machines.errors import HypervisorUnavailable
 from tests.simulation.loop import Process, SimLoop
 
@@ -47,11 +48,9 @@ class Host:
 
     machine_id: str
     port: int
-    fence: int = -1
-    highest: int = -1
-    """The highest epoch that anybody ever asked for: what the fence should know."""
-    actor: int = 0
-    """The number of the newest process that acted here."""
+    fence: Fence = UNTOUCHED
+    highest: Fence = UNTOUCHED
+    """The latest that anybody ever asked for: what the fence should know."""
     standing: int | None = None
     """The incarnation that was verified and stands still."""
     is_disturbed: bool = False

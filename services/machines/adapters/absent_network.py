@@ -5,6 +5,7 @@ from collections.abc import AsyncIterator, Mapping
 from pathlib import Path
 
 from contracts.submission import Route
+from services.machines.domain.fence import Claim
 from services.machines.errors import NetworkRefused
 from services.machines.ports import Breach, CaptureTaken, Isolation, NetworkSeen
 
@@ -18,23 +19,31 @@ class AbsentNetwork:
         """Nothing but none."""
         return ("none",)
 
-    async def plug(self, machine_id: str, *, epoch: int) -> Path:  # noqa: ARG002 - the port's shape
+    async def plug(self, machine_id: str, *, epoch: int, claim: Claim | None = None) -> Path:  # noqa: ARG002 - the port's shape
         """Refused, with the remedy."""
         raise NetworkRefused(REMEDY)
 
-    async def open(self, machine_id: str, *, epoch: int, lease_id: str, route: Route) -> Isolation:  # noqa: ARG002
+    async def open(
+        self,
+        machine_id: str,  # noqa: ARG002
+        *,
+        epoch: int,  # noqa: ARG002
+        lease_id: str,  # noqa: ARG002
+        route: Route,  # noqa: ARG002
+        claim: Claim | None = None,  # noqa: ARG002
+    ) -> Isolation:
         """Refused, with the remedy."""
         raise NetworkRefused(REMEDY)
 
-    async def verify(self, machine_id: str, *, epoch: int) -> Isolation:  # noqa: ARG002
+    async def verify(self, machine_id: str, *, epoch: int, claim: Claim | None = None) -> Isolation:  # noqa: ARG002
         """Refused, with the remedy."""
         raise NetworkRefused(REMEDY)
 
-    async def seal(self, machine_id: str, *, epoch: int) -> CaptureTaken | None:  # noqa: ARG002
+    async def seal(self, machine_id: str, *, epoch: int, claim: Claim | None = None) -> CaptureTaken | None:  # noqa: ARG002
         """Nothing was recorded."""
         return None
 
-    async def close(self, machine_id: str, *, epoch: int) -> None:
+    async def close(self, machine_id: str, *, epoch: int, claim: Claim | None = None) -> None:
         """There is nothing to close."""
 
     async def observe(self) -> list[NetworkSeen]:

@@ -8,7 +8,8 @@ from pathlib import Path
 from pydantic import ValidationError
 
 from contracts.submission import Route
-from services.machines.errors import IsolationBroken, NetworkRefused, NetworkUnavailable, StaleEpoch
+from services.machines.domain.fence import Claim
+from services.machines.errors import IsolationBroken, NetworkRefused, NetworkUnavailable, StaleClaim, StaleEpoch
 from services.machines.network.words import (
     PACKET_MAX_BYTES,
     Answer,
@@ -28,6 +29,7 @@ from services.machines.ports import Breach, CaptureTaken, Isolation, NetworkSeen
 CALL_TIMEOUT_S = 60.0
 _ERRORS: dict[Problem, type[Exception]] = {
     "stale": StaleEpoch,
+    "overtaken": StaleClaim,
     "unknown": NetworkRefused,
     "refused": NetworkRefused,
     "failed": NetworkUnavailable,
@@ -45,27 +47,30 @@ class HelperNetwork:
         """What the helper can open."""
         return (await self._ask(Inventory())).routes
 
-    async def plug(self, machine_id: str, *, epoch: int) -> Path:
+    async def plug(self, machine_id: str, *, epoch: int, claim: Claim | None = None) -> Path:
         """A fresh cable that leads nowhere."""
-        answer = await self._ask(Plug(machine_id=machine_id, epoch=epoch))
+        answer = await self._ask(Plug(machine_id=machine_id, epoch=epoch, claim=claim))
         return Path(answer.socket or "")
 
-    async def open(self, machine_id: str, *, epoch: int, lease_id: str, route: Route) -> Isolation:
+    async def open(
+        self, machine_id: str, *, epoch: int, lease_id: str, route: Route, claim: Claim | None = None
+    ) -> Isolation:
         """The machine is on the route, and the kernel was asked whether it is."""
-        return _isolation(await self._ask(Open(machine_id=machine_id, epoch=epoch, lease_id=lease_id, route=route)))
+        asked = Open(machine_id=machine_id, epoch=epoch, claim=claim, lease_id=lease_id, route=route)
+        return _isolation(await self._ask(asked))
 
-    async def verify(self, machine_id: str, *, epoch: int) -> Isolation:
+    async def verify(self, machine_id: str, *, epoch: int, claim: Claim | None = None) -> Isolation:
         """The kernel has exactly what the route says."""
-        return _isolation(await self._ask(Verify(machine_id=machine_id, epoch=epoch)))
+        return _isolation(await self._ask(Verify(machine_id=machine_id, epoch=epoch, claim=claim)))
 
-    async def seal(self, machine_id: str, *, epoch: int) -> CaptureTaken | None:
+    async def seal(self, machine_id: str, *, epoch: int, claim: Claim | None = None) -> CaptureTaken | None:
         """The record of packets is in the object store."""
-        taken = (await self._ask(Seal(machine_id=machine_id, epoch=epoch))).capture
+        taken = (await self._ask(Seal(machine_id=machine_id, epoch=epoch, claim=claim))).capture
         return None if taken is None else CaptureTaken(taken.lease_id, taken.blob, taken.packets, taken.is_truncated)
 
-    async def close(self, machine_id: str, *, epoch: int) -> None:
+    async def close(self, machine_id: str, *, epoch: int, claim: Claim | None = None) -> None:
         """Nothing of the machine's network is left."""
-        await self._ask(Close(machine_id=machine_id, epoch=epoch))
+        await self._ask(Close(machine_id=machine_id, epoch=epoch, claim=claim))
 
     async def observe(self) -> list[NetworkSeen]:
         """Every network there is."""

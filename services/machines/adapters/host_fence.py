@@ -1,7 +1,8 @@
-"""The host's own memory of who owned a machine last: one durable number per machine.
+"""The host's own memory of who acted for a machine last: an epoch and a claim of its work, durable, per machine.
 
-Whoever acts for a machine first raises its fence to the epoch that it acts for, and acts while holding the machine's
-lock. A stale owner, however late it wakes, meets a higher number and is refused, whatever the services believe.
+Whoever acts for a machine first raises its fence to the epoch and claim that it acts for, and acts while holding the
+machine's lock. A stale owner or worker, however late it wakes, meets a higher fence and is refused, whatever the
+services believe.
 """
 
 import fcntl
@@ -12,7 +13,8 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from services.chassis.crash_points import Point, reached
-from services.machines.errors import HypervisorRefused, HypervisorUnavailable, StaleEpoch
+from services.machines.domain.fence import UNTOUCHED, Claim, Fence
+from services.machines.errors import HypervisorRefused, HypervisorUnavailable
 
 _LOCK_POLL_S = 0.02
 _FENCE = "fence"
@@ -26,57 +28,60 @@ class HostFence:
 
     @property
     def path(self) -> Path:
-        """Where the number is."""
+        """Where it is kept."""
         return self._directory / _FENCE
 
-    def highest(self) -> int:
-        """The highest epoch that this host acted for; -1 when it never did. Raises HypervisorRefused."""
+    def stands(self) -> Fence:
+        """How it stands; below everything when this host never acted. Raises HypervisorRefused."""
         try:
-            return int((self._directory / _FENCE).read_text(encoding="ascii"))
+            return Fence.read(self.path.read_text(encoding="ascii"))
         except FileNotFoundError:
-            return -1
+            return UNTOUCHED
         except ValueError as error:
             raise HypervisorRefused(f"the fence of {self._directory.name} cannot be read: {error}") from error
 
-    def advance(self, epoch: int) -> None:
-        """The fence stands at `epoch`, on disk. Raises StaleEpoch when it stood higher."""
+    def highest(self) -> int:
+        """The highest epoch that this host acted for; -1 when it never did. Raises HypervisorRefused."""
+        return self.stands().epoch
+
+    def advance(self, epoch: int, claim: Claim | None = None) -> None:
+        """The fence stands at `epoch` and `claim`, on disk. Raises StaleEpoch, StaleClaim when it stood higher."""
         self._directory.mkdir(mode=0o700, parents=True, exist_ok=True)
         with _locked(self._directory / "fence.lock", timeout_s=5):
-            self.check(epoch)
-            if self.highest() < epoch:
-                self._write(epoch)
+            stood = self.stands()
+            stood.refuse_older(self._directory.name, epoch, claim)
+            if (raised := stood.raised(epoch, claim)) != stood:
+                self._write(raised)
 
-    def check(self, epoch: int) -> None:
-        """Nothing acted for a later epoch. Raises StaleEpoch."""
-        highest = self.highest()
-        if epoch < highest:
-            raise StaleEpoch(f"epoch {epoch} is over: {self._directory.name} is at epoch {highest}")
+    def check(self, epoch: int, claim: Claim | None = None) -> None:
+        """Nothing acted for a later epoch, nor under a later claim of this one. Raises StaleEpoch, StaleClaim."""
+        self.stands().refuse_older(self._directory.name, epoch, claim)
 
     @contextmanager
-    def acting(self, epoch: int, *, timeout_s: float) -> Iterator[None]:
-        """Nobody else acts on the machine meanwhile, and `epoch` is still the latest. Raises StaleEpoch.
+    def acting(self, epoch: int, claim: Claim | None = None, *, timeout_s: float) -> Iterator[None]:
+        """Nobody else acts on the machine meanwhile, and nobody later has. Raises StaleEpoch, StaleClaim.
 
         Raises HypervisorUnavailable when another action holds the machine for longer than `timeout_s`.
         """
-        self.advance(epoch)
+        self.advance(epoch, claim)
         with _locked(self._directory / "lock", timeout_s=timeout_s):
-            self.check(epoch)
+            self.check(epoch, claim)
             yield
 
-    def _write(self, epoch: int) -> None:
+    def _write(self, fence: Fence) -> None:
         unfinished = self._directory / f".{_FENCE}"
         with unfinished.open("w", encoding="ascii") as stream:
-            stream.write(str(epoch))
+            stream.write(str(fence))
             stream.flush()
             reached(Point.FENCE_BEFORE)
             os.fsync(stream.fileno())
-        unfinished.rename(self._directory / _FENCE)
+        unfinished.rename(self.path)
         sync_directory(self._directory)
         reached(Point.FENCE_AFTER)
 
 
 def highest_of_all(directory: Path) -> dict[str, int]:
-    """The fence of each machine that has one below the directory, by the machine's name."""
+    """The highest epoch of each machine that has a fence below the directory, by the machine's name."""
     fences: dict[str, int] = {}
     for path in directory.glob(f"*/{_FENCE}"):
         with suppress(HypervisorRefused):  # whoever acts for that machine is told

@@ -19,8 +19,9 @@ from cryptography.x509.oid import NameOID
 
 from services.machines.adapters import instant_guest, machine_authority
 from services.machines.adapters.host_fence import HostFence, highest_of_all
+from services.machines.domain.fence import UNTOUCHED, Claim, Fence
 from services.machines.domain.spec import MachineSpec
-from services.machines.errors import HypervisorRefused, StaleEpoch
+from services.machines.errors import HypervisorRefused
 from services.machines.ports import (
     Attestation,
     Authority,
@@ -39,7 +40,7 @@ STOP_GRACE_S = 0.0
 
 @dataclass
 class _Machine:
-    epoch: int = 0
+    fence: Fence = UNTOUCHED
     life_epoch: int | None = None
     is_running: bool = False
     server: grpc.aio.Server | None = None
@@ -69,42 +70,52 @@ class InstantFleet:
         epoch: int,
         enrolment: bytes,  # noqa: ARG002 - the port's shape
         agent_waits: Callable[[GuestAddress], Awaitable[None]],  # noqa: ARG002
+        claim: Claim | None = None,
     ) -> Provisioned:
         """Nothing is built."""
-        await self._fenced(spec.machine_id, epoch)
+        await self._fenced(spec.machine_id, epoch, claim)
         return Provisioned("none", {"fake": "instant"})
 
-    async def restore(self, spec: MachineSpec, *, epoch: int) -> Incarnation:
+    async def restore(self, spec: MachineSpec, *, epoch: int, claim: Claim | None = None) -> Incarnation:
         """The machine is as if restored."""
-        machine = await self._fenced(spec.machine_id, epoch)
+        machine = await self._fenced(spec.machine_id, epoch, claim)
         await self._end(machine)
         machine.is_running, machine.life_epoch = True, epoch
         return Incarnation(machine.address, {"fake": "instant"})
 
-    async def address(self, machine_id: str) -> GuestAddress:
+    async def address(self, machine_id: str, *, epoch: int, claim: Claim | None = None) -> GuestAddress:
         """Where the fake agent listens, once it was enrolled."""
-        return self._known(machine_id).address
+        machine = self._known(machine_id)
+        machine.fence.refuse_older(machine_id, epoch, claim)
+        return machine.address
 
-    async def pause(self, machine_id: str, *, epoch: int) -> None:
+    async def pause(self, machine_id: str, *, epoch: int, claim: Claim | None = None) -> None:
         """The machine is as if standing still."""
-        (await self._fenced(machine_id, epoch)).is_running = False
+        (await self._fenced(machine_id, epoch, claim)).is_running = False
 
     async def departures(self, machine_id: str, *, epoch: int) -> list[Departure]:
         """Nothing can differ in what does not exist."""
-        await self._fenced(machine_id, epoch)
+        await self._fenced(machine_id, epoch, None)
         return []
 
-    async def resume(self, machine_id: str, *, epoch: int, grant: str) -> None:  # noqa: ARG002 - the port's shape
+    async def resume(
+        self,
+        machine_id: str,
+        *,
+        epoch: int,
+        grant: str,  # noqa: ARG002 - the port's shape
+        claim: Claim | None = None,
+    ) -> None:
         """The machine is as if running."""
-        (await self._fenced(machine_id, epoch)).is_running = True
+        (await self._fenced(machine_id, epoch, claim)).is_running = True
 
-    async def destroy(self, machine_id: str, *, epoch: int) -> None:
+    async def destroy(self, machine_id: str, *, epoch: int, claim: Claim | None = None) -> None:
         """The fake agent is gone."""
-        await self._end(await self._fenced(machine_id, epoch))
+        await self._end(await self._fenced(machine_id, epoch, claim))
 
-    async def halt(self, machine_id: str, *, epoch: int) -> None:
+    async def halt(self, machine_id: str, *, epoch: int, claim: Claim | None = None) -> None:
         """The fake agent is gone; there are no files to be left."""
-        await self._end(await self._fenced(machine_id, epoch))
+        await self._end(await self._fenced(machine_id, epoch, claim))
 
     async def observe(self) -> list[DomainSeen]:
         """Every machine that is as if restored."""
@@ -122,13 +133,13 @@ class InstantFleet:
 
     def put(self, machine_id: str, epoch: int, address: GuestAddress) -> None:
         """It is as if the machine had been restored for that epoch, and stood still, its agent at that address."""
-        self._machines[machine_id] = _Machine(epoch=epoch, life_epoch=epoch, address=address)
+        self._machines[machine_id] = _Machine(fence=Fence(epoch), life_epoch=epoch, address=address)
 
     async def fences(self) -> Mapping[str, int]:
         """What this process acted for; with a directory for them, what any did."""
         if self._fences_dir is not None:
             return await asyncio.to_thread(highest_of_all, self._fences_dir)
-        return {name: machine.epoch for name, machine in self._machines.items()}
+        return {name: machine.fence.epoch for name, machine in self._machines.items()}
 
     async def changed(self) -> None:
         """A machine is as if restored, changed or gone."""
@@ -159,7 +170,7 @@ class InstantFleet:
         timeout_s: float,  # noqa: ARG002
     ) -> Attestation:
         """What a fresh agent would say."""
-        epoch = self._known(machine_id).epoch
+        epoch = self._known(machine_id).fence.epoch
         return Attestation(instant_guest.AGENT_VERSION, f"instant-{epoch}", is_fresh=True, capabilities=(), settings={})
 
     async def enrol(
@@ -198,13 +209,12 @@ class InstantFleet:
             raise HypervisorRefused(f"there is no machine {machine_id}")
         return machine
 
-    async def _fenced(self, machine_id: str, epoch: int) -> _Machine:
+    async def _fenced(self, machine_id: str, epoch: int, claim: Claim | None) -> _Machine:
         machine = self._machines.setdefault(machine_id, _Machine())
-        if epoch < machine.epoch:
-            raise StaleEpoch(f"{machine_id} was seen at epoch {machine.epoch}, the request is of {epoch}")
+        machine.fence.refuse_older(machine_id, epoch, claim)
         if self._fences_dir is not None:
-            await asyncio.to_thread(HostFence(self._fences_dir / machine_id).advance, epoch)
-        machine.epoch = epoch
+            await asyncio.to_thread(HostFence(self._fences_dir / machine_id).advance, epoch, claim)
+        machine.fence = machine.fence.raised(epoch, claim)
         self._change.set()
         return machine
 

@@ -32,6 +32,7 @@ from services.machines.adapters.kept_files import Snapshot
 from services.machines.adapters.libvirt_link import LibvirtLink
 from services.machines.adapters.libvirt_settings import LibvirtSettings
 from services.machines.adapters.machine_files import CONSOLE, DISK, ENROLMENT, MEMORY, VARIABLES, MachineFiles
+from services.machines.domain.fence import Claim
 from services.machines.domain.spec import MachineSpec
 from services.machines.errors import GuestUnreachable, HypervisorRefused
 from services.machines.network.layout import socket_name
@@ -52,6 +53,7 @@ class _Build:
 
     spec: MachineSpec
     epoch: int
+    claim: Claim | None
     image: BuiltImage
     verdict: Verdict
 
@@ -75,13 +77,14 @@ class LibvirtHypervisor:
         epoch: int,
         enrolment: bytes,
         agent_waits: Callable[[GuestAddress], Awaitable[None]],
+        claim: Claim | None = None,
     ) -> Provisioned:
         """A warm snapshot stands, its agent waiting."""
         if len(enrolment) > ENROLMENT_MAX_BYTES:
             raise HypervisorRefused(f"an enrolment bundle of {len(enrolment)} bytes, {ENROLMENT_MAX_BYTES} are allowed")
         image = await self._link.aside(partial(self._checked_image, spec), timeout_s=self._settings.save_timeout_s)
         verdict = await self._link.aside(partial(self._choose, spec, image), timeout_s=self._settings.call_timeout_s)
-        build = _Build(spec, epoch, image, verdict)
+        build = _Build(spec, epoch, claim, image, verdict)
         port = await self._link.call(partial(self._boot, build, enrolment), timeout_s=self._settings.call_timeout_s)
         await self._until_waiting(build, GuestAddress(domains.LOOPBACK, port), agent_waits)
         snapshot = await self._link.call(partial(self._freeze, build), timeout_s=self._settings.save_timeout_s)
@@ -125,37 +128,43 @@ class LibvirtHypervisor:
             await asyncio.sleep(_WATCH_S)  # what libvirt tells of itself may be lost with its connection
         raise GuestUnreachable(f"the guest ended while it booted; the console ends {await self._last_words(build)}")
 
-    async def restore(self, spec: MachineSpec, *, epoch: int) -> Incarnation:
+    async def restore(self, spec: MachineSpec, *, epoch: int, claim: Claim | None = None) -> Incarnation:
         """A fresh process on a fresh overlay runs from the warm snapshot. Raises DigestMismatch."""
-        step = partial(self._restore, spec.machine_id, epoch)
+        step = partial(self._restore, spec.machine_id, epoch, claim)
         return await self._link.call(step, timeout_s=self._settings.save_timeout_s)
 
-    async def address(self, machine_id: str) -> GuestAddress:
+    async def address(self, machine_id: str, *, epoch: int, claim: Claim | None = None) -> GuestAddress:
         """Where the live domain's own definition forwards the agent's port."""
-        step = partial(_port_of, machine_id)
-        return GuestAddress(domains.LOOPBACK, await self._link.call(step, timeout_s=self._settings.call_timeout_s))
 
-    async def pause(self, machine_id: str, *, epoch: int) -> None:
+        def port(connection: Any) -> int:
+            self._fence(machine_id).check(epoch, claim)
+            return _port_of(machine_id, connection)
+
+        return GuestAddress(domains.LOOPBACK, await self._link.call(port, timeout_s=self._settings.call_timeout_s))
+
+    async def pause(self, machine_id: str, *, epoch: int, claim: Claim | None = None) -> None:
         """The machine's processors stand still, and how everything stands then is recorded."""
-        await self._act(machine_id, epoch, lambda connection, _: readiness.stand(connection, self._files(machine_id)))
+        files = self._files(machine_id)
+        await self._act(machine_id, epoch, claim, lambda connection, _: readiness.stand(connection, files))
 
     async def departures(self, machine_id: str, *, epoch: int) -> list[Departure]:
         """In what the standing incarnation differs from what was verified; what older ones left is removed."""
         files = self._files(machine_id)
-        return await self._act(machine_id, epoch, lambda connection, _: readiness.departures(connection, files, epoch))
+        step = partial(readiness.departures, files=files, epoch=epoch)
+        return await self._act(machine_id, epoch, None, lambda connection, _: step(connection))
 
-    async def resume(self, machine_id: str, *, epoch: int, grant: str) -> None:
+    async def resume(self, machine_id: str, *, epoch: int, grant: str, claim: Claim | None = None) -> None:
         """The machine's processors run. Raises HypervisorRefused when it is not what was verified any more."""
         files = self._files(machine_id)
-        await self._act(machine_id, epoch, lambda connection, _: readiness.resume(connection, files, grant))
+        await self._act(machine_id, epoch, claim, lambda connection, _: readiness.resume(connection, files, grant))
 
-    async def destroy(self, machine_id: str, *, epoch: int) -> None:
+    async def destroy(self, machine_id: str, *, epoch: int, claim: Claim | None = None) -> None:
         """No process, overlay or definition of the machine is left; the warm snapshot stays."""
-        await self._act(machine_id, epoch, self._sweep)
+        await self._act(machine_id, epoch, claim, self._sweep)
 
-    async def halt(self, machine_id: str, *, epoch: int) -> None:
+    async def halt(self, machine_id: str, *, epoch: int, claim: Claim | None = None) -> None:
         """No process of the machine is left; overlay, console and snapshot are as they were."""
-        await self._act(machine_id, epoch, self._halt)
+        await self._act(machine_id, epoch, claim, self._halt)
 
     async def fences(self) -> Mapping[str, int]:
         """The fence of every machine that has files here."""
@@ -181,9 +190,9 @@ class LibvirtHypervisor:
         """The connection is closed; machines run on."""
         await self._link.close()
 
-    async def _act(self, machine_id: str, epoch: int, step: Callable[[Any, str], T]) -> T:
+    async def _act(self, machine_id: str, epoch: int, claim: Claim | None, step: Callable[[Any, str], T]) -> T:
         def fenced(connection: Any) -> T:
-            with self._fence(machine_id).acting(epoch, timeout_s=self._settings.call_timeout_s):
+            with self._fence(machine_id).acting(epoch, claim, timeout_s=self._settings.call_timeout_s):
                 return step(connection, machine_id)
 
         return await self._link.call(fenced, timeout_s=self._settings.call_timeout_s)
@@ -234,10 +243,10 @@ class LibvirtHypervisor:
     def _boot(self, build: _Build, enrolment: bytes, connection: Any) -> int:
         spec, epoch, image = build.spec, build.epoch, build.image
         files = self._files(spec.machine_id)
-        with self._fence(spec.machine_id).acting(epoch, timeout_s=self._settings.call_timeout_s):
+        with self._fence(spec.machine_id).acting(epoch, build.claim, timeout_s=self._settings.call_timeout_s):
             self._sweep(connection, spec.machine_id)
             files.discard_warm()
-            building = files.building(epoch)
+            building = files.building(epoch, build.claim)
             disk = files.begin(building, backing=image.disk)
             bundle = building / ENROLMENT
             bundle.touch(mode=0o600)
@@ -274,8 +283,8 @@ class LibvirtHypervisor:
     def _freeze(self, build: _Build, connection: Any) -> Snapshot:
         spec, epoch = build.spec, build.epoch
         files = self._files(spec.machine_id)
-        building = files.building(epoch)
-        with self._fence(spec.machine_id).acting(epoch, timeout_s=self._settings.call_timeout_s):
+        building = files.building(epoch, build.claim)
+        with self._fence(spec.machine_id).acting(epoch, build.claim, timeout_s=self._settings.call_timeout_s):
             known_as = identity(domains.live_xml(connection, spec.machine_id))
             domains.save(connection, spec.machine_id, building / MEMORY)
             qemu_processes.end_all(files.directory, timeout_s=_PROCESS_END_TIMEOUT_S)
@@ -287,12 +296,12 @@ class LibvirtHypervisor:
                 image=build.image.files,
             )
 
-    def _restore(self, machine_id: str, epoch: int, connection: Any) -> Incarnation:
+    def _restore(self, machine_id: str, epoch: int, claim: Claim | None, connection: Any) -> Incarnation:
         files = self._files(machine_id)
-        with self._fence(machine_id).acting(epoch, timeout_s=self._settings.call_timeout_s):
+        with self._fence(machine_id).acting(epoch, claim, timeout_s=self._settings.call_timeout_s):
             self._sweep(connection, machine_id)
             snapshot = files.snapshot()
-            life = files.life(epoch)
+            life = files.life(epoch, claim)
             disk = files.begin(life, backing=files.warm / DISK)
             blank = _blank(life / ENROLMENT, like=files.warm / ENROLMENT)
             kept = files.warm / VARIABLES
@@ -330,7 +339,7 @@ class LibvirtHypervisor:
 
     async def _last_words(self, build: _Build) -> str:
         """The end of the boot's console, escaped. No sample has run yet: this is our own image speaking."""
-        console = self._files(build.spec.machine_id).building(build.epoch) / CONSOLE
+        console = self._files(build.spec.machine_id).building(build.epoch, build.claim) / CONSOLE
         said = await self._link.aside(partial(_tail, console), timeout_s=self._settings.call_timeout_s)
         return ascii(said.decode(errors="replace"))
 

@@ -1,12 +1,15 @@
 """The files of one machine on this host. A directory appears under its final name only when it is whole.
 
-<machines>/<id>/fence              highest epoch that anything acted for
-                warm/              the warm snapshot: disk, memory image, what is known of them
-                building-<epoch>/  a warm snapshot being made; thrown away by whoever finds it
-                life-<epoch>/      the overlay of one incarnation
+<machines>/<id>/fence         the latest epoch that anything acted for, and the latest claim of its work
+                warm/         the warm snapshot: disk, memory image, what is known of them
+                building-<…>/ a warm snapshot being made; thrown away by whoever finds it
+                life-<…>/     the overlay of one incarnation
+
+<…> is whose it is: <epoch>-<work>-<attempt>, or <epoch> alone of whoever acted under no claim (`fenced_emulator`).
 """
 
 import os
+import re
 import shutil
 import subprocess
 import time
@@ -17,6 +20,7 @@ from pydantic import ValidationError
 
 from services.machines.adapters.host_fence import sync_directory
 from services.machines.adapters.kept_files import KeptFile, Snapshot, write_durably
+from services.machines.domain.fence import Claim
 from services.machines.errors import HypervisorRefused, HypervisorUnavailable
 
 DISK = "disk.qcow2"
@@ -35,13 +39,19 @@ class MachineFiles:
         self.directory = machines_dir / machine_id
         self.warm = self.directory / "warm"
 
-    def building(self, epoch: int) -> Path:
-        """Where the warm snapshot of an epoch is made."""
-        return self.directory / f"building-{epoch}"
+    def building(self, epoch: int, claim: Claim | None = None) -> Path:
+        """Where the warm snapshot of an epoch is made, under that claim."""
+        return self.directory / f"building-{_owner(epoch, claim)}"
 
-    def life(self, epoch: int) -> Path:
-        """Where the incarnation of an epoch has its overlay."""
-        return self.directory / f"life-{epoch}"
+    def life(self, epoch: int, claim: Claim | None = None) -> Path:
+        """Where the incarnation of an epoch has its overlay, when it was restored under that claim."""
+        return self.directory / f"life-{_owner(epoch, claim)}"
+
+    def life_of(self, epoch: int) -> Path:
+        """Where the incarnation of an epoch has its overlay, whoever restored it: the latest, where there are more."""
+        named = re.compile(rf"life-{epoch}-([0-9]+)-([0-9]+)")
+        claims = [Claim(int(found[1]), int(found[2])) for one in self.lives() if (found := named.fullmatch(one.name))]
+        return self.life(epoch, max(claims, default=None))
 
     def begin(self, directory: Path, *, backing: Path) -> Path:
         """`directory` holds nothing but a fresh overlay on `backing`; the overlay's path."""
@@ -119,6 +129,10 @@ class MachineFiles:
         if checked != recorded:
             write_durably(self.warm / _SNAPSHOT, checked.model_dump_json(indent=2))
         return checked
+
+
+def _owner(epoch: int, claim: Claim | None) -> str:
+    return f"{epoch}" if claim is None else f"{epoch}-{claim.work}-{claim.attempt}"
 
 
 def _qemu_img(*arguments: str) -> None:

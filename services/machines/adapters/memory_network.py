@@ -8,7 +8,8 @@ from pathlib import Path
 
 from contracts.blobs import BlobRef
 from contracts.submission import Route
-from services.machines.errors import IsolationBroken, NetworkRefused, NetworkUnavailable, StaleEpoch
+from services.machines.domain.fence import UNTOUCHED, Claim, Fence
+from services.machines.errors import IsolationBroken, NetworkRefused, NetworkUnavailable
 from services.machines.network.layout import socket_name
 from services.machines.ports import Breach, CaptureTaken, Isolation, NetworkSeen
 
@@ -28,7 +29,7 @@ class MemoryNetwork:
 
     def __init__(self, routes: tuple[Route, ...] = ("none", "simulated", "internet")) -> None:
         self._routes = routes
-        self._fences: dict[str, int] = {}
+        self._fences: dict[str, Fence] = {}
         self._networks: dict[str, _Network] = {}
         self._watchers: list[asyncio.Queue[Breach]] = []
 
@@ -36,15 +37,17 @@ class MemoryNetwork:
         """Those that it was made with."""
         return self._routes
 
-    async def plug(self, machine_id: str, *, epoch: int) -> Path:
+    async def plug(self, machine_id: str, *, epoch: int, claim: Claim | None = None) -> Path:
         """A fresh network that leads nowhere."""
-        self._advance(machine_id, epoch)
+        self._advance(machine_id, epoch, claim)
         self._networks[machine_id] = _Network(epoch)
         return Path("/memory") / socket_name(machine_id)
 
-    async def open(self, machine_id: str, *, epoch: int, lease_id: str, route: Route) -> Isolation:
+    async def open(
+        self, machine_id: str, *, epoch: int, lease_id: str, route: Route, claim: Claim | None = None
+    ) -> Isolation:
         """The network is on the route; a network that was broken is gone."""
-        self._advance(machine_id, epoch)
+        self._advance(machine_id, epoch, claim)
         network = self._of(machine_id)
         if network.lease_id is not None:
             if (network.lease_id, network.route, network.epoch) != (lease_id, route, epoch):
@@ -57,23 +60,23 @@ class MemoryNetwork:
         network.epoch, network.lease_id, network.route = epoch, lease_id, route
         return self._isolation(network)
 
-    async def verify(self, machine_id: str, *, epoch: int) -> Isolation:
+    async def verify(self, machine_id: str, *, epoch: int, claim: Claim | None = None) -> Isolation:
         """The network is as it was made."""
-        self._check(machine_id, epoch)
+        self._fence(machine_id).refuse_older(machine_id, epoch, claim)
         return self._isolation(self._of(machine_id))
 
-    async def seal(self, machine_id: str, *, epoch: int) -> CaptureTaken | None:
+    async def seal(self, machine_id: str, *, epoch: int, claim: Claim | None = None) -> CaptureTaken | None:
         """A record without packets, once a route other than none is open."""
-        self._advance(machine_id, epoch)
+        self._advance(machine_id, epoch, claim)
         network = self._networks.get(machine_id)
         if network is None or network.lease_id is None or network.route == "none":
             return None
         digest = hashlib.sha256(_EMPTY_RECORD).hexdigest()
         return CaptureTaken(network.lease_id, BlobRef(sha256=digest, size_bytes=len(_EMPTY_RECORD)), 0, False)  # noqa: FBT003
 
-    async def close(self, machine_id: str, *, epoch: int) -> None:
+    async def close(self, machine_id: str, *, epoch: int, claim: Claim | None = None) -> None:
         """The network is gone."""
-        self._advance(machine_id, epoch)
+        self._advance(machine_id, epoch, claim)
         self._networks.pop(machine_id, None)
 
     async def observe(self) -> list[NetworkSeen]:
@@ -82,7 +85,7 @@ class MemoryNetwork:
 
     async def fences(self) -> Mapping[str, int]:
         """The highest epoch of each machine that was ever plugged."""
-        return dict(self._fences)
+        return {name: fence.epoch for name, fence in self._fences.items()}
 
     async def breaches(self) -> AsyncIterator[Breach]:
         """Each breach."""
@@ -116,10 +119,10 @@ class MemoryNetwork:
             raise NetworkRefused("the machine has no network of that epoch")
         return network
 
-    def _check(self, machine_id: str, epoch: int) -> None:
-        if epoch < self._fences.get(machine_id, -1):
-            raise StaleEpoch(f"epoch {epoch} is over: {machine_id} is at epoch {self._fences[machine_id]}")
+    def _fence(self, machine_id: str) -> Fence:
+        return self._fences.get(machine_id, UNTOUCHED)
 
-    def _advance(self, machine_id: str, epoch: int) -> None:
-        self._check(machine_id, epoch)
-        self._fences[machine_id] = epoch
+    def _advance(self, machine_id: str, epoch: int, claim: Claim | None) -> None:
+        stood = self._fence(machine_id)
+        stood.refuse_older(machine_id, epoch, claim)
+        self._fences[machine_id] = stood.raised(epoch, claim)

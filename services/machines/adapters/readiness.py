@@ -34,7 +34,7 @@ def stand(connection: Any, files: MachineFiles) -> None:
 
 def departures(connection: Any, files: MachineFiles, epoch: int) -> list[Departure]:
     """In what the incarnation of that epoch differs from how it stood; what any other left is removed."""
-    life = files.life(epoch)
+    life = files.life_of(epoch)
     faults = _differences(connection, files, life, is_hurried=False)
     try:
         removed = files.discard_lives(but=life)

@@ -226,16 +226,17 @@ class Machine(Record, Aggregate):
 
         An epoch that is not behind changes nothing.
         """
-        if fenced <= self.epoch:
-            return
-        self._happen(
-            self.EpochRepaired,
-            at,
-            epoch=fenced + 1,
-            reason=f"the host had acted for epoch {fenced}, the record knew {self.epoch}",
-            task_id=self.task_id,
-            lease_id=self.lease_id,
-        )
+        if fenced > self.epoch:
+            self._repair(fenced + 1, f"the host had acted for epoch {fenced}, the record knew {self.epoch}", at)
+
+    def repair_claim(self, at: datetime) -> None:
+        """The epoch is the next one: of this one the host obeys a claim that nobody knows any more. Cleaned likewise.
+
+        Nobody works for a retired machine.
+        """
+        if self.can("EpochRepaired"):
+            reason = f"the host had acted under a later claim of epoch {self.epoch} than the store knew"
+            self._repair(self.epoch + 1, reason, at)
 
     def retire(self, by: str, reason: str, at: datetime) -> None:
         """Gone for good. Raises NotPossible unless it is out of the pool or was never built."""
@@ -251,6 +252,10 @@ class Machine(Record, Aggregate):
             self._happen(
                 self.SpecChanged, at, spec=spec, image_identity=self.wish.image_identity, reason=self.wish.reason
             )
+
+    def _repair(self, epoch: int, reason: str, at: datetime) -> None:
+        of = {"task_id": self.task_id, "lease_id": self.lease_id}
+        self._happen(self.EpochRepaired, at, epoch=epoch, reason=reason, **of)
 
     def _refuse_unless_current(self, lease_id: str) -> None:
         if lease_id != self.lease_id:

@@ -16,6 +16,7 @@ from pathlib import Path
 
 from contracts.submission import Route
 from services.machines.adapters.host_fence import HostFence, highest_of_all
+from services.machines.domain.fence import Claim
 from services.machines.network import simulation
 from services.machines.network.allowance import Allowance
 from services.machines.network.capture import Recording
@@ -129,10 +130,10 @@ class Networks:
         names = sorted(name for name in all_of_them if after is None or name > after)
         return {name: all_of_them[name] for name in names[:FENCES_MAX]}
 
-    async def plug(self, machine_id: str, epoch: int) -> Path:
+    async def plug(self, machine_id: str, epoch: int, claim: Claim | None) -> Path:
         """A fresh cable that leads nowhere; the socket that the machine's card connects to. Raises NetworkFault."""
         async with self._turn(machine_id):
-            self._advance(machine_id, epoch)
+            self._advance(machine_id, epoch, claim)
             await self._drop(machine_id)
             return await self._plugged(machine_id, epoch)
 
@@ -157,7 +158,7 @@ class Networks:
         network.ears.append(cable.follow(lambda _line: self._on_change(machine_id)))
         return where
 
-    async def open(self, machine_id: str, epoch: int, lease_id: str, route: Route) -> Seen:
+    async def open(self, machine_id: str, epoch: int, claim: Claim | None, *, lease_id: str, route: Route) -> Seen:
         """The machine is on the route, and was seen to be. Raises NetworkFault, NoSuchNetwork, Breached, Refused.
 
         Whoever asks again for the same lease gets the same network; another lease or route is refused.
@@ -165,7 +166,7 @@ class Networks:
         if not self._allowance.allows(machine_id, route):
             raise Refused(f"{self._settings.machines_file} does not give {machine_id} the route {route}")
         async with self._turn(machine_id):
-            self._advance(machine_id, epoch)
+            self._advance(machine_id, epoch, claim)
             network = self._of(machine_id)
             if network.lease_id is not None:
                 if (network.lease_id, network.route, network.epoch) != (lease_id, route, epoch):
@@ -181,10 +182,10 @@ class Networks:
                 await self._drop(machine_id)  # half open is worse than none
                 raise
 
-    async def verify(self, machine_id: str, epoch: int) -> Seen:
+    async def verify(self, machine_id: str, epoch: int, claim: Claim | None) -> Seen:
         """The kernel has exactly what the route says. Raises Breached, NoSuchNetwork."""
         async with self._turn(machine_id):
-            self._fence(machine_id).check(epoch)
+            self._fence(machine_id).check(epoch, claim)
             return await self._checked(self._of(machine_id))
 
     async def faults_of_egress(self) -> list[str]:
@@ -202,19 +203,19 @@ class Networks:
         if network is not None and self._settings.cuts_on_breach:
             await network.namespace.run(IP, "link", "set", CARD, "down")
 
-    async def seal(self, machine_id: str, epoch: int) -> Capture | None:
+    async def seal(self, machine_id: str, epoch: int, claim: Claim | None) -> Capture | None:
         """The record of packets has ended and is in the object store; None when there is none."""
         async with self._turn(machine_id):
-            self._advance(machine_id, epoch)
+            self._advance(machine_id, epoch, claim)
             network = self._networks.get(machine_id)
             if network is None or network.recording is None:
                 return None
             return await network.recording.seal(self._settings.blob_dir, self._blobs)
 
-    async def close(self, machine_id: str, epoch: int) -> None:
+    async def close(self, machine_id: str, epoch: int, claim: Claim | None) -> None:
         """Nothing of the machine's network is left."""
         async with self._turn(machine_id):
-            self._advance(machine_id, epoch)
+            self._advance(machine_id, epoch, claim)
             await self._drop(machine_id)
 
     async def close_all(self) -> None:
@@ -342,10 +343,11 @@ class Networks:
             raise NoSuchNetwork
         return network
 
-    def _advance(self, machine_id: str, epoch: int) -> None:
-        """The fence stands at the epoch. Raises StaleEpoch, and Refused where nobody can have come so far.
+    def _advance(self, machine_id: str, epoch: int, claim: Claim | None) -> None:
+        """The fence stands there. Raises StaleEpoch, StaleClaim, and Refused where nobody can have come so far.
 
-        Whoever asks may be a guest that broke out: it must not lead a machine to where no later owner can be.
+        Whoever asks may be a guest that broke out: it must not lead a machine to where no later owner can be. A claim
+        that nobody can have come to costs its machine one epoch.
         """
         fence, most = self._fence(machine_id), self._settings.epoch_jump_max
         if epoch > fence.highest() + most:
@@ -353,7 +355,7 @@ class Networks:
                 f"epoch {epoch} of {machine_id} is more than {most} beyond {fence.highest()}, the last one acted for: "
                 f"if it is right, root writes it into {fence.path}"
             )
-        fence.advance(epoch)
+        fence.advance(epoch, claim)
 
     def _fence(self, machine_id: str) -> HostFence:
         return HostFence(self._settings.directory / "fences" / machine_id)

@@ -16,7 +16,8 @@ from pathlib import Path
 import structlog
 from pydantic import ValidationError
 
-from services.machines.errors import StaleEpoch
+from services.machines.domain.fence import Claim
+from services.machines.errors import StaleClaim, StaleEpoch
 from services.machines.network.children import Account
 from services.machines.network.doubts import Doubts
 from services.machines.network.networks import Breached, Networks, NoSuchNetwork, Refused, Seen
@@ -30,6 +31,7 @@ from services.machines.network.words import (
     NetworkFault,
     Open,
     Plug,
+    Problem,
     Request,
     Seal,
     Standing,
@@ -132,7 +134,7 @@ class Server:
         try:
             return await doing
         except (StaleEpoch, Refused) as error:
-            return Answer(problem="stale" if isinstance(error, StaleEpoch) else "refused", reason=str(error))
+            return Answer(problem=_problem(error), reason=str(error))
         except NoSuchNetwork:
             return Answer(problem="unknown", reason="the machine has no network of that epoch")
         except Breached as error:
@@ -150,16 +152,15 @@ class Server:
         networks, answer = self._networks, Answer()
         match request:
             case Plug():
-                answer = Answer(socket=str(await networks.plug(request.machine_id, request.epoch)))
+                answer = Answer(socket=str(await networks.plug(*_whose(request))))
             case Open():
-                opened = networks.open(request.machine_id, request.epoch, request.lease_id, request.route)
-                answer = _seen(await opened)
+                answer = _seen(await networks.open(*_whose(request), lease_id=request.lease_id, route=request.route))
             case Verify():
-                answer = _seen(await networks.verify(request.machine_id, request.epoch))
+                answer = _seen(await networks.verify(*_whose(request)))
             case Seal():
-                answer = Answer(capture=await networks.seal(request.machine_id, request.epoch))
+                answer = Answer(capture=await networks.seal(*_whose(request)))
             case Close():
-                await networks.close(request.machine_id, request.epoch)
+                await networks.close(*_whose(request))
             case Inventory():
                 standing = tuple(
                     Standing(machine_id=one.machine_id, epoch=one.epoch, route=one.route) for one in networks.standing()
@@ -214,6 +215,17 @@ class Server:
                     await loop.sock_sendall(watcher, _packed(answer))
             except OSError:  # TimeoutError is one: nobody who does not listen holds up the others
                 self._watchers.discard(watcher)
+
+
+def _whose(request: Plug | Open | Verify | Seal | Close) -> tuple[str, int, Claim | None]:
+    """For which machine, epoch and claim of its work it asks."""
+    return request.machine_id, request.epoch, None if request.claim is None else Claim(*request.claim)
+
+
+def _problem(error: StaleEpoch | Refused) -> Problem:
+    if isinstance(error, StaleClaim):
+        return "overtaken"
+    return "stale" if isinstance(error, StaleEpoch) else "refused"
 
 
 def _is_of(client: socket.socket, pid: int, group: str) -> bool:

@@ -16,6 +16,9 @@ FENCES_MAX = 400
 """So many in one answer: names are short enough for that to be one packet."""
 
 
+_Number = Annotated[int, Field(ge=0, lt=2**53)]
+
+
 class NetworkFault(Exception):
     """the network could not be made as it must be"""
 
@@ -27,6 +30,9 @@ class _Words(BaseModel):
 class _OfMachine(_Words):
     machine_id: MachineId
     epoch: int = Field(ge=0, lt=2**53)
+    claim: tuple[_Number, _Number] | None = Field(
+        default=None, description="of the epoch's work, under which this is asked; None: by who only watches"
+    )
 
 
 class Plug(_OfMachine):
@@ -83,9 +89,9 @@ class Watch(_Words):
 Request = Annotated[Plug | Open | Verify | Seal | Close | Inventory | Fences | Watch, Field(discriminator="verb")]
 REQUEST: TypeAdapter[Request] = TypeAdapter(Request)
 
-Problem = Literal["stale", "unknown", "refused", "failed", "breached"]
-"""stale: acted for a later epoch; unknown: no such network; refused: never possible here; failed: try again;
-breached: what the kernel has is not what it should have."""
+Problem = Literal["stale", "overtaken", "unknown", "refused", "failed", "breached"]
+"""stale: acted for a later epoch; overtaken: under a later claim of this one; unknown: no such network; refused: never
+possible here; failed: try again; breached: what the kernel has is not what it should have."""
 
 
 class Capture(_Words):

@@ -8,7 +8,8 @@ import pytest
 
 from deploy.local.state import MACHINE_USER
 from services.machines.adapters.memory_network import MemoryNetwork
-from services.machines.errors import IsolationBroken, NetworkRefused, NetworkUnavailable, StaleEpoch
+from services.machines.domain.fence import Claim
+from services.machines.errors import IsolationBroken, NetworkRefused, NetworkUnavailable, StaleClaim, StaleEpoch
 from services.machines.network.words import FENCES_MAX
 from services.machines.ports import GuestNetwork
 from tests.security.network.lab import as_user, first, laboratory, watched
@@ -101,6 +102,26 @@ async def test_an_earlier_owner_is_refused(made: Made) -> None:
     ):
         with pytest.raises(StaleEpoch):
             await call
+
+
+@pytest.mark.promise("P2")
+async def test_of_one_epochs_workers_the_latest_is_obeyed(made: Made) -> None:
+    """Whatever the earlier one asks for; whoever only watches is no worker, and is heard."""
+    network, first, second = made.network, Claim(7, 1), Claim(7, 2)
+    for claim in (first, second, second):
+        await network.plug("m", epoch=2, claim=claim)
+    for call in (
+        network.plug("m", epoch=2, claim=first),
+        network.open("m", epoch=2, lease_id=LEASE, route="none", claim=first),
+        network.verify("m", epoch=2, claim=first),
+        network.seal("m", epoch=2, claim=first),
+        network.close("m", epoch=2, claim=first),
+    ):
+        with pytest.raises(StaleClaim, match=r"claim 7\.1 of epoch 2 is over"):
+            await call
+    await network.verify("m", epoch=2)
+    await network.open("m", epoch=3, lease_id=LEASE, route="none", claim=first)
+    assert [(one.machine_id, one.epoch) for one in await network.observe()] == [("m", 3)]
 
 
 @pytest.mark.promise("G4", "P4")

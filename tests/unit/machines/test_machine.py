@@ -180,6 +180,26 @@ def test_a_record_that_is_behind_the_host_is_lifted_above_it_and_the_machine_cle
     assert lease(machine, "ope_9").epoch == 42
 
 
+@pytest.mark.promise("P4")
+@pytest.mark.parametrize("is_leased", [True, False])
+def test_a_record_that_is_behind_the_hosts_claims_gets_another_epoch(*, is_leased: bool) -> None:
+    """The store forgot who acted in this epoch and cannot say it any more; in the next one nobody acted."""
+    machine = lease(ready()) if is_leased else ready()
+    before = machine.epoch
+    machine.repair_claim(NOW)
+    assert (machine.state, machine.epoch, machine.lease_id) == ("cleaning", before + 1, None)
+
+
+def test_a_retired_machine_is_not_repaired() -> None:
+    """Nobody works for it any more."""
+    machine = ready()
+    machine.request_drain("op", "old", NOW)
+    machine.retire("op", "old", NOW)
+    version = machine.version
+    machine.repair_claim(NOW)
+    assert (machine.state, machine.version) == ("retired", version)
+
+
 @pytest.mark.promise("P10")
 def test_a_machine_that_cannot_be_cleaned_is_quarantined() -> None:
     """Three failures."""

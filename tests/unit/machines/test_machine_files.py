@@ -10,6 +10,7 @@ import pytest
 from services.machines.adapters.built_image import BuiltImage, sha256_of
 from services.machines.adapters.kept_files import FULL_DIGEST_INTERVAL_S
 from services.machines.adapters.machine_files import DISK, ENROLMENT, MEMORY, MachineFiles
+from services.machines.domain.fence import Claim
 from services.machines.domain.spec import MachineSpec
 from services.machines.errors import DigestMismatch, HypervisorRefused
 
@@ -191,6 +192,18 @@ def test_only_the_incarnation_that_is_named_is_spared(images: Path, tmp_path: Pa
     assert files.discard_lives(but=files.life(4)) == ["building-5", "life-3", "life-link", "life-socket"]
     assert files.lives() == [files.life(4)]
     files.snapshot()
+
+
+def test_the_incarnation_of_an_epoch_is_found_whoever_restored_it(tmp_path: Path) -> None:
+    """The latest claim's where there are more, and that of no claim where there is none."""
+    files = MachineFiles(tmp_path, "linux-1")
+    files.directory.mkdir()
+    assert files.life_of(3) == files.life(3)
+    for claim in (Claim(9, 2), Claim(10, 1)):
+        for epoch in (3, 31):
+            files.life(epoch, claim).mkdir()
+        assert files.life_of(3) == files.life(3, claim)
+    assert files.life_of(1) == files.life(1)
 
 
 def test_a_discarded_snapshot_is_none(images: Path, tmp_path: Path) -> None:

@@ -126,7 +126,7 @@ class Quarantined(Event):
 
 
 class EpochRepaired(Event):
-    """The host had acted for a later epoch than the record knew: the record was restored from a backup."""
+    """The host had acted for a later epoch or claim than the record knew: the record was restored from a backup."""
 
     TOPIC: ClassVar[str] = "machine:epoch-repaired"
     epoch: int
