@@ -6,6 +6,7 @@ from contracts.envelope import Command, Envelope, EnvelopeError, Message
 FACTS: tuple[type[Message], ...] = (
     intake.SampleStored,
     intake.TaskSubmitted,
+    intake.ChildrenChosen,
     intake.TaskCancellationRequested,
     scheduler.TaskPlanned,
     scheduler.TaskQueued,
@@ -38,6 +39,7 @@ FACTS: tuple[type[Message], ...] = (
     plugins.PluginStageCompleted,
     plugins.PluginStageFailed,
     plugins.PluginStageSkipped,
+    plugins.ChildrenFound,
     plugins.PluginStarted,
     plugins.PluginFinished,
     plugins.PluginResultProduced,
@@ -49,6 +51,7 @@ FACTS: tuple[type[Message], ...] = (
     plugins.LeaseBeat,
     results.ArtifactStored,
     results.ReportReady,
+    results.VerdictChanged,
 )
 COMMANDS: tuple[type[Command], ...] = (
     scheduler.LeaseMachine,

@@ -6,7 +6,8 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from contracts.blobs import BlobRef
 from contracts.envelope import Message
-from contracts.ids import LeaseId, PluginName, ResultId, RunId, StageName, TaskId
+from contracts.ids import LeaseId, PluginName, ResultId, RunId, StageName, SubmissionId, TaskId
+from contracts.limits import CHILDREN_FOUND_MAX, SAMPLE_NAME_MAX_CHARS
 from contracts.machines import LeaseRef
 from contracts.planning import Context, EndedBy
 
@@ -132,6 +133,31 @@ class PluginStageSkipped(StageFact):
 
     WHAT: ClassVar[str] = "skipped"
     reason: str
+
+
+class FoundChild(BaseModel):
+    """A file found inside the sample, durable in the object store, and what it is by its content."""
+
+    model_config = ConfigDict(frozen=True, extra="ignore")
+
+    result_id: ResultId
+    plugin: PluginName
+    name: str = Field(max_length=SAMPLE_NAME_MAX_CHARS, description="inside its container, for display only")
+    blob: BlobRef
+    package: str = Field(default="", max_length=32, description="how it would be run; empty: not determined")
+    platform: str | None = Field(default=None, max_length=32)
+    mime: str = Field(default="", max_length=128)
+
+
+class ChildrenFound(StageFact):
+    """The stage's plugins found files inside the sample: each once, in the order of the results."""
+
+    THING: ClassVar[str] = "children"
+    WHAT: ClassVar[str] = "found"
+
+    submission_id: SubmissionId
+    children: tuple[FoundChild, ...] = Field(max_length=CHILDREN_FOUND_MAX)
+    left_out: int = Field(default=0, ge=0, description="files beyond the bound of what is looked at")
 
 
 class PluginStarted(StageFact):

@@ -7,6 +7,7 @@ from pydantic import Field
 from contracts.blobs import BlobRef
 from contracts.envelope import Message
 from contracts.ids import ResultId, TaskId
+from contracts.limits import REASON_MAX_CHARS
 
 Verdict = Literal["benign", "suspicious", "malicious", "unknown"]
 
@@ -45,3 +46,16 @@ class ReportReady(ResultFact):
     score: int = Field(ge=0, le=100)
     report: BlobRef
     missing_results: tuple[ResultId, ...] = ()
+    revision: int = Field(default=0, ge=0, description="of the report: it grows when a child of the task is judged")
+
+
+class VerdictChanged(ResultFact):
+    """What was found inside the task's sample was judged after its report was sealed: this is the verdict now."""
+
+    THING: ClassVar[str] = "verdict"
+    WHAT: ClassVar[str] = "changed"
+    verdict: Verdict
+    score: int = Field(ge=0, le=100)
+    report: BlobRef
+    revision: int = Field(ge=1)
+    reason: str = Field(max_length=REASON_MAX_CHARS)

@@ -10,7 +10,7 @@ from contracts.ids import LeaseId, MachineId, ResultId, SubmissionId, TaskId
 from contracts.machines import Acceleration, GuestEndpoint, LeaseRef
 from contracts.planning import Budgets, EndedBy, PhaseCost, Plan, PlannedStage
 from contracts.plugins import RunError
-from contracts.submission import AnalysisRequest, Platform, Route, SampleRef
+from contracts.submission import AnalysisRequest, Parentage, Platform, Route, SampleRef
 
 TaskState = Literal[
     "submitted",
@@ -187,6 +187,7 @@ class RunStage(Command):
     guest: GuestAssignment | None = None
     budgets: Budgets | None = None
     owner: str | None = None
+    submission_id: SubmissionId | None = None
 
     def subject(self) -> str:
         """The task."""
@@ -236,6 +237,7 @@ class SealReport(Command):
     errors: tuple[RunError, ...]
     phases: tuple[PhaseCost, ...] = ()
     attempt_reasons: tuple[str, ...] = ()
+    parent: Parentage | None = None
 
     def subject(self) -> str:
         """The task."""

@@ -1,17 +1,18 @@
 """What a submission may ask, in the words of the Cuckoo family (04-tasks)."""
 
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, get_args
 
 from pydantic import BaseModel, ConfigDict, Field, StringConstraints
 
 from contracts import limits
 from contracts.blobs import BlobRef
-from contracts.ids import MachineId, PluginName
+from contracts.ids import MachineId, PluginName, ResultId, TaskId
 
 Route = Literal["none", "simulated", "internet"]
 Package = Literal["auto", "elf", "shell", "python", "archive", "generic"]
 Platform = Literal["linux", "windows"]
 Tlp = Literal["clear", "green", "amber", "amber+strict", "red"]
+ChildKind = Literal["program", "script", "document", "archive"]
 
 Label = Annotated[str, StringConstraints(pattern=r"^[\w.:/+-]{1,64}$")]
 Argument = Annotated[str, StringConstraints(max_length=limits.ARGUMENT_MAX_CHARS)]
@@ -40,6 +41,30 @@ class PluginChoice(BaseModel):
     config: dict[str, Any] = {}
 
 
+class ChildrenChoice(BaseModel):
+    """Which files found inside the sample become tasks of the same submission: fewer than the installation allows."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    depth: int = Field(
+        default=limits.CHILD_DEPTH_MAX, ge=0, le=limits.CHILD_DEPTH_MAX, description="how far inside; 0: none at all"
+    )
+    per_task: int = Field(default=limits.CHILDREN_FOUND_MAX, ge=1, le=limits.CHILDREN_FOUND_MAX)
+    kinds: tuple[ChildKind, ...] = Field(default=get_args(ChildKind), min_length=1, max_length=len(get_args(ChildKind)))
+
+
+class Parentage(BaseModel):
+    """The sample was found inside that of another task of the same submission."""
+
+    model_config = ConfigDict(frozen=True, extra="ignore")
+
+    task_id: TaskId
+    depth: int = Field(ge=1, le=limits.CHILD_DEPTH_MAX, description="1: inside what was submitted")
+    result_id: ResultId
+    plugin: PluginName = Field(description="what found it")
+    name: str = Field(max_length=limits.SAMPLE_NAME_MAX_CHARS, description="inside its container, for display only")
+
+
 class AnalysisRequest(BaseModel):
     """Everything accepted here has a tested effect; anything else was refused at submission."""
 
@@ -65,6 +90,10 @@ class AnalysisRequest(BaseModel):
     tlp: Tlp = "amber"
     untrusted: bool = Field(
         default=False, description="run it only where hardware virtualisation, or the operator's word, bounds the guest"
+    )
+
+    children: ChildrenChoice | None = Field(
+        default=None, description="files found inside as samples of their own; nothing: as far as the installation goes"
     )
 
     @property

@@ -52,6 +52,13 @@ def submit(  # noqa: PLR0917 - a command's options are its parameters
     untrusted: Annotated[
         bool, typer.Option("--untrusted", help="Run it only where the guest is bounded by hardware virtualisation.")
     ] = False,
+    children: Annotated[
+        str | None,
+        typer.Option(
+            metavar="CHOICE",
+            help='Files found inside as samples: true, false, or JSON {"depth": …, "per_task": …, "kinds": […]}.',
+        ),
+    ] = None,
     wait: Annotated[bool, typer.Option("--wait", help="Stay until the report is there, and print it.")] = False,
     as_json: AsJson = False,
 ) -> None:
@@ -73,6 +80,7 @@ def submit(  # noqa: PLR0917 - a command's options are its parameters
         "tag": tag,
         "tlp": tlp,
         "untrusted": "true" if untrusted else None,
+        "children": children,
     }
     given = {name: _as_text(value) for name, value in fields.items() if value is not None}
     with api() as client:

@@ -85,6 +85,14 @@ def cancel_task(
         output.say(f"{task} is being cancelled. Watch it: malbox task watch {task}")
 
 
+def _found_in(parent: dict[str, Any] | None) -> str | None:
+    return f"{parent.get('task_id')}  as {parent.get('name')}, by {parent.get('plugin')}" if parent else None
+
+
+def _verdict(task: dict[str, Any]) -> str | None:
+    return f"{task['verdict']}  {task.get('score')}/100" if task.get("verdict") else None
+
+
 def _show(task: dict[str, Any]) -> None:
     sample = task.get("sample") or {}
     output.print_fields(
@@ -93,11 +101,13 @@ def _show(task: dict[str, Any]) -> None:
             ("submission", task.get("submission_id")),
             ("sample", f"{sample.get('name')}  {sample.get('size_bytes')} bytes"),
             ("sha256", sample.get("sha256")),
+            ("found in", _found_in(task.get("parent"))),
             ("state", f"{task.get('state')} since {task.get('state_since')}"),
             ("why", task.get("why")),
             ("attempt", f"{task.get('attempts')} of {task.get('attempts_max')}"),
             ("machine", " ".join(str(each) for each in (task.get("machine_id"), task.get("machine")) if each)),
             ("report ready", task.get("report_ready_at")),
+            ("verdict", _verdict(task)),
             ("ended by", task.get("ended_by")),
         ]
     )

@@ -30,6 +30,7 @@ REASONS_SHOWN_MAX = 20
 MATCHES_SHOWN_MAX = 20
 INDICATORS_SHOWN_MAX = 40
 ERRORS_SHOWN_MAX = 30
+CHILDREN_SHOWN_MAX = 64
 
 
 def render_report(report: dict[str, Any]) -> RenderableType:
@@ -38,6 +39,7 @@ def render_report(report: dict[str, Any]) -> RenderableType:
         _verdict(report),
         _errors(report),
         _sample(report),
+        _children(report),
         _run(report),
         processes(report),
         timeline(report),
@@ -113,6 +115,21 @@ def _sample(report: dict[str, Any]) -> RenderableType:
             ]
         ),
     )
+
+
+def _children(report: dict[str, Any]) -> RenderableType | None:
+    children = items_of(report, "children")
+    if not children:
+        return None
+    table = grid("", "", "")
+    for child in children[:CHILDREN_SHOWN_MAX]:
+        verdict = str(child.get("verdict") or ("not judged yet" if child.get("task_id") else "not analysed"))
+        told = " · ".join(str(child[key]) for key in ("task_id", "reason") if child.get(key))
+        table.add_row(
+            safe(child.get("name"), limit_chars=60), safe(verdict, style=STYLES.get(verdict, "dim")), safe(told)
+        )
+    cut = number_of(report, "children_left_out")
+    return part("Found inside", table, *more(min(len(children), CHILDREN_SHOWN_MAX), children, cut, "files"))
 
 
 def _run(report: dict[str, Any]) -> RenderableType:

@@ -15,7 +15,8 @@ from contracts.envelope import Command, Message
 from deploy.local.state import SERVICES
 from services.chassis.blobs import BlobStore
 from services.chassis.topology import Handler
-from services.intake.handlers import HANDLERS as INTAKE
+from services.intake.domain.choosing import ChildLimits
+from services.intake.handlers import handlers as intake_handlers
 from services.machines.handlers import HANDLERS as MACHINES
 from services.plugins.handlers import HANDLERS as PLUGINS
 from services.results.handlers import handlers as results_handlers
@@ -30,7 +31,8 @@ def handlers() -> Mapping[str, Mapping[type[Message], Handler]]:
     """Each service's table of handlers."""
     with tempfile.TemporaryDirectory() as nowhere:
         results = results_handlers(BlobStore(Path(nowhere)))
-    return {"intake": INTAKE, "scheduler": SCHEDULER, "machines": MACHINES, "plugins": PLUGINS, "results": results}
+    intake = intake_handlers(ChildLimits(), queued_max=1)
+    return {"intake": intake, "scheduler": SCHEDULER, "machines": MACHINES, "plugins": PLUGINS, "results": results}
 
 
 def heard_by(kind: type[Message]) -> tuple[str, ...]:

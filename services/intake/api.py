@@ -13,7 +13,7 @@ from fastapi.responses import JSONResponse
 from fastapi.routing import APIRoute
 
 from contracts.ids import new
-from contracts.submission import Package, Tlp
+from contracts.submission import ChildKind, Package, Tlp
 from services.chassis.blobs import BlobStore, BlobStoreFailed
 from services.chassis.clock import Clock
 from services.chassis.http import API_PREFIX, Caller, Identity, Problem
@@ -104,8 +104,9 @@ def build_router(  # noqa: C901 - a list of routes
 
     @router.get("/submissions/{submission_id}")
     async def show_submission(submission_id: str, who: Caller) -> dict[str, Any]:
-        """One submission with its tasks."""
-        return (await owned(submission_id, who)).as_json()
+        """One submission with its tasks, and those of files found inside their samples."""
+        submission = await owned(submission_id, who)
+        return {**submission.as_json(), "children": [task.as_json() for task in await tables.children(submission)]}
 
     @router.post("/submissions/{submission_id}/cancel", status_code=202)
     async def cancel_submission(submission_id: str, who: Caller) -> dict[str, Any]:
@@ -261,6 +262,13 @@ def _options(settings: IntakeSettings, catalogue: policy.Catalogue) -> dict[str,
         "profiles": catalogue.profiles,
         "default_profile": settings.default_profile,
         "routes": catalogue.routes,
+        "children": {
+            "depth_max": settings.child_depth_max,
+            "per_task_max": settings.children_per_task_max,
+            "tasks_per_submission_max": settings.tasks_per_submission_max,
+            "bytes_max": settings.children_bytes_max,
+            "kinds": get_args(ChildKind),
+        },
         "machines": [machine.model_dump(mode="json") for machine in catalogue.machines.values()],
         "plugins": [plugin.model_dump(mode="json") for plugin in catalogue.plugins.values()],
     }

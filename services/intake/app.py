@@ -10,9 +10,12 @@ import orjson
 
 from contracts.blobs import BlobRef
 from contracts.ids import derived
-from contracts.intake import SampleStored, TaskSubmitted
-from contracts.submission import AnalysisRequest, SampleRef
+from contracts.intake import ChildDecision, ChildrenChosen, SampleStored, TaskSubmitted
+from contracts.plugins import ChildrenFound
+from contracts.submission import AnalysisRequest, Parentage, SampleRef
 from services.chassis.unit import Unit
+from services.intake.domain.choosing import ChildLimits, choose, inherited
+from services.intake.domain.family import Family, Member
 from services.intake.domain.names import escaped_original, safe_name
 
 CONFIRM_TASK = "confirm_task"
@@ -28,10 +31,24 @@ UNSTARTED = "INSERT INTO unstarted (task_id, owner, since) VALUES ($1, $2, $3)"
 
 @dataclass(frozen=True)
 class SubmittedTask:
-    """One task of a submission: what is to be done."""
+    """One task of a submission: what is to be done, to which bytes if not those that were submitted."""
 
     task_id: str
     request: AnalysisRequest
+    sample: SampleRef | None = None
+    parent: Parentage | None = None
+
+    def as_json(self) -> dict[str, Any]:
+        """The task as the API shows it; one that was found inside says where, and what it is called there."""
+        shown = {
+            "task_id": self.task_id,
+            "profile": self.request.profile,
+            "request": self.request.model_dump(mode="json"),
+        }
+        if self.sample is not None and self.parent is not None:
+            shown["sample"] = {**self.sample.blob.model_dump(), "name": self.sample.name}
+            shown["parent"] = self.parent.model_dump(mode="json")
+        return shown
 
 
 @dataclass(frozen=True)
@@ -59,15 +76,19 @@ class Submission:
                 "name": self.sample.name,
                 "name_sent": self.name_sent,
             },
-            "tasks": [
-                {
-                    "task_id": task.task_id,
-                    "profile": task.request.profile,
-                    "request": task.request.model_dump(mode="json"),
-                }
-                for task in self.tasks
-            ],
+            "tasks": [task.as_json() for task in self.tasks],
         }
+
+    def family(self, at: datetime) -> Family:
+        """Its tasks, before anything was found inside."""
+        blob = self.sample.blob
+        members = [Member(task.task_id, task.task_id, blob.sha256, blob.size_bytes) for task in self.tasks]
+        return Family.begin(self.submission_id, members, at)
+
+    def children(self, family: Family) -> tuple[SubmittedTask, ...]:
+        """The tasks of what was found inside."""
+        roots = {task.task_id: task.request for task in self.tasks}
+        return tuple(_child_task(child, roots[child.root]) for child in family.children)
 
 
 def fingerprint(blob: BlobRef, name_sent: bytes, fields: Sequence[tuple[str, str]]) -> str:
@@ -123,14 +144,66 @@ def record(submission: Submission, unit: Unit) -> None:
         message_id=derived("msg", submission.submission_id, "sample"),
     )
     for task in submission.tasks:
-        unit.execute(UNSTARTED, task.task_id, submission.owner, submission.submitted_at)
-        say_task(submission, task, unit)
-        unit.enqueue(
-            CONFIRM_TASK,
-            task.task_id,
-            {"task_id": task.task_id, "submission_id": submission.submission_id},
-            due_at=unit.at + timedelta(seconds=CONFIRM_AFTER_S),
+        _begin_task(submission, task, unit)
+
+
+def choose_children(
+    submission: Submission, family: Family, fact: ChildrenFound, limits: ChildLimits, *, room: int, unit: Unit
+) -> None:
+    """What was found inside is a task of the submission, or it is said why not; once for each task."""
+    parent = family.members.get(fact.task_id)
+    if parent is None or fact.task_id in family.decided:
+        return
+    roots = {task.task_id: task.request for task in submission.tasks}
+    allowed = limits.narrowed(roots[parent.root].children)
+    choices = choose(fact.children, family, parent, allowed, room=room)
+    joining = [choice.joins for choice in choices if choice.joins is not None]
+    family.join(parent, joining, unit.at)
+    unit.save(family)
+    for child in joining:
+        task = _child_task(child, roots[child.root])
+        if task.sample is not None:
+            said = SampleStored(sample=task.sample, owner=submission.owner)
+            unit.say(said, message_id=derived("msg", task.task_id, "sample"))
+        _begin_task(submission, task, unit)
+    decisions = [
+        ChildDecision(
+            result_id=choice.found.result_id,
+            plugin=choice.found.plugin,
+            name=choice.found.name,
+            sha256=choice.found.blob.sha256,
+            task_id=choice.task_id,
+            reason=choice.reason,
         )
+        for choice in choices
+    ]
+    unit.say(
+        ChildrenChosen(
+            task_id=fact.task_id,
+            submission_id=submission.submission_id,
+            children=tuple(decisions),
+            left_out=fact.left_out,
+        ),
+        message_id=derived("msg", fact.task_id, "children"),
+    )
+
+
+def _child_task(child: Member, request: AnalysisRequest) -> SubmittedTask:
+    blob = BlobRef(sha256=child.sha256, size_bytes=child.size_bytes)
+    sample = SampleRef(blob=blob, name=safe_name(child.name.encode("utf-8", "replace")))
+    return SubmittedTask(child.task_id, inherited(request, child.package), sample, child.parentage)
+
+
+def _begin_task(submission: Submission, task: SubmittedTask, unit: Unit) -> None:
+    """It counts as one that waits, it is said, and said again until the scheduler is heard to know it."""
+    unit.execute(UNSTARTED, task.task_id, submission.owner, unit.at)
+    say_task(submission, task, unit)
+    unit.enqueue(
+        CONFIRM_TASK,
+        task.task_id,
+        {"task_id": task.task_id, "submission_id": submission.submission_id},
+        due_at=unit.at + timedelta(seconds=CONFIRM_AFTER_S),
+    )
 
 
 def say_task(submission: Submission, task: SubmittedTask, unit: Unit) -> None:
@@ -140,8 +213,9 @@ def say_task(submission: Submission, task: SubmittedTask, unit: Unit) -> None:
             task_id=task.task_id,
             submission_id=submission.submission_id,
             owner=submission.owner,
-            sample=submission.sample,
+            sample=task.sample or submission.sample,
             request=task.request,
+            parent=task.parent,
         ),
         message_id=derived("msg", task.task_id, "submitted"),
     )

@@ -6,7 +6,7 @@ get it does nothing twice.
 
 from services.chassis.unit import Unit
 from services.chassis.work import Runner, WorkContext, WorkItem
-from services.intake.adapters.tables import find_submission
+from services.intake.adapters.tables import find_family, find_submission
 from services.intake.app import CONFIRM_AFTER_S, CONFIRM_TASK, say_task
 
 CONFIRM_LATEST_S = 600.0
@@ -18,9 +18,11 @@ async def confirm_task(item: WorkItem, context: WorkContext) -> None:
     submission = await find_submission(context.store, str(item.payload["submission_id"]))
     if submission is None:
         return
+    family = await find_family(context.store, submission.submission_id)
+    tasks = (*submission.tasks, *(submission.children(family) if family else ()))
 
     async def decide(unit: Unit) -> None:
-        for task in submission.tasks:
+        for task in tasks:
             if task.task_id == item.key:
                 say_task(submission, task, unit)
 

@@ -2,9 +2,11 @@
 
 from collections.abc import Mapping
 
+import structlog
+
 from contracts.envelope import Message
 from contracts.machines import MachineRegistered, MachineRetired, MachineReverted
-from contracts.plugins import PluginRegistered, PluginRemoved
+from contracts.plugins import ChildrenFound, PluginRegistered, PluginRemoved
 from contracts.scheduler import (
     TaskCancelled,
     TaskCompleted,
@@ -18,7 +20,12 @@ from contracts.scheduler import (
 from services.chassis.store import Store
 from services.chassis.topology import Handler
 from services.chassis.unit import Unit
-from services.intake.app import CONFIRM_TASK
+from services.intake.adapters.backlog import count_waiting
+from services.intake.adapters.tables import find_family, find_submission
+from services.intake.app import CONFIRM_TASK, choose_children
+from services.intake.domain.choosing import ChildLimits
+
+log = structlog.get_logger()
 
 KNOW_PLUGIN = (
     "INSERT INTO known_plugins VALUES ($1, $2::jsonb) ON CONFLICT (name) DO UPDATE SET manifest = excluded.manifest"
@@ -62,6 +69,24 @@ async def on_task_begun(fact: TaskFact, unit: Unit, store: Store) -> None:
     unit.execute("DELETE FROM unstarted WHERE task_id = $1", fact.task_id)
 
 
+class ChildDesk:
+    """Decides what becomes of files that are found inside samples."""
+
+    def __init__(self, limits: ChildLimits, *, queued_max: int) -> None:
+        self._limits = limits
+        self._queued_max = queued_max
+
+    async def on_children_found(self, fact: ChildrenFound, unit: Unit, store: Store) -> None:
+        """They become tasks of the same submission, within limits; what does not is told of with its reason."""
+        submission = await find_submission(store, fact.submission_id)
+        if submission is None:
+            log.warning("children_of_an_unknown_submission_were_found", submission_id=fact.submission_id)
+            return
+        family = await find_family(store, fact.submission_id) or submission.family(unit.at)
+        room = self._queued_max - await count_waiting(store, submission.owner, self._queued_max)
+        choose_children(submission, family, fact, self._limits, room=room, unit=unit)
+
+
 HANDLERS: Mapping[type[Message], Handler] = {
     PluginRegistered: on_plugin_registered,
     PluginRemoved: on_plugin_removed,
@@ -76,3 +101,8 @@ HANDLERS: Mapping[type[Message], Handler] = {
     TaskTimedOut: on_task_begun,
     TaskCancelled: on_task_begun,
 }
+
+
+def handlers(limits: ChildLimits, *, queued_max: int) -> Mapping[type[Message], Handler]:
+    """What is heard, and who hears it."""
+    return {**HANDLERS, ChildrenFound: ChildDesk(limits, queued_max=queued_max).on_children_found}

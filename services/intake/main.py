@@ -8,8 +8,9 @@ from services.chassis.settings import load_settings
 from services.intake.adapters.backlog import Backlog
 from services.intake.adapters.tables import Tables
 from services.intake.api import build_router
+from services.intake.domain.choosing import ChildLimits
 from services.intake.effects import RUNNERS
-from services.intake.handlers import HANDLERS
+from services.intake.handlers import handlers
 from services.intake.settings import IntakeSettings
 
 NAME = "intake"
@@ -27,10 +28,16 @@ async def compose(runtime: Runtime) -> Service:
     settings: IntakeSettings = runtime.settings
     settings.scratch_dir.mkdir(parents=True, exist_ok=True)
     tables = Tables(runtime.store, runtime.unit)
+    limits = ChildLimits(
+        depth_max=settings.child_depth_max,
+        per_task_max=settings.children_per_task_max,
+        tasks_per_submission_max=settings.tasks_per_submission_max,
+        bytes_max=settings.children_bytes_max,
+    )
     backlog = Backlog(runtime.store, queued_max=settings.queued_per_owner_max)
     router = build_router(settings, tables, backlog, runtime.blobs, runtime.clock)
     return Service(
-        handlers=HANDLERS,
+        handlers=handlers(limits, queued_max=settings.queued_per_owner_max),
         runners=RUNNERS,
         routers=(router,),
         expiries=(Expiry("unstarted", "since", UNSTARTED_DAYS),),

@@ -274,6 +274,7 @@ def _request(asked: Asked, profile: str) -> AnalysisRequest:
         "tags": asked.tags,
         "tlp": asked.tlp,
         "untrusted": asked.untrusted,
+        "children": asked.children,
     }
     try:
         request = AnalysisRequest.model_validate({name: value for name, value in wanted.items() if value is not None})

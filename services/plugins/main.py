@@ -15,6 +15,7 @@ from services.plugins.adapters.watching import WatchedFolders
 from services.plugins.api import router
 from services.plugins.api_instances import instances_router
 from services.plugins.cancellations import Cancellations
+from services.plugins.children import Children
 from services.plugins.domain.catalogue import Plugin
 from services.plugins.guest_stage import GuestStage
 from services.plugins.handlers import HANDLERS
@@ -80,6 +81,7 @@ async def compose(runtime: Runtime, connector: GuestConnector | None = None) -> 
         registry=registry,
         runs=runs,
         preparation=preparation,
+        children=Children(runtime.store, runtime.blobs, runs, identity=identity),
         guest=guest,
         cancellations=cancellations,
     )

@@ -13,6 +13,7 @@ from contracts.limits import REASON_MAX_CHARS
 from contracts.machines import LeaseRef
 from contracts.planning import EndedBy
 from contracts.plugins import (
+    ChildrenFound,
     ObservationEnded,
     PluginFinished,
     PluginResultProduced,
@@ -36,7 +37,14 @@ RESULTS_PER_STAGE_MAX = 800
 SHORT_REASON_MAX_CHARS = 400  # in the message that ends a stage: with every plugin's reason it stays under 64 KiB
 LOG_MAX_CHARS = 64 * 1024
 
-AWAITED = (PluginStageStarted, PluginResultProduced, PluginStageCompleted, PluginStageFailed, PluginStageSkipped)
+AWAITED = (
+    PluginStageStarted,
+    PluginResultProduced,
+    ChildrenFound,
+    PluginStageCompleted,
+    PluginStageFailed,
+    PluginStageSkipped,
+)
 """Facts that somebody waits for: they are said again when the stage is ordered again."""
 
 Also = Callable[[Unit], None]
@@ -203,11 +211,13 @@ class StageRecord:
             is_truncated=evidence.is_truncated,
         )
 
-    async def stage_completed(self, ended_by: EndedBy | None, errors: Sequence[RunError] = ()) -> None:
+    async def stage_completed(
+        self, ended_by: EndedBy | None, errors: Sequence[RunError] = (), facts: Sequence[Message] = ()
+    ) -> None:
         """Every run has an outcome; the work is done."""
         ids, known = await self._summary(errors)
         fact = self.fact(PluginStageCompleted, result_ids=ids, errors=known, ended_by=ended_by)
-        await self.say(fact, also=lambda unit: rows.end_stage(unit, self.key, "completed"), finish=True)
+        await self.say(*facts, fact, also=lambda unit: rows.end_stage(unit, self.key, "completed"), finish=True)
 
     async def guest_is_pointless(self, reason: str) -> None:
         """Whoever would lease a machine for the sample knows that it has nothing to do there."""

@@ -17,6 +17,7 @@ from services.chassis.store import Store
 from services.chassis.unit import Unit
 
 INPUTS_MAX = 400
+PRODUCED_MAX = 2000
 SAID_MAX = 5000
 SAID_DAYS = 400
 """What is said of a task goes with its end. For tasks whose end nobody heard of; longer than any may wait."""
@@ -80,6 +81,18 @@ class Prepared:
     container: str | None = None
     listing: str | None = None
     mime: str = ""
+
+
+@dataclass(frozen=True)
+class Produced:
+    """One result of the stage."""
+
+    result_id: str
+    plugin: str
+    name: str
+    media_type: str
+    sha256: str
+    size_bytes: int
 
 
 async def load_stage(store: Store, key: StageKey) -> StageRow | None:
@@ -227,6 +240,16 @@ async def load_result_ids(store: Store, key: StageKey) -> tuple[str, ...]:
         *key.parts,
     )
     return tuple(row["result_id"] for row in rows)
+
+
+async def load_produced(store: Store, key: StageKey) -> list[Produced]:
+    """Everything that the stage produced, in order, with what is to be known of it."""
+    found = await store.fetch(
+        "SELECT result_id, plugin, name, media_type, sha256, size_bytes FROM produced "
+        "WHERE task_id = $1 AND attempt = $2 AND stage = $3 ORDER BY position LIMIT $4",
+        *(*key.parts, PRODUCED_MAX),
+    )
+    return [Produced(**dict(row)) for row in found]
 
 
 async def load_inputs(store: Store, task_id: str) -> list[dict[str, Any]]:

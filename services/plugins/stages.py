@@ -16,6 +16,7 @@ from services.chassis.store import Store
 from services.chassis.work import Runner, WorkContext, WorkItem
 from services.plugins import rows
 from services.plugins.cancellations import Cancellations
+from services.plugins.children import Children
 from services.plugins.domain.catalogue import Plugin
 from services.plugins.errors import PreparationFailed, SandboxUnavailable
 from services.plugins.events import told
@@ -53,6 +54,7 @@ class Stages:
         registry: Registry,
         runs: HostRuns,
         preparation: Preparation,
+        children: Children,
         guest: GuestStage,
         cancellations: Cancellations,
     ) -> None:
@@ -61,6 +63,7 @@ class Stages:
         self._registry = registry
         self._runs = runs
         self._preparation = preparation
+        self._children = children
         self._guest = guest
         self._cancellations = cancellations
 
@@ -87,11 +90,12 @@ class Stages:
             return
         if record.key.stage == "static" and reason is not None:
             await record.guest_is_pointless(reason)
-        is_done = await self._unless_cancelled(record, self._run_groups(record, prepared))
+        facts: list[Message] = []
+        is_done = await self._unless_cancelled(record, self._run_host_plugins(record, prepared, facts))
         ended_by: EndedBy | None = None if is_done else "cancelled"
         if not is_done:
             await self._skip_the_rest(record)
-        await record.stage_completed(ended_by)
+        await record.stage_completed(ended_by, facts=facts if is_done else ())
 
     async def give_up(self, item: WorkItem, work: WorkContext, error: Exception) -> None:
         """The stage failed for a reason of ours; another moment may do when the reason passes."""
@@ -116,6 +120,13 @@ class Stages:
             return False
         running.result()
         return True
+
+    async def _run_host_plugins(self, record: StageRecord, prepared: Prepared, facts: list[Message]) -> None:
+        """Every group ran; what is to be said of files inside the sample is in `facts`."""
+        await self._run_groups(record, prepared)
+        found = await self._children.found(record, prepared)
+        if found is not None:
+            facts.append(found)
 
     async def _run_groups(self, record: StageRecord, prepared: Prepared) -> None:
         for members in record.command.stage.groups:

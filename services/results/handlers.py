@@ -6,7 +6,7 @@ import structlog
 
 from contracts.envelope import Message
 from contracts.ids import derived
-from contracts.intake import TaskSubmitted
+from contracts.intake import ChildrenChosen, TaskSubmitted
 from contracts.machines import CaptureStored, MachineQuarantined, MachineReverted
 from contracts.plugins import PluginResultProduced
 from contracts.results import ArtifactStored, ReportReady
@@ -30,6 +30,8 @@ from services.chassis.unit import Unit
 from services.results import rows
 
 SEAL = "seal"
+AMEND = "amend"
+TELL = "tell"
 log = structlog.get_logger()
 
 STATES: dict[type[TaskFact], str] = {
@@ -61,6 +63,22 @@ async def on_machine_left(fact: MachineReverted | MachineQuarantined, unit: Unit
     rows.remember_departure(unit, fact.task_id, fact.machine_id, fact.epoch)
     if await rows.is_seal_waiting(store, fact.task_id):
         unit.enqueue(SEAL, fact.task_id, {"task_id": fact.task_id})
+
+
+async def on_children_chosen(fact: ChildrenChosen, unit: Unit, _store: Store) -> None:
+    """The report names what was found inside, and what became of it."""
+    rows.remember_children(unit, fact)
+    amend(unit, fact.task_id)
+
+
+def amend(unit: Unit, task_id: str) -> None:
+    """The task's report is looked at again, after this commit: what runs already may have looked before it."""
+    unit.enqueue(AMEND, f"{task_id}:{unit.uuid().hex}", {"task_id": task_id})
+
+
+def tell_parents(unit: Unit, task_id: str) -> None:
+    """Whoever the task is a child of is looked at again, after this commit."""
+    unit.enqueue(TELL, f"{task_id}:{unit.uuid().hex}", {"task_id": task_id})
 
 
 async def do_seal_report(command: SealReport, unit: Unit, store: Store) -> None:
@@ -114,6 +132,7 @@ def handlers(blobs: BlobStore) -> Mapping[type[Message], Handler]:
     return {
         TaskSubmitted: on_task_announced,
         TaskPlanned: on_task_announced,
+        ChildrenChosen: on_children_chosen,
         **dict.fromkeys(STATES, on_task_changed),
         PluginResultProduced: recorder.on_plugin_result_produced,
         CaptureStored: recorder.on_capture_stored,

@@ -2,6 +2,7 @@
 
 from services.chassis.run import Runtime, Service, run
 from services.chassis.settings import load_settings
+from services.results.amending import Amender
 from services.results.api import router
 from services.results.handlers import handlers
 from services.results.migrations import EXPIRIES, MIGRATIONS
@@ -17,7 +18,7 @@ async def compose(runtime: Runtime) -> Service:
     sealer = Sealer(runtime.blobs, patience_s=settings.seal_patience_s)
     return Service(
         handlers=handlers(runtime.blobs),
-        runners=(sealer.runner(),),
+        runners=(sealer.runner(), *Amender(runtime.blobs).runners()),
         expiries=EXPIRIES,
         routers=(router(runtime.store, runtime.blobs),),
     )

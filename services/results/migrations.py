@@ -11,6 +11,7 @@ MIGRATIONS: tuple[str, ...] = (
         "CREATE TABLE departures (task_id text, machine_id text, epoch integer, left_at timestamptz NOT NULL, "
         "PRIMARY KEY (task_id, machine_id, epoch))"
     ),
+    (files("services.results") / "schema_3.sql").read_text(encoding="utf-8"),
 )
 
 EXPIRIES = (Expiry("departures", "left_at", 30),)

@@ -1,11 +1,13 @@
 """The service's own tables: every statement on them stands here."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
 
 from asyncpg import Record
 
 from contracts.ids import derived
+from contracts.intake import ChildrenChosen
 from contracts.machines import CaptureStored
 from contracts.plugins import PluginResultProduced
 from contracts.results import ReportReady
@@ -15,10 +17,16 @@ from services.chassis.unit import Unit
 from services.results.domain.result import Result
 
 RESULTS_PER_TASK_MAX = 4096
+PARENTS_MAX = 1000
 NETWORK, PCAP = "network", "application/vnd.tcpdump.pcap"
 _SELECT = (
     "SELECT position, result_id, task_id, attempt, stage, plugin, version, run_id, name, kind, media_type, sha256, "
     "size_bytes, path, is_truncated, recorded_at FROM results "
+)
+_REPORTS = (
+    "SELECT r.task_id, coalesce(v.verdict, r.verdict) AS verdict, coalesce(v.score, r.score) AS score, "
+    "coalesce(v.sha256, r.sha256) AS sha256, coalesce(v.size_bytes, r.size_bytes) AS size_bytes, r.missing, "
+    "coalesce(v.revision, 0) AS revision FROM reports r LEFT JOIN report_revisions v ON v.task_id = r.task_id"
 )
 TERMINAL = ("completed", "failed", "timed_out", "cancelled", "unserviceable")
 
@@ -148,7 +156,8 @@ def remember_report(unit: Unit, ready: ReportReady) -> None:
 async def report_of(store: Store, task_id: str) -> ReportReady | None:
     """The sealed report of a task, as it was announced."""
     row = await store.fetchrow(
-        "SELECT verdict, score, sha256, size_bytes, missing FROM reports WHERE task_id = $1", task_id
+        f"{_REPORTS} WHERE r.task_id = $1 ORDER BY revision DESC LIMIT 1",
+        task_id,
     )
     if row is None:
         return None
@@ -159,8 +168,57 @@ async def report_of(store: Store, task_id: str) -> ReportReady | None:
             "score": row["score"],
             "report": {"sha256": row["sha256"], "size_bytes": row["size_bytes"]},
             "missing_results": row["missing"],
+            "revision": row["revision"],
         }
     )
+
+
+def remember_revision(unit: Unit, revised: ReportReady) -> None:
+    """The report is this one from now on; the earlier ones stay. Of two with one number, one cannot be committed."""
+    unit.execute(
+        "INSERT INTO report_revisions (task_id, revision, verdict, score, sha256, size_bytes, sealed_at) "
+        "VALUES ($1, $2, $3, $4, $5, $6, $7)",
+        revised.task_id,
+        revised.revision,
+        revised.verdict,
+        revised.score,
+        revised.report.sha256,
+        revised.report.size_bytes,
+        unit.at,
+    )
+
+
+def remember_children(unit: Unit, fact: ChildrenChosen) -> None:
+    """What became of the files found inside the task's sample is known; it is decided once."""
+    unit.execute(
+        "INSERT INTO children (task_id, chosen) VALUES ($1, $2) ON CONFLICT (task_id) DO NOTHING",
+        fact.task_id,
+        fact.model_dump_json().encode(),
+    )
+    for child in dict.fromkeys(child.task_id for child in fact.children if child.task_id):
+        unit.execute(
+            "INSERT INTO contained (child, task_id) VALUES ($1, $2) ON CONFLICT (child, task_id) DO NOTHING",
+            child,
+            fact.task_id,
+        )
+
+
+async def children_of(store: Store, task_id: str) -> ChildrenChosen | None:
+    """What became of the files found inside the task's sample, if that is known."""
+    row = await store.fetchrow("SELECT chosen FROM children WHERE task_id = $1", task_id)
+    return None if row is None else ChildrenChosen.model_validate_json(row["chosen"])
+
+
+async def parents_of(store: Store, task_id: str) -> list[str]:
+    """The tasks inside whose samples this one's was found."""
+    found = await store.fetch("SELECT task_id FROM contained WHERE child = $1 LIMIT $2", task_id, PARENTS_MAX)
+    return [row["task_id"] for row in found]
+
+
+async def verdicts_of(store: Store, task_ids: Sequence[str]) -> dict[str, tuple[str, int]]:
+    """What those of the tasks were judged to be whose reports are sealed."""
+    found = await store.fetch(f"{_REPORTS} WHERE r.task_id = ANY($1::text[]) ORDER BY revision", list(task_ids))
+    return {row["task_id"]: (row["verdict"], row["score"]) for row in found}
 
 
 async def is_seal_waiting(store: Store, task_id: str) -> bool:

@@ -18,12 +18,14 @@ from services.chassis.errors import PermanentError
 from services.chassis.unit import Unit
 from services.chassis.work import Runner, WorkContext, WorkItem
 from services.results import rows
+from services.results.amending import children_of
 from services.results.assembly import assemble
+from services.results.assembly.inside import with_children
 from services.results.domain.bounds import INPUT_MAX_BYTES, PREVIEW_MAX_BYTES
 from services.results.domain.case import Case
 from services.results.domain.report import Report
 from services.results.domain.result import Result
-from services.results.handlers import SEAL, say_ready
+from services.results.handlers import SEAL, amend, say_ready, tell_parents
 
 CONTENTS_MAX_BYTES = 64 * 1024 * 1024
 PREVIEWED = frozenset({"stdout", "stderr"})
@@ -61,16 +63,24 @@ class Sealer:
             await context.reschedule(_wait_s(item.attempt))
             return
         case = Case(seal, context.clock.now(), (*named, *captures), {}, {}, missing)
-        await self._announce(await self._seal(await self._with_contents(case)), context)
+        report = await asyncio.to_thread(_assembled, await self._with_contents(case))
+        found = await children_of(context.store, task_id)
+        if found is not None:
+            report = with_children(report, found[0], left_out=found[1])
+        await self._announce(await self._seal(report), case, context)
 
     async def give_up(self, item: WorkItem, _context: WorkContext, error: Exception) -> None:
         """The order stays recorded; a repeated order begins again."""
         log.error("report_was_not_sealed", task_id=item.payload.get("task_id"), reason=str(error))
 
-    async def _announce(self, ready: ReportReady, context: WorkContext) -> None:
+    async def _announce(self, ready: ReportReady, case: Case, context: WorkContext) -> None:
         async def decide(unit: Unit) -> None:
             rows.remember_report(unit, ready)
             say_ready(unit, ready)
+            if case.has_children:
+                amend(unit, ready.task_id)
+            if case.seal.parent is not None:
+                tell_parents(unit, ready.task_id)
 
         await context.commit(decide, finish=True)
 
@@ -118,12 +128,11 @@ class Sealer:
             raise BlobMissing("its bytes in the object store are not those that were recorded")
         return content
 
-    async def _seal(self, case: Case) -> ReportReady:
-        report = await asyncio.to_thread(_assembled, case)
+    async def _seal(self, report: Report) -> ReportReady:
         blob = await self._blobs.put_bytes(report.to_json())
         log.info("report_sealed", verdict=report.verdict, score=report.score, errors=len(report.errors))
         return ReportReady(
-            task_id=case.seal.task_id,
+            task_id=report.task.task_id,
             verdict=report.verdict,
             score=report.score,
             report=blob,

@@ -65,6 +65,7 @@ def _run(task: Task, name: str, attempt: int) -> Iterable[Message]:
             guest=task.guest if name == "guest" else None,
             budgets=task.budgets,
             owner=task.owner,
+            submission_id=task.submission_id,
         )
 
 
@@ -124,6 +125,7 @@ def _seal(task: Task, at: datetime) -> Message:
         errors=tuple(task.errors[:ERRORS_MAX]),
         phases=task.phases(at),
         attempt_reasons=tuple(task.attempt_reasons),
+        parent=task.parent,
     )
 
 

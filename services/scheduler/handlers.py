@@ -199,6 +199,13 @@ async def on_report_ready(fact: results.ReportReady, unit: Unit, store: Store) -
     record(unit, task)
 
 
+async def on_verdict_changed(fact: results.VerdictChanged, unit: Unit, store: Store) -> None:
+    """What was found inside the sample was judged after the report."""
+    task = await load(store, fact.task_id)
+    task.change_verdict(fact.verdict, fact.score, fact.revision, unit.at)
+    record(unit, task)
+
+
 async def on_progress(fact: Any, unit: Unit, _store: Store) -> None:
     """Something worth showing happened inside a stage."""
     details = fact.model_dump(mode="json", exclude={"task_id"})
@@ -250,4 +257,5 @@ HANDLERS: dict[type[Message], Handler] = {
     plugins.SampleStarted: on_sample_started,
     plugins.SampleExited: on_progress,
     results.ReportReady: on_report_ready,
+    results.VerdictChanged: on_verdict_changed,
 }

@@ -28,6 +28,7 @@ def shown(task: Task, now: datetime) -> dict[str, Any]:
             "size_bytes": task.sample.blob.size_bytes,
             "name": task.sample.name,
         },
+        "parent": task.parent.model_dump(mode="json") if task.parent else None,
         "state": task.state,
         "state_since": task.state_since,
         "why": "" if task.is_over and not task.outcome_reason else task.outcome_reason or task.why,

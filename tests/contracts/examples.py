@@ -8,10 +8,11 @@ from contracts.envelope import Message
 from contracts.machines import GuestEndpoint, LeaseRef, MachineSummary
 from contracts.planning import Budgets, PhaseCost, Plan, PlannedRun, PlannedStage
 from contracts.plugins import PluginManifest, RunError
-from contracts.submission import AnalysisRequest, PluginChoice, SampleRef
+from contracts.submission import AnalysisRequest, Parentage, PluginChoice, SampleRef
 
 AT = datetime(2026, 1, 2, 3, 4, 5, tzinfo=UTC)
 TASK = "tsk_" + "1" * 32
+CHILD = "tsk_" + "6" * 32
 SUBMISSION = "sub_" + "2" * 32
 LEASE_ID = "lea_" + "3" * 32
 RUN = "run_" + "4" * 32
@@ -29,6 +30,7 @@ LEASE = LeaseRef(lease_id=LEASE_ID, machine_id="linux-1", epoch=4, term=1)
 GUEST = scheduler.GuestAssignment(lease=LEASE, endpoint=ENDPOINT, platform="linux", hard_deadline_at=AT)
 ERROR = RunError(plugin="yara", stage="static", outcome="crashed", reason="it ended by signal 11")
 
+PARENT = Parentage(task_id=TASK, depth=1, result_id=RESULT, plugin="archives", name="bin/a.sh")
 _OF = {"machine_id": "linux-1", "epoch": 4}
 _STAGE = {"task_id": TASK, "attempt": 1, "stage": "guest"}
 _RUN = {**_STAGE, "run_id": RUN, "plugin": "syscalls", "version": "1.0.0"}
@@ -42,6 +44,15 @@ _FIELDS: dict[type[Message], dict[str, object]] = {
         "owner": "ana",
         "sample": SAMPLE,
         "request": REQUEST,
+    },
+    intake.ChildrenChosen: {
+        "task_id": TASK,
+        "submission_id": SUBMISSION,
+        "children": (
+            {"result_id": RESULT, "plugin": "archives", "name": "a.sh", "sha256": BLOB.sha256, "task_id": CHILD},
+            {"result_id": RESULT, "plugin": "archives", "name": "b.txt", "sha256": BLOB.sha256, "reason": "text/plain"},
+        ),
+        "left_out": 1,
     },
     intake.TaskCancellationRequested: {"task_id": TASK, "by": "ana", "reason": "a mistake"},
     scheduler.TaskPlanned: {
@@ -111,6 +122,22 @@ _FIELDS: dict[type[Message], dict[str, object]] = {
     },
     plugins.PluginStageFailed: {**_STAGE, "reason": "wrong archive password", "is_retryable": False},
     plugins.PluginStageSkipped: {**_STAGE, "reason": "an archive of several files is not run"},
+    plugins.ChildrenFound: {
+        **_STAGE,
+        "stage": "static",
+        "submission_id": SUBMISSION,
+        "children": (
+            {
+                "result_id": RESULT,
+                "plugin": "archives",
+                "name": "a.sh",
+                "blob": BLOB,
+                "package": "shell",
+                "platform": "linux",
+                "mime": "text/x-shellscript",
+            },
+        ),
+    },
     plugins.PluginStarted: _RUN,
     plugins.PluginFinished: {**_RUN, "outcome": "completed", "duration_ms": 12},
     plugins.PluginResultProduced: {
@@ -129,6 +156,14 @@ _FIELDS: dict[type[Message], dict[str, object]] = {
     plugins.LeaseBeat: {"task_id": TASK, "lease": LEASE, "beat": 3},
     results.ArtifactStored: {"task_id": TASK, "result_id": RESULT, "blob": BLOB, "name": "trace"},
     results.ReportReady: {"task_id": TASK, "verdict": "suspicious", "score": 40, "report": BLOB},
+    results.VerdictChanged: {
+        "task_id": TASK,
+        "verdict": "malicious",
+        "score": 70,
+        "report": BLOB,
+        "revision": 1,
+        "reason": "contains a.sh, which is malicious",
+    },
     scheduler.LeaseMachine: {
         "operation_id": "ope_1",
         "task_id": TASK,
@@ -192,6 +227,22 @@ GROWN: dict[str, Message] = {
     ),
     "malbox.stage.run.v1.budgets": scheduler.RunStage.model_validate(
         {**_FIELDS[scheduler.RunStage], "budgets": Budgets(collection_s=120)}
+    ),
+    "malbox.task.submitted.v1.parent": intake.TaskSubmitted.model_validate(
+        {
+            **_FIELDS[intake.TaskSubmitted],
+            "parent": PARENT,
+            "request": {**REQUEST.model_dump(), "children": {"depth": 2, "per_task": 4, "kinds": ("script",)}},
+        }
+    ),
+    "malbox.stage.run.v1.submission": scheduler.RunStage.model_validate(
+        {**_FIELDS[scheduler.RunStage], "submission_id": SUBMISSION}
+    ),
+    "malbox.report.seal.v1.parent": scheduler.SealReport.model_validate(
+        {**_FIELDS[scheduler.SealReport], "parent": PARENT}
+    ),
+    "malbox.report.ready.v1.revision": results.ReportReady.model_validate(
+        {**_FIELDS[results.ReportReady], "revision": 2}
     ),
     "malbox.stage.run.v1.owner": scheduler.RunStage.model_validate({**_FIELDS[scheduler.RunStage], "owner": "ann"}),
     "malbox.report.seal.v1.phases": scheduler.SealReport.model_validate(

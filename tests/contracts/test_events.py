@@ -16,6 +16,7 @@ from eventsourcing.domain import Aggregate
 from eventsourcing.persistence import StoredEvent
 
 from services.chassis.store import make_mapper
+from services.intake.domain.family import Family
 from services.machines.domain.machine import Machine
 from services.scheduler.domain.task import Task
 
@@ -27,7 +28,7 @@ EXAMPLES: dict[Any, Any] = {str: "text", int: 1, float: 1.0, bool: True, datetim
 
 def event_classes() -> Iterator[type[Any]]:
     """Every event that is ever stored."""
-    for aggregate in (Machine, Task):
+    for aggregate in (Family, Machine, Task):
         for value in vars(aggregate).values():
             is_event = isinstance(value, type) and issubclass(value, Aggregate.Event)
             if is_event and "TOPIC" in vars(value) and value is not aggregate.Event:

@@ -81,6 +81,7 @@ NOT_DRIVEN: dict[str, str] = {
     "EvidenceExpired": "evidence is good for hours",
     "BudgetSpent": "budgets are longer than a seed",
     "Stranded": "no machine goes for good",
+    "VerdictChanged": "no sample has others inside",
 }
 """Events that no seed leads to, and why not."""
 RARE: frozenset[str] = frozenset(

@@ -27,7 +27,7 @@ class Backlog:
         """So many more tasks of the owner may be accepted, and count from now on. Raises NotYet, StoreUnavailable."""
         waiting, counted_at = self._counts.get(owner, (0, -RECOUNT_S))
         if self._now() - counted_at >= RECOUNT_S:
-            waiting, counted_at = await self._count(owner), self._now()
+            waiting, counted_at = await count_waiting(self._store, owner, self._queued_max), self._now()
         if waiting + tasks > self._queued_max:
             raise NotYet(
                 "too_many_queued",
@@ -40,12 +40,14 @@ class Backlog:
             self._counts.clear()
         self._counts[owner] = (waiting + tasks, counted_at)
 
-    async def _count(self, owner: str) -> int:
-        row = await self._store.fetchrow(
-            "SELECT count(*) AS n FROM (SELECT 1 FROM unstarted WHERE owner = $1 AND since > now() - $2::interval "
-            "LIMIT $3) AS waiting",
-            owner,
-            FORGOTTEN_AFTER,
-            self._queued_max,
-        )
-        return int(row["n"]) if row else 0
+
+async def count_waiting(store: Store, owner: str, most: int) -> int:
+    """How many tasks of the owner wait, counted no further than that. Raises StoreUnavailable."""
+    row = await store.fetchrow(
+        "SELECT count(*) AS n FROM (SELECT 1 FROM unstarted WHERE owner = $1 AND since > now() - $2::interval "
+        "LIMIT $3) AS waiting",
+        owner,
+        FORGOTTEN_AFTER,
+        most,
+    )
+    return int(row["n"]) if row else 0

@@ -1,5 +1,6 @@
 """Intake's rows: submissions, and the catalogue that the handlers keep."""
 
+import contextlib
 from collections.abc import Callable
 from typing import Any
 
@@ -7,13 +8,15 @@ import asyncpg
 import orjson
 
 from contracts.blobs import BlobRef
+from contracts.ids import uuid_of
 from contracts.intake import TaskCancellationRequested
 from contracts.machines import MachineSummary
 from contracts.plugins import PluginManifest
 from contracts.submission import AnalysisRequest, SampleRef
-from services.chassis.store import Store, StoreUnavailable
+from services.chassis.store import Conflict, Store, StoreUnavailable
 from services.chassis.unit import Unit
 from services.intake.app import Submission, SubmittedTask, record
+from services.intake.domain.family import Family
 from services.intake.policy import Catalogue
 
 COMMIT_TRIES = 3
@@ -90,12 +93,24 @@ class Tables:
         following = shown[-1]["position"] if len(rows) > len(shown) else None
         return [_submission(row) for row in shown], following
 
+    async def children(self, submission: Submission) -> tuple[SubmittedTask, ...]:
+        """The tasks of what was found inside."""
+        family = await find_family(self._store, submission.submission_id)
+        return () if family is None else submission.children(family)
+
     async def request_cancellation(self, submission: Submission, by: str) -> None:
-        """Every task of the submission is asked to end. Raises StoreUnavailable."""
-        unit = self._unit()
-        for task in submission.tasks:
-            unit.say(TaskCancellationRequested(task_id=task.task_id, by=by, reason="its submission was cancelled"))
-        await self._store.commit(unit)
+        """Every task of the submission is asked to end, and none is made any more. Raises StoreUnavailable."""
+        for _ in range(COMMIT_TRIES):
+            unit = self._unit()
+            family = await find_family(self._store, submission.submission_id) or submission.family(unit.at)
+            family.close(by, unit.at)
+            unit.save(family)
+            for task_id in family.members:
+                unit.say(TaskCancellationRequested(task_id=task_id, by=by, reason="its submission was cancelled"))
+            with contextlib.suppress(Conflict):  # what was found inside became tasks just now
+                await self._store.commit(unit)
+                return
+        raise StoreUnavailable
 
     async def _standing(self, submission: Submission) -> Submission:
         standing = await self.find(submission.submission_id)
@@ -104,6 +119,11 @@ class Tables:
         if standing is None:
             raise StoreUnavailable("a submission conflicts with one that cannot be found")
         return standing
+
+
+async def find_family(store: Store, submission_id: str) -> Family | None:
+    """All tasks of the submission, if anything was decided about them. Raises StoreUnavailable."""
+    return await store.load(Family, uuid_of(submission_id))
 
 
 async def find_submission(store: Store, submission_id: str) -> Submission | None:

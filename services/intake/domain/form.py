@@ -11,7 +11,7 @@ from typing import Any, TypeVar, get_args
 import orjson
 
 from contracts import limits
-from contracts.submission import Package, PluginChoice, Route, Tlp
+from contracts.submission import ChildKind, ChildrenChoice, Package, PluginChoice, Route, Tlp
 from services.intake.errors import Refusal
 
 FILE_FIELD = "file"
@@ -33,6 +33,7 @@ SINGLE = (
     "custom",
     "tlp",
     "untrusted",
+    "children",
 )
 OPTIONS = tuple(sorted((*SINGLE, *REPEATABLE)))
 FIELDS = tuple(sorted((FILE_FIELD, *OPTIONS)))
@@ -60,6 +61,7 @@ class Asked:
     tags: tuple[str, ...] = ()
     tlp: str | None = None
     untrusted: bool | None = None
+    children: ChildrenChoice | None = None
 
 
 def read_form(fields: Sequence[tuple[str, str]]) -> Asked:
@@ -88,6 +90,7 @@ def read_form(fields: Sequence[tuple[str, str]]) -> Asked:
         tags=_distinct("tag", values.get("tag", [])),
         tlp=_choice("tlp", one("tlp"), get_args(Tlp)),
         untrusted=_boolean("untrusted", one("untrusted")),
+        children=_optional(one("children"), _children),
     )
 
 
@@ -193,6 +196,22 @@ def _plugin(pointer: str, value: str) -> PluginChoice:
             "invalid_plugin",
             'plugin is a name such as yara, or JSON: {"name": "yara", "config": {…}}.',
             pointer=pointer,
+        ) from error
+
+
+def _children(value: str) -> ChildrenChoice | None:
+    """`false`: none at all; `true`: as far as the installation goes; or what of it."""
+    if not value.lstrip().startswith("{"):
+        return None if _boolean("children", value) else ChildrenChoice(depth=0)
+    try:
+        return ChildrenChoice.model_validate_json(value)
+    except ValueError as error:
+        raise Refusal(
+            "invalid_value",
+            f"children is true, false, or JSON with depth (0 to {limits.CHILD_DEPTH_MAX}), per_task "
+            f"(1 to {limits.CHILDREN_FOUND_MAX}) and kinds.",
+            pointer="/children",
+            allowed=get_args(ChildKind),
         ) from error
 
 

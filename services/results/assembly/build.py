@@ -49,6 +49,7 @@ def assemble(case: Case) -> r.Report:
             owner=seal.owner,
             attempts=seal.attempts,
             attempt_reasons=seal.attempt_reasons,
+            parent=seal.parent,
         ),
         sample=sample,
         request=seal.request,

@@ -7,6 +7,8 @@ from contracts.scheduler import SealReport
 from services.results.domain.report import Evidence
 from services.results.domain.result import Result
 
+CHILDREN = "children/"
+
 
 @dataclass(frozen=True)
 class Case:
@@ -23,6 +25,11 @@ class Case:
     unreadable: dict[str, str] = field(default_factory=dict)
     missing: dict[str, str] = field(default_factory=dict)
     previews: dict[str, bytes] = field(default_factory=dict)
+
+    @property
+    def has_children(self) -> bool:
+        """Whether files were found inside the sample."""
+        return any(result.name.startswith(CHILDREN) for result in self.results)
 
     def json_of(self, plugin: str, name: str) -> list[tuple[Result, bytes]]:
         """The JSON results of one plugin and name, the newest attempt first."""

@@ -12,7 +12,7 @@ from pydantic import BaseModel, ConfigDict, Field
 from contracts.ids import MachineId, ResultId, Sha256, SubmissionId, TaskId
 from contracts.planning import EndedBy, PhaseCost
 from contracts.results import Verdict
-from contracts.submission import AnalysisRequest, Platform
+from contracts.submission import AnalysisRequest, Parentage, Platform
 
 SCHEMA: Literal["malbox.report.v1"] = "malbox.report.v1"
 
@@ -51,6 +51,7 @@ class Task(Part):
     owner: str
     attempts: int = Field(ge=0)
     attempt_reasons: tuple[str, ...] = Field(default=(), description="why each attempt that was lost was")
+    parent: Parentage | None = Field(default=None, description="inside whose sample this one's was found")
 
 
 class Sample(Part):
@@ -225,6 +226,19 @@ class Artifact(Part):
     href: str
 
 
+class Child(Part):
+    """A file found inside the sample, and what became of it. It has a verdict when its own report is sealed."""
+
+    name: str = Field(description="what it is called in its container: for display only")
+    plugin: str
+    result_id: ResultId
+    sha256: Sha256
+    task_id: TaskId | None = Field(description="the task that analyses it")
+    reason: str = Field(default="", description="why no task was made for it")
+    verdict: Verdict | None = None
+    score: int | None = Field(default=None, ge=0, le=100)
+
+
 class ReportError(Part):
     """Something that was to be done or kept and was not."""
 
@@ -275,6 +289,8 @@ class Report(Part):
     artifacts: tuple[Artifact, ...]
     errors: tuple[ReportError, ...]
     truncated: Truncation
+    children: tuple[Child, ...] = ()
+    children_left_out: int = Field(default=0, ge=0, description="files inside beyond the bound of what is looked at")
     missing_results: tuple[ResultId, ...] = Field(
         default=(), description="results that the task produced and that are not durable: lost evidence"
     )

@@ -1,13 +1,14 @@
 """Score and verdict: the sum of what was found, each point with its evidence."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 from contracts.results import Verdict
 from malbox.sdk.techniques import valid
 from services.results.domain.bounds import EVIDENCE_MAX
 from services.results.domain.inputs import Behaviour, SeenMatch, SeenTrait
-from services.results.domain.report import Evidence, Reason
+from services.results.domain.report import Child, Evidence, Reason
+from services.results.policy.contained import of_contained
 from services.results.policy.traits import TRAITS, Trait
 
 SCORE_MAX = 100
@@ -63,6 +64,12 @@ def judge(
     """The verdict. Unknown: too little was found, and the sample was not seen running either."""
     found = [_of_match(matched) for matched in matches if matched.match.severity > 0]
     found += _of_traits(noticed or [], traits)
+    return weighed(found, (), has_run=has_run)
+
+
+def weighed(own: Sequence[Reason], children: Sequence[Child], *, has_run: bool) -> Judgement:
+    """The verdict that follows from these reasons, and from what is known of the files found inside."""
+    found = [*own, *of_contained(children)]
     reasons = _shared_out(sorted(found, key=lambda reason: (-reason.weight, reason.name)))
     score = sum(reason.points for reason in reasons)
     return Judgement(_verdict(score, has_run=has_run), score, reasons)

@@ -22,6 +22,15 @@ KNOWN: MappingProxyType[TaskState, str] = MappingProxyType(
 
 _STAGES_MAY_END: tuple[TaskState, ...] = ("submitted", "queued", "preparing", "running", "collecting")
 
+_MAY_BE_JUDGED_AGAIN: tuple[TaskState, ...] = (
+    "reporting",
+    "completed",
+    "failed",
+    "timed_out",
+    "cancelled",
+    "unserviceable",
+)
+
 TRANSITIONS: MappingProxyType[tuple[TaskState, str], TaskState] = MappingProxyType(
     {
         ("submitted", "Planned"): "submitted",
@@ -58,6 +67,7 @@ TRANSITIONS: MappingProxyType[tuple[TaskState, str], TaskState] = MappingProxyTy
         ("reporting", "TimedOut"): "timed_out",
         ("reporting", "Cancelled"): "cancelled",
         ("reporting", "Unserviceable"): "unserviceable",
+        **{(state, "VerdictChanged"): state for state in _MAY_BE_JUDGED_AGAIN},
     }
 )
 

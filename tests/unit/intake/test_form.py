@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from contracts.submission import PluginChoice
+from contracts.submission import ChildrenChoice, PluginChoice
 from services.intake.domain.form import FIELDS, OPTIONS, Asked, check_field_name, read_form
 from services.intake.errors import Refusal
 
@@ -139,3 +139,25 @@ def test_any_plugin_json_is_read_or_refused(content: Any) -> None:
     else:
         assert result.plugins is not None
         assert result.plugins[0].model_dump_json()
+
+
+@pytest.mark.promise("P21")
+@pytest.mark.parametrize(
+    ("sent", "read"),
+    [
+        ("false", ChildrenChoice(depth=0)),
+        ("true", None),
+        ('{"depth": 2, "kinds": ["script"]}', ChildrenChoice(depth=2, kinds=("script",))),
+    ],
+)
+def test_children_are_switched_off_or_narrowed(sent: str, read: ChildrenChoice | None) -> None:
+    """In words, or in JSON."""
+    assert read_form([("children", sent)]).children == read
+
+
+@pytest.mark.parametrize("sent", ["maybe", '{"depth": 99}', '{"deep": 1}', '{"kinds": []}', '{"kinds": ["text"]}', "{"])
+def test_a_choice_of_children_that_means_nothing_is_refused(sent: str) -> None:
+    """With the place, and what there is."""
+    with pytest.raises(Refusal) as refused:
+        read_form([("children", sent)])
+    assert (refused.value.pointer, bool(refused.value.allowed)) == ("/children", True)

@@ -7,7 +7,7 @@ import pytest
 
 from contracts.machines import MachineSummary
 from contracts.plugins import PluginManifest
-from contracts.submission import PluginChoice
+from contracts.submission import ChildrenChoice, PluginChoice
 from services.intake.domain.form import Asked
 from services.intake.errors import NotYet, Refusal
 from services.intake.policy import REQUEST_MAX_BYTES, Catalogue, requests
@@ -75,6 +75,7 @@ def test_every_option_reaches_the_request() -> None:
         tags=("t",),
         tlp="green",
         untrusted=True,
+        children=ChildrenChoice(depth=1, kinds=("script",)),
     )
     accepting = machine("linux-1", routes=("none", "simulated"), accepts_untrusted=True)
     (request,) = made(asked, replace(KNOWN, machines={"linux-1": accepting}))
@@ -94,6 +95,7 @@ def test_every_option_reaches_the_request() -> None:
         "tags": ("t",),
         "tlp": "green",
         "untrusted": True,
+        "children": {"depth": 1, "per_task": 64, "kinds": ("script",)},
     }
 
 

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from contracts.results import ArtifactStored, ReportReady
+from contracts.results import ArtifactStored, ReportReady, VerdictChanged
 from services.chassis.blobs import BlobStore
 from services.results.handlers import handlers
 
@@ -23,4 +23,4 @@ def named_under(heading: str) -> set[str]:
 def test_the_readme_names_what_the_service_hears_and_says(tmp_path: Path) -> None:
     """The two tables are those of the code."""
     assert named_under("Hears") == {kind.__name__ for kind in handlers(BlobStore(tmp_path))}
-    assert named_under("Says") == {ArtifactStored.__name__, ReportReady.__name__}
+    assert named_under("Says") == {ArtifactStored.__name__, ReportReady.__name__, VerdictChanged.__name__}

@@ -267,6 +267,29 @@ def test_a_machine_that_a_stage_with_nothing_to_do_holds_goes_back_at_once() -> 
     assert said(task) == []
 
 
+@pytest.mark.promise("P15")
+def test_a_verdict_that_changes_after_the_end_is_shown_and_ends_nothing_again() -> None:
+    """A child was judged: whichever word comes last, the highest revision counts."""
+    task = finish(granted(started("static", "guest", "post")))
+    said(task)
+    task.change_verdict("malicious", 70, 2, NOW)
+    task.change_verdict("suspicious", 30, 1, NOW)
+    assert (state(task), task.verdict, task.score) == ("completed", "malicious", 70)
+    assert said(task) == []
+
+
+def test_a_verdict_that_changed_before_its_report_was_heard_of_stays() -> None:
+    """The two words may come in either order."""
+    task = granted(started("guest"))
+    task.change_verdict("malicious", 70, 1, NOW)
+    assert task.verdict is None
+    task.end_stage("guest", 1, at=NOW, result_ids=("res_" + "1" * 32,))
+    task.change_verdict("malicious", 70, 1, NOW)
+    task.seal("unknown", 0, NOW)
+    task.machine_left("linux-1", "clean", NOW, epoch=5)
+    assert (state(task), str(task.verdict)) == ("completed", "malicious")
+
+
 class TaskMachine(RuleBasedStateMachine):
     """Any fact at any moment, repeated and reordered: the aggregate stays consistent and replays to itself."""
 
@@ -334,6 +357,11 @@ class TaskMachine(RuleBasedStateMachine):
     def seal(self) -> None:
         """The report is ready."""
         self.task.seal("benign", 0, NOW)
+
+    @rule()
+    def verdict_changes(self) -> None:
+        """What is inside the sample was judged."""
+        self.task.change_verdict("malicious", 70, self.task.verdict_revision + 1, NOW)
 
     @rule()
     def clean(self) -> None:

@@ -56,6 +56,7 @@ class Task(Record, Aggregate):
     Stranded = events.Stranded
     ReportRequested = events.ReportRequested
     ReportSealed = events.ReportSealed
+    VerdictChanged = events.VerdictChanged
     Completed = events.Completed
     Failed = events.Failed
     TimedOut = events.TimedOut
@@ -249,6 +250,12 @@ class Task(Record, Aggregate):
         if self.state == "reporting" and self.report_ready_at is None:
             self._happen(events.ReportSealed, at, verdict=verdict, score=score, missing_results=missing_results)
             self._advance(at)
+
+    def change_verdict(self, verdict: str, score: int, revision: int, at: datetime) -> None:
+        """What is inside the sample was judged: that is the verdict now, in whatever order the words come."""
+        is_possible = successor(self.state, "VerdictChanged") is not None
+        if is_possible and revision > self.verdict_revision:
+            self._happen(events.VerdictChanged, at, verdict=verdict, score=score, revision=revision)
 
     def _advance(self, at: datetime) -> None:
         """Every step that is due by now is recorded."""

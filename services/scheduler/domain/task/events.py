@@ -355,14 +355,30 @@ class ReportSealed(Event):
             task.outcome = "failed"
             task.outcome_reason = f"{self.missing_results} results were lost; the report names them"
         task.report_ready_at = self.timestamp
-        task.verdict = self.verdict
-        task.score = self.score
+        if not task.verdict_revision:  # a later word about the verdict may have come before the first
+            task.verdict = self.verdict
+            task.score = self.score
         task.why = "the machine is being cleaned"
 
     @staticmethod
     def upcast_v1_v2(state: dict[str, Any]) -> None:
         """Version 1 did not count lost results."""
         state["missing_results"] = 0
+
+
+class VerdictChanged(Event):
+    """What was found inside the sample was judged after its report was sealed."""
+
+    TOPIC: ClassVar[str] = "task:verdict-changed"
+    verdict: str
+    score: int
+    revision: int
+
+    def keep(self, task: Record) -> None:
+        """Keep the verdict of now."""
+        task.verdict = self.verdict
+        task.score = self.score
+        task.verdict_revision = self.revision
 
 
 class Completed(Event):

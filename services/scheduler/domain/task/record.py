@@ -49,6 +49,7 @@ class Record:
         self.owner = asked.owner
         self.sample: SampleRef = asked.sample
         self.request: AnalysisRequest = asked.request
+        self.parent = asked.parent
         self.state: TaskState = "submitted"
         self.state_since: datetime | None = None
         self.why = "what will run is being decided"
@@ -86,6 +87,7 @@ class Record:
         self.report_ready_at: datetime | None = None
         self.verdict: str | None = None
         self.score: int | None = None
+        self.verdict_revision = 0
         self.history: list[tuple[str, datetime, str]] = []
 
     @property
