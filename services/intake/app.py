@@ -14,7 +14,7 @@ from contracts.intake import ChildDecision, ChildrenChosen, SampleStored, TaskSu
 from contracts.plugins import ChildrenFound
 from contracts.submission import AnalysisRequest, Parentage, SampleRef
 from services.chassis.unit import Unit
-from services.intake.domain.choosing import ChildLimits, choose, inherited
+from services.intake.domain.choosing import ChildLimits, Choice, choose, inherited
 from services.intake.domain.family import Family, Member
 from services.intake.domain.names import escaped_original, safe_name
 
@@ -150,15 +150,27 @@ def record(submission: Submission, unit: Unit) -> None:
 def choose_children(
     submission: Submission, family: Family, fact: ChildrenFound, limits: ChildLimits, *, room: int, unit: Unit
 ) -> None:
-    """What was found inside is a task of the submission, or it is said why not; once for each task."""
+    """What was found inside is a task of the submission, or it is said why not; decided once for each task.
+
+    Whoever says again what was found has not heard the decision: it is said again.
+    """
     parent = family.members.get(fact.task_id)
-    if parent is None or fact.task_id in family.decided:
+    if parent is None:
+        return
+    if fact.task_id in family.decided:
+        unit.say(ChildrenChosen.model_validate(family.decided[fact.task_id]))
         return
     roots = {task.task_id: task.request for task in submission.tasks}
     allowed = limits.narrowed(roots[parent.root].children)
     choices = choose(fact.children, family, parent, allowed, room=room)
+    chosen = ChildrenChosen(
+        task_id=fact.task_id,
+        submission_id=submission.submission_id,
+        children=tuple(_decision(choice) for choice in choices),
+        left_out=fact.left_out,
+    )
     joining = [choice.joins for choice in choices if choice.joins is not None]
-    family.join(parent, joining, unit.at)
+    family.join(parent, joining, chosen.model_dump(mode="json"), unit.at)
     unit.save(family)
     for child in joining:
         task = _child_task(child, roots[child.root])
@@ -166,25 +178,17 @@ def choose_children(
             said = SampleStored(sample=task.sample, owner=submission.owner)
             unit.say(said, message_id=derived("msg", task.task_id, "sample"))
         _begin_task(submission, task, unit)
-    decisions = [
-        ChildDecision(
-            result_id=choice.found.result_id,
-            plugin=choice.found.plugin,
-            name=choice.found.name,
-            sha256=choice.found.blob.sha256,
-            task_id=choice.task_id,
-            reason=choice.reason,
-        )
-        for choice in choices
-    ]
-    unit.say(
-        ChildrenChosen(
-            task_id=fact.task_id,
-            submission_id=submission.submission_id,
-            children=tuple(decisions),
-            left_out=fact.left_out,
-        ),
-        message_id=derived("msg", fact.task_id, "children"),
+    unit.say(chosen, message_id=derived("msg", fact.task_id, "children"))
+
+
+def _decision(choice: Choice) -> ChildDecision:
+    return ChildDecision(
+        result_id=choice.found.result_id,
+        plugin=choice.found.plugin,
+        name=choice.found.name,
+        sha256=choice.found.blob.sha256,
+        task_id=choice.task_id,
+        reason=choice.reason,
     )
 
 

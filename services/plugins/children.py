@@ -16,6 +16,8 @@ from contracts.limits import CHILDREN_FOUND_MAX, SAMPLE_NAME_MAX_CHARS
 from contracts.plugins import ChildrenFound, FoundChild
 from services.chassis.blobs import BlobMissing, BlobStore
 from services.chassis.store import Store
+from services.chassis.unit import Unit
+from services.chassis.work import Runner, WorkContext, WorkItem
 from services.plugins import rows
 from services.plugins.domain.catalogue import Plugin
 from services.plugins.errors import SandboxUnavailable
@@ -29,6 +31,8 @@ TOLD_MAX_BYTES = 4 * 1024 * 1024
 TOLD_MAX = 500
 LOOKING_MAX_S = 60.0
 """For all of them; what is not reached is said without its kind, and nobody runs it."""
+CONFIRM_LATEST_S = 600.0
+CONFIRM_TRIES = 150  # about a day
 INSIDE = " > "
 NAME_MAX_BYTES = 160
 """Of a file's name, its end: what is said of all files together stays within one message."""
@@ -139,3 +143,20 @@ def inside(path: str) -> str:
 def _child(one: Produced, name: str) -> FoundChild:
     blob = BlobRef(sha256=one.sha256, size_bytes=one.size_bytes)
     return FoundChild(result_id=one.result_id, plugin=one.plugin, name=name, blob=blob)
+
+
+async def confirm_children(item: WorkItem, context: WorkContext) -> None:
+    """What was found inside has been said once more, and will be again later: the broker may lose what it holds."""
+    key = rows.StageKey(item.payload["task_id"], item.payload["attempt"], item.payload["stage"])
+    said = await rows.load_said(context.store, key)
+
+    async def decide(unit: Unit) -> None:
+        for _, fact in said:
+            if isinstance(fact, ChildrenFound):
+                unit.say(fact)  # under an id of its own: whoever heard it before is to say again what became of it
+
+    await context.commit(decide)
+    await context.reschedule(min(rows.CONFIRM_AFTER_S * 2 ** min(item.attempt, 8), CONFIRM_LATEST_S))
+
+
+RUNNER = Runner(kind=rows.CONFIRM_CHILDREN, run=confirm_children, attempts_max=CONFIRM_TRIES)

@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping
 
-from contracts import scheduler
+from contracts import intake, scheduler
 from contracts.envelope import Message
 from contracts.scheduler import CancelStage, RunStage
 from services.chassis.store import Store
@@ -41,9 +41,15 @@ async def on_task_over(fact: scheduler.TaskFact, unit: Unit, _store: Store) -> N
     rows.forget_said(unit, fact.task_id)
 
 
+async def on_children_chosen(fact: intake.ChildrenChosen, unit: Unit, _store: Store) -> None:
+    """What was found inside the task's sample need not be said again."""
+    rows.end_awaiting(unit, fact.task_id)
+
+
 HANDLERS: Mapping[type[Message], Handler] = {
     RunStage: do_run_stage,
     CancelStage: do_cancel_stage,
+    intake.ChildrenChosen: on_children_chosen,
     scheduler.TaskPlanned: on_task_planned,
     scheduler.TaskCompleted: on_task_over,
     scheduler.TaskFailed: on_task_over,

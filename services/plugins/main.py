@@ -15,6 +15,7 @@ from services.plugins.adapters.watching import WatchedFolders
 from services.plugins.api import router
 from services.plugins.api_instances import instances_router
 from services.plugins.cancellations import Cancellations
+from services.plugins.children import RUNNER as CONFIRMING
 from services.plugins.children import Children
 from services.plugins.domain.catalogue import Plugin
 from services.plugins.guest_stage import GuestStage
@@ -88,7 +89,7 @@ async def compose(runtime: Runtime, connector: GuestConnector | None = None) -> 
 
     return Service(
         handlers=HANDLERS,
-        runners=(stages.runner(stages_at_once=settings.stages_at_once),),
+        runners=(stages.runner(stages_at_once=settings.stages_at_once), CONFIRMING),
         routers=(instances_router(instances), router(registry)),
         expiries=rows.EXPIRIES,
         background=(

@@ -217,7 +217,13 @@ class StageRecord:
         """Every run has an outcome; the work is done."""
         ids, known = await self._summary(errors)
         fact = self.fact(PluginStageCompleted, result_ids=ids, errors=known, ended_by=ended_by)
-        await self.say(*facts, fact, also=lambda unit: rows.end_stage(unit, self.key, "completed"), finish=True)
+
+        def also(unit: Unit) -> None:
+            rows.end_stage(unit, self.key, "completed")
+            if any(isinstance(one, ChildrenFound) for one in facts):
+                rows.await_decision(unit, self.key)
+
+        await self.say(*facts, fact, also=also, finish=True)
 
     async def guest_is_pointless(self, reason: str) -> None:
         """Whoever would lease a machine for the sample knows that it has nothing to do there."""

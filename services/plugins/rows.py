@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import datetime, timedelta
 from typing import Any
 
 from pydantic import TypeAdapter
@@ -16,6 +16,8 @@ from services.chassis.housekeeping import Expiry
 from services.chassis.store import Store
 from services.chassis.unit import Unit
 
+CONFIRM_CHILDREN = "confirm_children"
+CONFIRM_AFTER_S = 60.0
 INPUTS_MAX = 400
 PRODUCED_MAX = 2000
 SAID_MAX = 5000
@@ -124,6 +126,17 @@ def end_stage(unit: Unit, key: StageKey, outcome: str) -> None:
     unit.execute(
         "UPDATE stages SET outcome = $4 WHERE task_id = $1 AND attempt = $2 AND stage = $3", *key.parts, outcome
     )
+
+
+def await_decision(unit: Unit, key: StageKey) -> None:
+    """What was found inside is said again until it is heard what became of it."""
+    payload = {"task_id": key.task_id, "attempt": key.attempt, "stage": key.stage}
+    unit.enqueue(CONFIRM_CHILDREN, key.task_id, payload, due_at=unit.at + timedelta(seconds=CONFIRM_AFTER_S))
+
+
+def end_awaiting(unit: Unit, task_id: str) -> None:
+    """It was heard what became of what was found inside the task's sample."""
+    unit.execute("DELETE FROM work WHERE kind = $1 AND key = $2", CONFIRM_CHILDREN, task_id)
 
 
 def keep_launch(unit: Unit, key: StageKey, at: datetime, exec_error: str) -> None:

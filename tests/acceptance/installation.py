@@ -96,6 +96,16 @@ class Installation:
             time.sleep(POLL_S)
         raise AssertionError(f"task {task} was never {wanted}: {said}")
 
+    def wait_for_children(self, task: str, timeout_s: float = READY_TIMEOUT_S) -> dict[str, Any]:
+        """The task's report once every child that has a task is judged in it."""
+        end = time.monotonic() + timeout_s
+        while time.monotonic() < end:
+            report = self.report(task)
+            if all(child["verdict"] for child in report["children"] if child["task_id"]):
+                return report
+            time.sleep(POLL_S)
+        raise AssertionError(f"the children of {task} were never all judged: {report['children']}")
+
     def machine(self, machine_id: str = "linux-1") -> dict[str, Any]:
         """The machine as the API shows it."""
         said = self.malbox("machine", "show", machine_id, "--json")

@@ -85,3 +85,18 @@ def corrupted_elf(path: Path) -> Path:
     content = bytearray(Path("/usr/bin/id").read_bytes()[:4096])
     content[18] = 0xF7  # e_machine of no machine we have
     return write(path, bytes(content))
+
+
+def several(path: Path) -> Path:
+    """A ZIP archive of two scripts, one of which holds the EICAR string, a nested archive, a text and a duplicate."""
+    inner = io.BytesIO()
+    with pyzipper.AESZipFile(inner, "w") as archive:
+        archive.writestr("inner.py", PYTHON)
+    first = b"#!/bin/sh\n# " + eicar() + b"\ntrue\n"
+    with pyzipper.AESZipFile(path, "w") as archive:
+        archive.writestr("first.sh", first)
+        archive.writestr("bin/second.sh", "#!/bin/sh\n/bin/echo second\n")
+        archive.writestr("inner.zip", inner.getvalue())
+        archive.writestr("readme.txt", "nothing to run\n")
+        archive.writestr("again.sh", first)
+    return path

@@ -119,3 +119,35 @@ def test_the_audit_record_replays_what_happened(installation: Installation, tmp_
         if f"malbox.{kind}.v1" in line
     ]
     assert types == ["task.submitted", "task.started", "report.ready", "task.completed"]
+
+
+@pytest.mark.promise("P15", "D1")
+def test_what_an_archive_holds_is_analysed_as_samples_of_the_same_submission(
+    installation: Installation, tmp_path: Path
+) -> None:
+    """Two scripts, a nested archive and a duplicate: three tasks more, and the archive is what its worst file is."""
+    said = installation.malbox("submit", samples.several(tmp_path / "several.zip"), "--json", "--timeout", "10")
+    assert said.code == 0, said
+    root = said.json()["tasks"][0]["task_id"]
+    assert installation.wait(root) == "completed"
+    assert [stage["state"] for stage in installation.task(root)["stages"] if stage["name"] == "guest"] == ["skipped"]
+    children = {child["name"]: child for child in installation.report(root)["children"]}
+    assert set(children) == {"first.sh", "bin/second.sh", "inner.py", "readme.txt"}
+    assert (children["readme.txt"]["task_id"], children["readme.txt"]["reason"]) == (
+        None,
+        "no program, script, document or archive: text/plain",
+    )
+    for name in ("first.sh", "bin/second.sh", "inner.py"):
+        task = children[name]["task_id"]
+        assert installation.wait(task) == "completed"
+        shown = installation.task(task)
+        assert (shown["submission_id"], shown["parent"]["task_id"]) == (said.json()["submission_id"], root)
+        assert any("second" in " ".join(one["argv"]) for one in installation.report(task)["processes"]) == (
+            name == "bin/second.sh"
+        )
+    judged = installation.wait_for_children(root)
+    assert {child["name"]: child["verdict"] for child in judged["children"]}["first.sh"] == "malicious"
+    assert judged["verdict"] == "malicious"
+    assert judged["reasons"][0]["why"].startswith("contains first.sh")
+    assert "Found inside" in installation.malbox("report", root).out
+    assert installation.malbox("task", "show", children["inner.py"]["task_id"]).out.count(root) == 1

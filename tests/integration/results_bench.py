@@ -100,9 +100,14 @@ class Bench:
         return PluginResultProduced.model_validate({**fields, **changes})
 
     async def seal(
-        self, *results: PluginResultProduced, message_id: str | None = None, request: dict[str, Any] | None = None
+        self,
+        *results: PluginResultProduced,
+        message_id: str | None = None,
+        request: dict[str, Any] | None = None,
+        parent: str | None = None,
     ) -> None:
-        """The report of these results is ordered."""
+        """The report of these results is ordered; of a sample that was found in that of `parent`, if one is named."""
+        found = {"depth": 1, "result_id": derived("res", "found"), "plugin": "archives", "name": "a.sh"}
         await self.tell(
             SealReport.model_validate(
                 {
@@ -121,6 +126,7 @@ class Bench:
                     "ended_by": "sample_exit",
                     "result_ids": [result.result_id for result in results],
                     "errors": [],
+                    "parent": {"task_id": parent, **found} if parent else None,
                 }
             ),
             message_id,

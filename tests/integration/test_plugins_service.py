@@ -10,7 +10,9 @@ from pathlib import Path
 import pytest
 import pyzipper
 
+from contracts.ids import derived
 from contracts.plugins import (
+    ChildrenFound,
     PluginFinished,
     PluginRegistered,
     PluginRejected,
@@ -179,6 +181,36 @@ async def test_an_archive_of_several_files_is_analysed_as_itself_and_no_guest_is
     assert (await bench.json_of("unpack", "archive"))["chosen"] == ""
     assert (await bench.json_of("identity", "identity"))["package"] == "archive"
     assert completed.errors == ()
+
+
+@pytest.mark.promise("P33")
+async def test_what_is_found_inside_is_said_once_with_its_name_and_kind(bench: Bench) -> None:
+    """Two scripts, a nested archive and a duplicate: each content once, named as in its container, in one fact."""
+    inner = io.BytesIO()
+    with zipfile.ZipFile(inner, "w") as archive:
+        archive.writestr("deep/inner.py", "import os\n")
+    outer = io.BytesIO()
+    with zipfile.ZipFile(outer, "w") as archive:
+        archive.writestr("a.sh", SCRIPT)
+        archive.writestr("bin/b.sh", b"#!/bin/sh\ntrue\n")
+        archive.writestr("inner.zip", inner.getvalue())
+        archive.writestr("again.sh", SCRIPT)
+    submission = {"submission_id": derived("sub", bench.task_id)}
+    await bench.order(outer.getvalue(), "archives", name="x.zip", **submission)
+    await bench.hear(PluginStageCompleted)
+    [found] = bench.said(ChildrenFound)
+    assert [(child.name, child.package, child.mime) for child in found.children] == [
+        ("a.sh", "shell", "text/x-shellscript"),
+        ("bin/b.sh", "shell", "text/x-shellscript"),
+        ("deep/inner.py", "python", "text/x-python"),
+    ]
+    assert [await bench.read(child.blob) for child in found.children] == [SCRIPT, b"#!/bin/sh\ntrue\n", b"import os\n"]
+    produced = {fact.result_id for fact in bench.said(PluginResultProduced)}
+    assert {child.result_id for child in found.children} <= produced
+    unwanted = {"request": {"children": {"depth": 0}}, "task_id": derived("tsk", bench.task_id)}
+    await bench.order(outer.getvalue(), "archives", name="x.zip", **submission, **unwanted)
+    await bench.hear(PluginStageCompleted, 2)
+    assert len(bench.said(ChildrenFound)) == 1
 
 
 @pytest.mark.parametrize(

@@ -10,7 +10,9 @@ import httpx
 import pytest
 
 from contracts.blobs import BlobRef
-from contracts.results import ArtifactStored, ReportReady
+from contracts.ids import derived
+from contracts.intake import ChildDecision, ChildrenChosen
+from contracts.results import ArtifactStored, ReportReady, VerdictChanged
 from contracts.scheduler import TaskStarted
 from services.chassis.run import serve
 from services.results.main import compose
@@ -247,3 +249,45 @@ async def test_a_report_waits_for_packets_no_longer_than_until_the_machine_left(
     await bench.hear(ReportReady)
     report = (await bench.get(f"/tasks/{bench.task_id}/report")).json()
     assert report["artifacts"] == []
+
+
+@pytest.mark.promise("P15", "E1")
+async def test_a_child_that_is_judged_late_makes_its_parents_no_less_than_it_is(bench: Bench) -> None:
+    """The grandparent's report was sealed long before: each gets a revision, with a reason that points to the bytes."""
+    chain = [bench.task_id, derived("tsk", bench.task_id, "child"), derived("tsk", bench.task_id, "grandchild")]
+    parents = [None, *chain[:-1]]
+    inside = [
+        bench.result("archives", BlobRef(sha256="0" * 64, size_bytes=0), name="children/0001", task_id=one)
+        for one in chain
+    ]
+    for task_id, parent, place in zip(chain[:2], parents[:2], inside[:2], strict=True):
+        bench.task_id = task_id
+        await bench.submit()
+        await bench.seal(await bench.produce("yara", b"{}"), parent=parent)
+        child = ChildDecision(
+            result_id=place.result_id,
+            plugin="archives",
+            name="a.sh",
+            sha256="c" * 64,
+            task_id=chain[chain.index(task_id) + 1],
+        )
+        for _ in range(2):
+            await bench.tell(ChildrenChosen(task_id=task_id, submission_id=derived("sub", task_id), children=(child,)))
+    await bench.hear(ReportReady, 2)
+    assert bench.said(VerdictChanged) == []
+    bench.task_id = chain[2]
+    await bench.submit()
+    await bench.seal(await bench.produce("yara", YARA), parent=chain[1])
+    changed = await bench.hear(VerdictChanged, 2)
+    assert [(fact.task_id, fact.verdict, fact.score) for fact in changed] == [
+        (chain[1], "malicious", 70),
+        (chain[0], "malicious", 70),
+    ]
+    assert changed[0].reason == "contains a.sh, which is malicious"
+    report = (await bench.get(f"/tasks/{chain[0]}/report")).json()
+    assert (report["verdict"], report["score"]) == ("malicious", 70)
+    assert report["reasons"][0]["evidence"] == {"plugin": "archives", "result_id": inside[0].result_id, "pointer": ""}
+    [child_told] = report["children"]
+    assert (child_told["task_id"], child_told["verdict"], child_told["score"]) == (chain[1], "malicious", 70)
+    inner = (await bench.get(f"/tasks/{chain[1]}/report")).json()
+    assert inner["task"]["parent"]["task_id"] == chain[0]

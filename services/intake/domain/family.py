@@ -66,10 +66,11 @@ class ChildrenJoined(Event):
     TOPIC: ClassVar[str] = "family:children-joined"
     task_id: str
     members: list[dict[str, Any]]
+    said: dict[str, Any]
 
     def keep(self, family: "Family") -> None:
         """They belong to it, and nothing more is decided about that task."""
-        family.decided.add(self.task_id)
+        family.decided[self.task_id] = self.said
         family.take_in([Member(**member) for member in self.members])
 
 
@@ -97,7 +98,8 @@ class Family(Aggregate):
     def __init__(self, submission_id: str, members: list[dict[str, Any]]) -> None:
         self.submission_id = submission_id
         self.members: dict[str, Member] = {}
-        self.decided: set[str] = set()
+        self.decided: dict[str, dict[str, Any]] = {}
+        """What was said of the files inside each task's sample, for whoever did not hear it."""
         self.closed_by: str | None = None
         self.take_in([Member(**member) for member in members])
 
@@ -128,10 +130,14 @@ class Family(Aggregate):
         """The task that analyses that content as that root was asked for, if there is one."""
         return next((one for one in self.members.values() if (one.root, one.sha256) == (root, sha256)), None)
 
-    def join(self, parent: Member, children: list[Member], at: datetime) -> None:
-        """It is decided about the files inside that task's sample, for good."""
+    def join(self, parent: Member, children: list[Member], said: dict[str, Any], at: datetime) -> None:
+        """It is decided about the files inside that task's sample, for good, and this is what is said of it."""
         self.trigger_event(
-            ChildrenJoined, timestamp=at, task_id=parent.task_id, members=[vars(child) for child in children]
+            ChildrenJoined,
+            timestamp=at,
+            task_id=parent.task_id,
+            members=[vars(child) for child in children],
+            said=said,
         )
 
     def close(self, by: str, at: datetime) -> None:

@@ -105,12 +105,13 @@ def test_a_file_found_inside_is_a_task_of_the_same_submission_and_says_where_it_
 
 @pytest.mark.promise("P15")
 def test_the_same_word_twice_makes_no_second_child() -> None:
-    """Also under another message id: it is decided once about each task."""
+    """Under another message id it is said again what was decided, for whoever did not hear it."""
     asked = submission()
     family = asked.family(NOW)
-    decided(asked, family, fact(file(1)))
+    first = decided(asked, family, fact(file(1)))
     again = decided(asked, family, fact(file(1), file(2)))
-    assert (again.outbox, again.events, again.work) == ([], [], [])
+    assert (again.events, again.work, said(again, TaskSubmitted)) == ([], [], [])
+    assert said(again, ChildrenChosen) == said(first, ChildrenChosen)
 
 
 def test_a_content_is_analysed_once_for_each_profile_of_the_submission() -> None:
@@ -250,7 +251,7 @@ def test_whatever_is_found_no_limit_is_passed_and_no_content_comes_twice(
         assert [choice.found for choice in choices] == found
         assert all((choice.joins is None) == bool(choice.reason) for choice in choices)
         assert all(choice.task_id is None or choice.found.blob.sha256 != parent.sha256 for choice in choices)
-        family.join(parent, joining, NOW)
+        family.join(parent, joining, {}, NOW)
     contents = [member.sha256 for member in family.members.values()]
     assert len(contents) == len(set(contents))
     assert len(contents) <= max(1, limits.tasks_per_submission_max)
@@ -263,7 +264,7 @@ def test_a_family_is_what_its_events_say() -> None:
     asked = submission()
     family = asked.family(NOW)
     unit = decided(asked, family, fact(file(1)))
-    family.join(family.members[OTHER_ROOT], [], NOW)
+    family.join(family.members[OTHER_ROOT], [], {}, NOW)
     family.close("ann", NOW)
     copy: Any = None
     for event in (*unit.events, *family.collect_events()):
