@@ -6,6 +6,8 @@ from malbox.sdk.rules import Rule, Vocabulary
 from malbox.sdk.techniques import NAMES
 from services.plugins.builtin.behaviour.facts import VOCABULARY as BEHAVIOUR_FACTS
 from services.plugins.builtin.behaviour.plugin import RULES as BEHAVIOUR_RULES
+from services.plugins.builtin.capabilities.facts import VOCABULARY as CAPABILITY_FACTS
+from services.plugins.builtin.capabilities.plugin import RULES as CAPABILITY_RULES
 
 PLUGINS: tuple[tuple[str, str, Sequence[Rule], Vocabulary], ...] = (
     (
@@ -13,6 +15,12 @@ PLUGINS: tuple[tuple[str, str, Sequence[Rule], Vocabulary], ...] = (
         "What a program did, as `behaviour` reads it from the trace.",
         BEHAVIOUR_RULES.rules,
         BEHAVIOUR_FACTS,
+    ),
+    (
+        "capabilities",
+        "What a program can do, out of what `pe`, `elf`, `macho`, `strings` and `scripts` found in it.",
+        CAPABILITY_RULES.rules,
+        CAPABILITY_FACTS,
     ),
 )
 """Plugin, what its rules are about, the rules, and the facts that they may ask about."""

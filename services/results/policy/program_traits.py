@@ -1,4 +1,8 @@
-"""Traits of programs, and of the text in any bytes: what `pe`, `elf`, `macho`, `certificates` and `strings` find."""
+"""Traits of programs, and of the text in any bytes: what `pe`, `elf`, `macho`, `certificates` and `strings` find.
+
+They say how the bytes are made: packed, signed, laid out. What a program can do, by its imports and its words, the
+rules of the plugin `capabilities` say, so that nothing counts twice.
+"""
 
 from services.results.policy.trait import Trait
 
@@ -14,15 +18,6 @@ PROGRAMS: tuple[Trait, ...] = (
     Trait("loads_from_writable_places", "looks for libraries where anybody may write", ("T1574.006",), 15),
     Trait("lets_others_load_code", "is entitled to load code that is not its own", ("T1574.006",), 10),
     Trait("resolves_imports_itself", "imports only what it takes to find all other functions", ("T1027.007",), 15),
-    Trait("imports_process_injection", "can write code into another process and start it", ("T1055",), 40),
-    Trait("imports_process_hollowing", "can replace what another process runs", ("T1055.012",), 40),
-    Trait("imports_keyboard_capture", "can follow what is typed", ("T1056.001",), 10),
-    Trait("imports_memory_dump", "can write down another process's memory", ("T1003.001",), 25),
-    Trait("imports_stored_passwords", "can decrypt passwords that the system keeps", ("T1555",), 15),
-    Trait("imports_token_theft", "can start programs in another user's name", ("T1134.002",), 15),
-    Trait("imports_download", "can fetch files and store them", ("T1105",), 15),
-    Trait("imports_service_creation", "can install and start a service", ("T1543.003",), 10),
-    Trait("imports_debugger_checks", "can tell whether it is being debugged, in more than one way", ("T1622",), 10),
     Trait("signature_invalid", "has a signature that does not fit its bytes", ("T1036.001",), 35),
     Trait("signed_by_itself", "is signed by somebody whom only they vouch for", ("T1553.002",), 10),
     Trait("certificate_forged", "carries a certificate that its issuer did not issue", ("T1553.002",), 30),

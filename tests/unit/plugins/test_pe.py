@@ -12,7 +12,7 @@ import pytest
 from malbox.sdk import PluginFailure, PluginSkipped, executables
 from malbox.sdk.testing import Emitted, run_plugin
 from services.plugins.builtin.pe import dotnet, resources
-from services.plugins.builtin.pe.imports import PURPOSES, plain
+from services.plugins.builtin.pe.imports import plain
 from services.plugins.builtin.pe.plugin import run
 from tests.unit.plugins import dotnet_files
 from tests.unit.plugins import pe_files as made
@@ -157,18 +157,6 @@ def test_what_is_remarkable_is_a_trait(read: Read, name: str) -> None:
     """Each for itself, and nothing else with it."""
     trait, make = REMARKABLE[name]
     assert traits(read, make()) == {trait}
-
-
-@pytest.mark.parametrize("trait", PURPOSES)
-def test_functions_that_serve_a_purpose_together_are_a_trait_and_each_alone_is_none(read: Read, trait: str) -> None:
-    """The evidence names them; the kind of characters makes no difference."""
-    groups = PURPOSES[trait]
-    names = [f"{group[0]}W" if not group[0].startswith(("nt", "zw")) else group[0] for group in groups]
-    found = read(made.with_imports({"x.dll": names}).build()).json("pe")["traits"]
-    assert [(one["name"], one["detail"]) for one in found if one["name"] == trait] == [(trait, ", ".join(names))]
-    if len(groups) > 1:
-        for name in names:
-            assert trait not in traits(read, made.with_imports({"x.dll": [name]}).build())
 
 
 def test_the_kind_of_characters_is_no_part_of_a_name() -> None:

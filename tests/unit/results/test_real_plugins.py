@@ -19,6 +19,7 @@ from services.plugins.builtin.yara.plugin import compile_rules, scan
 from services.results.assembly import assemble
 from services.results.domain.report import Report
 from tests.unit.plugins.pe_files import with_imports
+from tests.unit.plugins.reading import read
 from tests.unit.results.cases import case
 
 TRACE = Path(__file__).parents[1] / "guest" / "traces" / "python.strace"
@@ -70,15 +71,14 @@ def test_a_program_that_can_inject_is_suspicious_by_what_it_imports(tmp_path: Pa
     functions = ["VirtualAllocEx", "WriteProcessMemory", "CreateRemoteThread"]
     sample = tmp_path / "sample.exe"
     sample.write_bytes(with_imports({"kernel32.dll": functions}, overlay=b"\0http://c2.evil-host.com/gate\0").build())
-    said = {
-        "pe": run_plugin(run_pe, sample, scratch=tmp_path).json("pe"),
-        "strings": run_plugin(run_strings, sample, scratch=tmp_path).json("strings"),
-    }
+    said = read(sample, tmp_path, run_pe, run_strings)
     report = assemble(case(said))
     assert (report.verdict, report.errors) == ("suspicious", ())
     [reason] = report.reasons
-    assert (reason.name, reason.techniques) == ("imports_process_injection", ("T1055",))
-    assert _at(said["pe"], reason.evidence.pointer)["detail"] == ", ".join(functions)
+    assert (reason.name, reason.techniques, reason.points) == ("imports_process_injection", ("T1055",), report.score)
+    for name, one in zip(functions, (reason.evidence, *reason.more_evidence), strict=True):
+        fact = _at(said["capabilities/capabilities"], one.pointer)
+        assert _at(said[f"{fact['plugin']}/{fact['result']}"], fact["pointer"]) == name
     assert ("domain", "c2.evil-host.com") in {(one.kind, one.value) for one in report.indicators}
 
 

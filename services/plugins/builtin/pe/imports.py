@@ -1,4 +1,4 @@
-"""Imported and exported functions, and what sets of imports are for."""
+"""Imported and exported functions. What sets of them are for, the rules of `capabilities` say."""
 
 from typing import Any
 
@@ -9,36 +9,6 @@ LIBRARIES_MAX = 200
 FUNCTIONS_MAX = 4000
 EXPORTS_MAX = 2000
 FEW_FUNCTIONS = 8
-WRITES = ("writeprocessmemory", "ntwritevirtualmemory", "zwwritevirtualmemory")
-PURPOSES: dict[str, tuple[tuple[str, ...], ...]] = {
-    "imports_process_injection": (
-        ("virtualallocex", "ntallocatevirtualmemory", "zwallocatevirtualmemory", "ntmapviewofsection"),
-        (*WRITES, "ntmapviewofsection"),
-        ("createremotethread", "createremotethreadex", "rtlcreateuserthread", "ntcreatethreadex", "queueuserapc"),
-    ),
-    "imports_process_hollowing": (
-        ("ntunmapviewofsection", "zwunmapviewofsection"),
-        WRITES,
-        ("setthreadcontext", "ntsetcontextthread"),
-    ),
-    "imports_keyboard_capture": (
-        ("setwindowshookex", "getasynckeystate"),
-        ("getkeynametext", "mapvirtualkey", "getkeyboardstate"),
-    ),
-    "imports_memory_dump": (("minidumpwritedump",),),
-    "imports_stored_passwords": (("cryptunprotectdata", "credenumerate", "vaultenumerateitems"),),
-    "imports_token_theft": (
-        ("duplicatetokenex", "impersonateloggedonuser"),
-        ("createprocesswithtoken", "createprocessasuser"),
-    ),
-    "imports_download": (("urldownloadtofile", "urldownloadtocachefile"),),
-    "imports_service_creation": (("createservice",), ("startservice",)),
-    "imports_debugger_checks": (
-        ("checkremotedebuggerpresent", "ntqueryinformationprocess", "zwqueryinformationprocess"),
-        ("isdebuggerpresent", "outputdebugstring", "ntsetinformationthread", "zwsetinformationthread"),
-    ),
-}
-"""Trait -> one function of each of these groups. Names in lower case, without the A or W for the kind of characters."""
 LOADERS = frozenset({"loadlibrary", "loadlibraryex", "ldrloaddll"})
 RESOLVERS = frozenset({"getprocaddress", "ldrgetprocedureaddress"})
 
@@ -91,11 +61,7 @@ def _exported(entry: Any) -> str:
 
 
 def _judge(names: list[str], findings: Findings) -> None:
-    by_plain = {plain(name): name for name in names}
-    for trait, groups in PURPOSES.items():
-        used = [next((by_plain[one] for one in group if one in by_plain), None) for group in groups]
-        if all(used):
-            findings.trait(trait, ", ".join(dict.fromkeys(name for name in used if name)))
+    by_plain = {plain(name) for name in names}
     has_both = not LOADERS.isdisjoint(by_plain) and not RESOLVERS.isdisjoint(by_plain)
     if has_both and len(names) <= FEW_FUNCTIONS:
         findings.trait("resolves_imports_itself", f"imports {len(names)} functions only: {', '.join(names)}")
