@@ -9,7 +9,7 @@ from rich.text import Text
 from cli.render.escape import escaped, safe
 from cli.render.layout import facts, grid, items_of, more, number_of, part
 
-SHOWN_ABOVE = frozenset({"identity", "yara", "behaviour"})
+SHOWN_ABOVE = frozenset({"identity", "yara", "behaviour", "capabilities"})
 SECTIONS_SHOWN_MAX = 16
 FACTS_SHOWN_MAX = 20
 NAME_SHOWN_CHARS = 32

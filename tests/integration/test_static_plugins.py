@@ -5,7 +5,9 @@ from pathlib import Path
 
 import pytest
 
-from malbox.sdk.testing import SandboxedRun, run_sandboxed
+from malbox.sdk import Input
+from malbox.sdk.testing import SandboxedRun, run_plugin, run_sandboxed
+from services.plugins.builtin.pe.plugin import run as run_pe
 from tests.unit.plugins import dotnet_files, macho_files, pe_files
 from tests.unit.plugins.der import identity, signed_program
 
@@ -45,3 +47,17 @@ def test_the_plugin_finds_in_the_sandbox_what_it_is_for(name: str, tmp_path: Pat
     run = run_sandboxed(BUILTIN / name.partition(" ")[0], sample)
     assert (run.outcome, run.reason) == ("completed", ""), run.log
     assert found(run)
+
+
+@pytest.mark.promise("P33")
+def test_what_others_found_is_judged_in_the_sandbox_too(tmp_path: Path) -> None:
+    """The rules and what searches for them are reached there; the evidence leads into the other plugin's result."""
+    tmp_path.chmod(0o755)
+    sample, given = tmp_path / "sample", tmp_path / "pe"
+    functions = ["VirtualAllocEx", "WriteProcessMemory", "CreateRemoteThread"]
+    sample.write_bytes(pe_files.with_imports({"KERNEL32.dll": functions}).build())
+    given.write_bytes(run_plugin(run_pe, sample, scratch=tmp_path).content["pe"])
+    run = run_sandboxed(BUILTIN / "capabilities", sample, inputs=(Input("pe", "pe", given, "application/json"),))
+    assert (run.outcome, run.reason) == ("completed", ""), run.log
+    [match] = run.json("capabilities")["matches"]
+    assert [one["pointer"] for one in match["evidence"]] == [f"/imports/0/functions/{number}" for number in range(3)]

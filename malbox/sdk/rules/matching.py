@@ -33,7 +33,7 @@ class Fact:
 
     def shown(self) -> str:
         """The fact on one line."""
-        words = (f"{name} {value}" for name, value in self.fields.items() if value not in ("", False))
+        words = (f"{name} {value}" for name, value in self.fields.items() if value != "" and value is not False)
         return printable("; ".join(words), SHOWN_MAX_CHARS)
 
 
@@ -161,13 +161,13 @@ class _Patterns:
         for pattern in patterns:
             self._set.Add(pattern)
         self._set.Compile()
-        self._answers: OrderedDict[str, frozenset[int]] = OrderedDict()
+        self._answers: OrderedDict[bytes, frozenset[int]] = OrderedDict()
 
     def found(self, value: Value | None) -> frozenset[int]:
         """The numbers of the patterns that stand in the value."""
         if not isinstance(value, str):
             return frozenset()
-        text = value[:TEXT_MAX_CHARS]
+        text = value[:TEXT_MAX_CHARS].encode("utf-8", "replace")
         answer = self._answers.get(text)
         if answer is None:
             answer = self._answers[text] = frozenset(self._set.Match(text) or ())

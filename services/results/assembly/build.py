@@ -23,13 +23,18 @@ RULE_RESULTS = (("yara", "yara"), ("behaviour", "signatures"), ("capabilities", 
 UNDECLARED = "How the guest's processor was provided is not known, so no security boundary is claimed."
 
 
+Ruled = tuple[Matches, Result]
+"""What rules said, and in which result."""
+
+
 def assemble(case: Case) -> r.Report:
     """The report of the case."""
     reader = Reader(case)
     identity = next(iter(reader.inputs("identity", Identity)), None)
     observed = _observed(reader)
     behaviour = observed.behaviour if observed else Behaviour()
-    matched = _matched(reader)
+    ruled = _ruled(reader)
+    matched = _matched(ruled)
     findings = reader.findings()
     judgement = judge(matched, has_run=has_run(behaviour), noticed=_noticed(findings))
     sample = _sample(case.seal, identity[0] if identity else None)
@@ -79,7 +84,7 @@ def assemble(case: Case) -> r.Report:
             indicators=more_found,
             matches=more_matches,
             errors=more_errors,
-            at_source=_cut_at_source(case, observed),
+            at_source=_cut_at_source(case, observed, ruled),
         ),
         missing_results=tuple(case.missing),
     )
@@ -96,12 +101,15 @@ def _observed(reader: Reader) -> Observed | None:
     return None
 
 
-def _matched(reader: Reader) -> list[Matched]:
+def _ruled(reader: Reader) -> list[Ruled]:
     """What rules said, of each result its latest attempt."""
+    return [said for plugin, name in RULE_RESULTS for said in reader.inputs(plugin, Matches, name)[:1]]
+
+
+def _matched(ruled: list[Ruled]) -> list[Matched]:
     return [
         Matched(match, tuple(evidence(result, pointer) for pointer in _places(index, match)))
-        for plugin, name in RULE_RESULTS
-        for said, result in reader.inputs(plugin, Matches, name)[:1]
+        for said, result in ruled
         for index, match in enumerate(said.matches)
     ]
 
@@ -246,8 +254,9 @@ def _of_task(seal: SealReport) -> r.ReportError:
     )
 
 
-def _cut_at_source(case: Case, observed: Observed | None) -> tuple[str, ...]:
+def _cut_at_source(case: Case, observed: Observed | None, ruled: list[Ruled]) -> tuple[str, ...]:
     names = [f"{result.plugin}/{result.name}" for result in case.results if result.is_truncated]
     if observed is not None and observed.behaviour.is_truncated:
         names.append("behaviour")
+    names += [f"{result.plugin}/{result.name}" for said, result in ruled if said.is_truncated]
     return tuple(names[:ERRORS_MAX])

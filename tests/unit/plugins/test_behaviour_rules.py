@@ -5,6 +5,7 @@ from typing import Any
 import pytest
 
 from malbox.sdk.rules import Rule
+from services.plugins.builtin.behaviour.facts import scope_of
 from services.plugins.builtin.behaviour.plugin import RULES, observed
 from tests.unit.plugins.traced import lines_of
 
@@ -63,6 +64,33 @@ def test_there_are_rules_for_every_part_of_an_attack() -> None:
     assert len(RULES.rules) >= 40
     assert all(rule.techniques for rule in RULES.rules)
     assert len({rule.description for rule in RULES.rules}) == len(RULES.rules)
+
+
+@pytest.mark.promise("P30")
+def test_a_flood_of_text_does_not_blind_the_rules() -> None:
+    """What the record has no room for any more is still a fact."""
+    flood = [f"1500x write /tmp/{'x' * 1010}{{n}}", "$ crontab -"]
+    behaviour, signatures = observed(lines_of(flood), RULES)
+    assert behaviour.result()["is_truncated"] is True
+    assert "crontab_command" in {match["rule"] for match in signatures["matches"]}
+
+
+@pytest.mark.parametrize(
+    ("address", "scope"),
+    [
+        ("127.0.0.1", "this"),
+        ("::ffff:127.0.0.1", "this"),
+        ("0.0.0.0", "this"),  # noqa: S104 - an address, nothing listens
+        ("10.0.0.1", "private"),
+        ("fe80::1", "private"),
+        ("192.0.2.1", "global"),
+        ("9.9.9.9", "global"),
+        ("nowhere", ""),
+    ],
+)
+def test_how_far_away_an_address_is(address: str, scope: str) -> None:
+    """An address of the guest itself is one however it is written; those for documents stand for any elsewhere."""
+    assert scope_of(address) == scope
 
 
 def test_a_flood_of_what_matches_gives_bounded_evidence_that_says_how_much_more_there_was() -> None:

@@ -81,6 +81,12 @@ def test_the_techniques_and_the_matches_of_a_run_are_in_the_report() -> None:
     assert (match.rule, match.strings) == ("cron_persistence", 2)
 
 
+def test_what_a_bound_kept_from_the_rules_is_said_in_the_report() -> None:
+    """A result that its plugin cut is named."""
+    document = {"behaviour": {}, "behaviour/signatures": {"matches": [], "is_truncated": True}}
+    assert assemble(case(document)).truncated.at_source == ("behaviour/signatures",)
+
+
 def _at(document: Any, pointer: str) -> Any:
     """What a JSON pointer points to."""
     for part in pointer.split("/")[1:]:

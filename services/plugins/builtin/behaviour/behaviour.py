@@ -151,17 +151,11 @@ class Behaviour:
     def _on_exec(self, call: Call, pid: int, at_s: float) -> None:
         first = EXECS[call.name]
         path = self._path(call.argument(first), pid) or files.shown_path(call.argument(0))
-        argv = [self._budget.text(part) for part in strings_in(call.argument(first + 1))[:ARGV_MAX]]
-        exe = self._budget.text(path)
+        argv = strings_in(call.argument(first + 1))[:ARGV_MAX]
+        self._say_exec(path, argv, call)
         process = self._processes.get(pid)
-        parent = self._program(pid)
-        is_first = self._own is None and not call.error
-        if is_first:
-            self._own = frozenset(part for part in (exe, *argv[:2]) if part.startswith("/"))
-        fields = facts.exec_fields(exe, argv, call, parent=parent, is_first=is_first)
-        self._say("exec", fields)
         if not call.error and process is not None:
-            process.exe, process.argv = exe, argv
+            process.exe, process.argv = self._budget.text(path), [self._budget.text(part) for part in argv]
         if not call.error or call.error != "ENOENT":  # a shell tries every directory of PATH
             self._note(
                 at_s, pid, "exec" if not call.error else "exec_failed", path + f" {call.error}".rstrip().encode()
@@ -208,6 +202,15 @@ class Behaviour:
             if not path or files.is_noise(path, touch.action, call.error):
                 continue
             self._touch(path, touch.action, pid, call.error, at_s)
+
+    def _say_exec(self, path: bytes, argv: list[bytes], call: Call) -> None:
+        """Said in full, whatever is left of the record's budget: a flood of text must not blind the rules."""
+        exe, words = shown(path), [shown(part) for part in argv]
+        is_first = self._own is None and not call.error
+        if is_first:
+            self._own = frozenset(part for part in (exe, *words[:2]) if part.startswith("/"))
+        parent = self._program(self._place["pid"])
+        self._say("exec", facts.exec_fields(exe, words, call, parent=parent, is_first=is_first))
 
     def _say_reached(self, call: Call, address: network.Address, protocol: str | None, query: str | None) -> None:
         fields = {**facts.address_fields(address), "protocol": protocol or ""}

@@ -135,6 +135,7 @@ def scope_of(address: str) -> str:
         known = ip_address(address)
     except ValueError:
         return ""
+    known = getattr(known, "ipv4_mapped", None) or known
     if known.is_loopback or known.is_unspecified:
         return "this"
     return "private" if known.is_private and not _is_for_documents(address) else "global"
