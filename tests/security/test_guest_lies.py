@@ -22,7 +22,8 @@ from services.machines.adapters import machine_authority
 from tests.conftest import MakeDatabase, MakeVhost
 from tests.integration.guest_harness import make_client
 from tests.integration.plugins_bench import Bench, connected, open_folder, process, settings
-from tests.security.lies import HONEST, LIES, TRUTH, Lie
+from tests.security.lies import LIES, TRUTH
+from tests.security.lying import HONEST, Lie
 from tests.security.lying_guest import LOOT, LyingGuest, serving
 
 pytestmark = [pytest.mark.integration, pytest.mark.timeout(600)]  # every lie is told in the first set-up
