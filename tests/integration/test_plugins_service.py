@@ -27,7 +27,7 @@ from contracts.plugins import (
 from services.plugins.adapters.sandbox import BubblewrapSandbox
 from services.plugins.ports import SandboxReport, SandboxRequest
 from tests.integration.plugins_bench import Bench, connected, open_folder, process, service, settings, until_ready
-from tests.security.test_sandbox import processes_with
+from tests.security.sandbox_bench import processes_with
 from tests.unit.plugins.test_manifest import GOOD
 from tests.unit.plugins.test_yara_rules import EICAR
 

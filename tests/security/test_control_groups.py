@@ -17,9 +17,8 @@ from services.plugins.adapters.bubblewrap import BubblewrapRunner
 from services.plugins.adapters.groups import PREFIX, Groups, Limits
 from services.plugins.errors import SandboxUnavailable
 from services.plugins.ports import SandboxReport
+from tests.security.sandbox_bench import Bench, processes_with
 from tests.security.test_red_team import BOMBS
-from tests.security.test_sandbox import Bench, processes_with
-from tests.security.test_sandbox import bench as bench  # noqa: PLC0414 - a fixture
 
 pytestmark = pytest.mark.skipif(os.geteuid() != 0, reason="only root may make control groups where none are delegated")
 END_TIMEOUT_S = 10.0

@@ -9,7 +9,7 @@ from malbox.sdk.manifest import load_manifest
 from services.plugins.adapters.bubblewrap import BubblewrapRunner
 from services.plugins.adapters.folders import BUILTIN_DIR
 from tests.integration.plugins_bench import open_folder
-from tests.security.test_sandbox import processes_with
+from tests.security.sandbox_bench import processes_with
 
 pytestmark = pytest.mark.integration
 MOMENTS_S = tuple(index * 0.0001 for index in range(20, 100)) + tuple(index * 0.005 for index in range(2, 30))
