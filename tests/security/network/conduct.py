@@ -19,7 +19,8 @@ from services.machines.network.layout import (
 )
 from services.machines.network.namespace import IP, Namespace
 from tests.security.network import frames
-from tests.security.network.lab import EGRESS, HOST, OTHERS, RESOLVER, SERVER, Guest, Sniffer
+from tests.security.network.ends import Guest, Sniffer
+from tests.security.network.lab import EGRESS, HOST, OTHERS, RESOLVER, SERVER
 
 NEIGHBOUR = "neighbour"
 FLOOD_FRAMES = 300

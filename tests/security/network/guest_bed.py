@@ -20,7 +20,8 @@ from services.plugins.adapters.guest_agent import GrpcGuestConnector, guest_sess
 from services.plugins.ports_guest import ProcessExited
 from tests.integration import hypervisor_harness as harness
 from tests.security.network import lab as network_lab
-from tests.security.network.lab import Lab, as_user
+from tests.security.network.ends import as_user
+from tests.security.network.lab import Lab
 
 SPEC = MachineSpec(
     machine_id="walled",

@@ -12,7 +12,8 @@ from services.machines.domain.fence import Claim
 from services.machines.errors import IsolationBroken, NetworkRefused, NetworkUnavailable, StaleClaim, StaleEpoch
 from services.machines.network.words import FENCES_MAX
 from services.machines.ports import GuestNetwork
-from tests.security.network.lab import as_user, first, laboratory, watched
+from tests.security.network.ends import as_user
+from tests.security.network.lab import first, laboratory, watched
 
 pytestmark = [pytest.mark.timeout(120)]
 LEASE = "lea_" + "3" * 32

@@ -21,15 +21,13 @@ from services.machines.network.settings import HelperSettings
 from services.machines.network.words import PACKET_MAX_BYTES
 from tests.security.network import frames
 from tests.security.network.conduct import counted
+from tests.security.network.ends import Guest, Sniffer, as_user
 from tests.security.network.lab import (
     HOST,
     RATE_KIB_S,
     RESOLVER,
     SERVER,
-    Guest,
     Lab,
-    Sniffer,
-    as_user,
     first,
     laboratory,
     start_again,

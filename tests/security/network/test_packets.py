@@ -15,7 +15,8 @@ from services.machines.network.layout import CARD, guest_mac
 from services.machines.network.namespace import Namespace, in_namespace
 from services.machines.network.rules import Limits, Ruleset, of_egress, of_machine
 from tests.security.network.conduct import NEIGHBOUR, Scene, faults, hostile
-from tests.security.network.lab import HOST, PATIENCE_S, RATE_KIB_S, RESOLVER, Guest, Lab, Sniffer, as_user, laboratory
+from tests.security.network.ends import PATIENCE_S, Guest, Sniffer, as_user
+from tests.security.network.lab import HOST, RATE_KIB_S, RESOLVER, Lab, laboratory
 
 pytestmark = [pytest.mark.timeout(280)]
 

@@ -13,8 +13,9 @@ from deploy.local import libvirt as daemon
 from services.machines.adapters import qemu_processes
 from services.machines.adapters.hardening import confinement, faults_of_domain, faults_of_process
 from services.machines.network.namespace import in_namespace
+from tests.security.network.ends import Sniffer, as_user
 from tests.security.network.guest_bed import SPEC, Bed, bed
-from tests.security.network.lab import HOST, OTHERS, RESOLVER, SERVER, Lab, Sniffer, as_user
+from tests.security.network.lab import HOST, OTHERS, RESOLVER, SERVER, Lab
 
 pytestmark = [pytest.mark.integration, pytest.mark.timeout(600)]
 

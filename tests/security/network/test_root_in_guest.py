@@ -20,8 +20,9 @@ from services.machines.network.layout import guest_mac
 from services.machines.network.namespace import in_namespace
 from tests.integration import hypervisor_harness as harness
 from tests.security.network.conduct import NEIGHBOUR, hostile
+from tests.security.network.ends import Guest, Sniffer, as_user
 from tests.security.network.guest_bed import SPEC, Bed, bed
-from tests.security.network.lab import SERVER, Guest, Sniffer, as_user
+from tests.security.network.lab import SERVER
 
 pytestmark = [pytest.mark.integration, pytest.mark.timeout(600)]
 
