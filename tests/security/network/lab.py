@@ -25,6 +25,8 @@ from deploy.local.state import MACHINE_USER, NETWORK_USER, SERVICE_USER
 from services.machines.adapters.guest_network import HelperNetwork
 from services.machines.network.namespace import IP, SYSCTL, Namespace
 from services.machines.ports import Breach, GuestNetwork
+from tests.security.network.ends import as_user
+from tests.security.network.processes import children, descendants, words
 
 ROOT = Path(__file__).resolve().parents[3]
 SERVER = "198.51.100.1"
@@ -46,6 +48,8 @@ routes = ["none", "simulated", "internet"]
     for name in ("m", "m0", "m1", "m2", "guest", "neighbour", "walled")
 )
 """What the operator allows each machine of the tests."""
+LEASE = "lea_" + "1" * 32
+OTHER_LEASE = "lea_" + "2" * 32
 
 
 @dataclass
@@ -71,13 +75,17 @@ class Lab:
 
     def cables(self) -> list[int]:
         """The processes that carry guests' frames, the oldest first."""
-        return [pid for pid in _children(self.helper.pid) if b"services.machines.network.cable" in _words(pid)]
+        return [pid for pid in children(self.helper.pid) if b"services.machines.network.cable" in words(pid)]
+
+    def processes(self, word: str) -> list[int]:
+        """The helper's processes whose command line has that word in it."""
+        return [pid for pid in descendants(self.helper.pid) if word.encode() in words(pid)]
 
     def namespace_of_egress(self) -> Namespace:
         """The one that the helper holds and nothing runs in."""
         folder = Path(f"/proc/{self.helper.pid}/fd")
         held = {target: entry for entry in folder.iterdir() if (target := target_of(entry)).startswith("net:")}
-        for pid in (self.helper.pid, *_children(self.helper.pid)):
+        for pid in (self.helper.pid, *children(self.helper.pid)):
             held.pop(target_of(Path(f"/proc/{pid}/ns/net")), None)
         (entry,) = held.values()
         return Namespace.at(str(entry))
@@ -132,6 +140,14 @@ async def start_again(lab: Lab) -> None:
     (lab.directory / "network" / "helper").unlink(missing_ok=True)
     lab.helper = start_helper(lab.host, lab.directory)
     await _until_it_answers(lab.directory / "network" / "helper", lab.helper)
+
+
+async def kill_and_start(lab: Lab) -> None:
+    """The helper was killed, and another runs."""
+    with as_user("root"):
+        lab.helper.kill()
+        lab.helper.wait(timeout=20)
+        await start_again(lab)
 
 
 async def until(is_so: Callable[[], bool]) -> None:
@@ -237,21 +253,9 @@ def _listens(path: Path) -> bool:
         return asking.connect_ex(str(path)) == 0
 
 
-def _children(pid: int) -> list[int]:
-    return [int(word) for word in Path(f"/proc/{pid}/task/{pid}/children").read_text(encoding="ascii").split()]
-
-
 def target_of(link: Path) -> str:
     """Where a link of /proc leads; nowhere once it is gone."""
     try:
         return str(link.readlink())
     except OSError:
         return ""
-
-
-def _words(pid: int) -> list[bytes]:
-    """Its command line; none once it is gone."""
-    try:
-        return Path(f"/proc/{pid}/cmdline").read_bytes().split(b"\0")
-    except OSError:
-        return []
