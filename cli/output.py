@@ -2,7 +2,7 @@
 
 import json
 import sys
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
 from rich.console import Console
@@ -14,6 +14,8 @@ from cli.render import safe
 from cli.render.escape import escaped
 
 MESSAGE_LINE_MAX_CHARS = 2000
+Column = str | Callable[[dict[str, Any]], object]
+"""The key of an object's member, or what makes the cell from the object."""
 
 PIPE_WIDTH = 200
 
@@ -52,6 +54,17 @@ def print_table(columns: Sequence[str], rows: Iterable[Sequence[object]], *, emp
         out.print(table)
     else:
         err.print(empty, markup=False)
+
+
+def named(*names: str) -> dict[str, Column]:
+    """Columns that are headed by what they show."""
+    return {name: name for name in names}
+
+
+def print_items(items: Iterable[dict[str, Any]], columns: Mapping[str, Column], *, empty: str) -> None:
+    """A row for each object, with its cells under the headings, or the sentence that there are none."""
+    rows = ([each.get(of) if isinstance(of, str) else of(each) for of in columns.values()] for each in items)
+    print_table(tuple(columns), rows, empty=empty)
 
 
 def print_fields(fields: Iterable[tuple[str, object]]) -> None:

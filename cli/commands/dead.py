@@ -58,14 +58,8 @@ def show_dead(message: Message, as_json: AsJson = False) -> None:
     output.out.print()
     output.print_line(content.get("body"))
     output.out.print()
-    output.print_table(
-        ("at", "who", "action", "why"),
-        (
-            (each.get("at"), each.get("who"), each.get("action"), each.get("reason"))
-            for each in output.items_of(content.get("actions"))
-        ),
-        empty="Nobody has decided about it.",
-    )
+    columns = {"at": "at", "who": "who", "action": "action", "why": "reason"}
+    output.print_items(output.items_of(content.get("actions")), columns, empty="Nobody has decided about it.")
 
 
 @app.command("replay")

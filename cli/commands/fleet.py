@@ -1,13 +1,12 @@
 """malbox machine: what there is to analyse with."""
 
-from collections.abc import Iterable
-from typing import Annotated, Any
+from typing import Annotated
 from urllib.parse import quote
 
 import typer
 
 from cli import output
-from cli.commands.shared import AsJson, Reason, api
+from cli.commands.shared import AsJson, Reason, api, show_page
 
 machines = typer.Typer(
     help="Machines: list, show, history, drain, return, quarantine, rebuild, retire.", no_args_is_help=True
@@ -15,6 +14,11 @@ machines = typer.Typer(
 
 
 HISTORY_MAX = 200
+HISTORY = output.named("at", "event", "state", "epoch") | {
+    "by": lambda entry: (entry.get("details") or {}).get("by", ""),
+    "why": lambda entry: (entry.get("details") or {}).get("reason", ""),
+}
+NO_HISTORY = "No history."
 Machine = Annotated[str, typer.Argument(metavar="MACHINE", help="Id of a machine.")]
 
 
@@ -23,17 +27,8 @@ def list_machines(as_json: AsJson = False) -> None:
     """List the machines and what each is doing."""
     with api() as client:
         page = client.get("/machines")
-    if as_json:
-        output.print_json(page)
-        return
-    output.print_table(
-        ("machine", "profile", "state", "since", "why"),
-        (
-            (each.get("machine_id"), each.get("profile"), each.get("state"), each.get("since"), each.get("why"))
-            for each in output.items_of(page)
-        ),
-        empty="There are no machines.",
-    )
+    columns = {"machine": "machine_id", **output.named("profile", "state", "since", "why")}
+    show_page(page, columns, empty="There are no machines.", as_json=as_json)
 
 
 @machines.command("show")
@@ -46,7 +41,7 @@ def show_machine(machine: Machine, as_json: AsJson = False) -> None:
         return
     output.print_fields((name, value) for name, value in content.items() if name != "history")
     output.out.print()
-    _print_history(output.items_of(content.get("history")))
+    output.print_items(output.items_of(content.get("history")), HISTORY, empty=NO_HISTORY)
 
 
 @machines.command("history")
@@ -61,12 +56,8 @@ def show_history(
     """Show what happened to a machine, the latest first, with who decided what and why."""
     with api() as client:
         page = client.get(f"{_path(machine)}/history", limit=limit, before=before)
-    if as_json:
-        output.print_json(page)
-        return
-    _print_history(output.items_of(page))
-    if page.get("next"):
-        output.say(f"More: malbox machine history {machine} --before {page['next']}")
+    more = f"malbox machine history {machine} --before"
+    show_page(page, HISTORY, empty=NO_HISTORY, as_json=as_json, more=more)
 
 
 @machines.command("drain")
@@ -112,17 +103,3 @@ def _decide(machine: str, action: str, reason: str, *, as_json: bool) -> None:
 def _path(machine: str) -> str:
     """Whatever was typed is one name in the path, and no way to another one."""
     return f"/machines/{quote(machine, safe='')}"
-
-
-def _print_history(entries: Iterable[dict[str, Any]]) -> None:
-    output.print_table(
-        ("at", "event", "state", "epoch", "by", "why"),
-        (
-            (
-                *(entry.get(name) for name in ("at", "event", "state", "epoch")),
-                *((entry.get("details") or {}).get(name, "") for name in ("by", "reason")),
-            )
-            for entry in entries
-        ),
-        empty="No history.",
-    )

@@ -8,12 +8,26 @@ from urllib.parse import quote
 import typer
 
 from cli import output
-from cli.commands.shared import AsJson, Reason, api
+from cli.commands.shared import AsJson, Reason, api, show_page
 from cli.errors import DONE, FAILED
 
 app = typer.Typer(help="Plugins: list, show, instances, replace; new, validate, test.", no_args_is_help=True)
 
 RESULT_SHOWN_MAX_CHARS = 4000
+PLUGINS: dict[str, output.Column] = {
+    "plugin": "name",
+    "version": lambda each: each.get("version") or "",
+    "kind": lambda each: each.get("kind") or "",
+    "stages": lambda each: ", ".join(each.get("stages") or []),
+    "state": "state",
+    "description": lambda each: each.get("description") or each.get("reason"),
+}
+INSTANCES = output.named("plugin", "version", "lifecycle", "state", "since", "runs") | {
+    "task": lambda each: each.get("task_id") or "",
+    "stage": lambda each: each.get("stage") or "",
+    "scope": lambda each: each.get("scope") or "",
+    "reason": lambda each: each.get("reason") or "",
+}
 Folder = Annotated[Path, typer.Argument(metavar="PATH", help="The plugin's folder.")]
 
 
@@ -25,21 +39,8 @@ def list_plugins(as_json: AsJson = False) -> None:
     if as_json:
         output.print_json(page)
         return
-    output.print_table(
-        ("plugin", "version", "kind", "stages", "state", "description"),
-        (
-            (
-                each.get("name"),
-                each.get("version") or "",
-                each.get("kind") or "",
-                ", ".join(each.get("stages") or []),
-                each.get("state"),
-                each.get("description") or each.get("reason"),
-            )
-            for each in [*output.items_of(page), *output.items_of(page.get("rejected") or [])]
-        ),
-        empty="There are no plugins.",
-    )
+    listed = [*output.items_of(page), *output.items_of(page.get("rejected") or [])]
+    output.print_items(listed, PLUGINS, empty="There are no plugins.")
 
 
 @app.command("show")
@@ -61,20 +62,7 @@ def list_instances(as_json: AsJson = False) -> None:
     """List the instances of host plugins: which task and stage each is busy with, or why it is not started."""
     with api() as client:
         page = client.get("/plugins/instances")
-    if as_json:
-        output.print_json(page)
-        return
-    output.print_table(
-        ("plugin", "version", "lifecycle", "state", "since", "runs", "task", "stage", "scope", "reason"),
-        (
-            (
-                *(each.get(key) for key in ("plugin", "version", "lifecycle", "state", "since", "runs")),
-                *(each.get(key) or "" for key in ("task_id", "stage", "scope", "reason")),
-            )
-            for each in output.items_of(page)
-        ),
-        empty="No plugin runs, and none waits.",
-    )
+    show_page(page, INSTANCES, empty="No plugin runs, and none waits.", as_json=as_json)
 
 
 @app.command("replace")

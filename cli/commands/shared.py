@@ -1,11 +1,12 @@
-"""What the commands have in common: the --json option and the way to the API."""
+"""What the commands have in common: the --json option, the way to the API, and the listings that come from there."""
 
 import contextlib
-from collections.abc import Iterator
-from typing import Annotated
+from collections.abc import Iterator, Mapping
+from typing import Annotated, Any
 
 import typer
 
+from cli import output
 from cli.client import Client
 from cli.connection import resolve
 
@@ -22,3 +23,15 @@ def api() -> Iterator[Client]:
         yield client
     finally:
         client.close()
+
+
+def show_page(
+    page: Any, columns: Mapping[str, output.Column], *, empty: str, as_json: bool, more: str | None = None
+) -> None:
+    """The page as it came, for programs, or as a table; then the command that shows the next page, if there is one."""
+    if as_json:
+        output.print_json(page)
+        return
+    output.print_items(output.items_of(page), columns, empty=empty)
+    if more is not None and page.get("next"):
+        output.say(f"More: {more} {page['next']}")

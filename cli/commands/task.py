@@ -6,10 +6,11 @@ import typer
 
 from cli import output, watch
 from cli.commands import report
-from cli.commands.shared import AsJson, TaskArgument, api
+from cli.commands.shared import AsJson, TaskArgument, api, show_page
 
 app = typer.Typer(help="Tasks: list, show, watch, cancel.", no_args_is_help=True)
 PAGE_MAX = 200
+TASKS = {"task": "task_id", **output.named("state", "since", "profile", "verdict"), "sample": "sample_name"}
 
 
 @app.command("list")
@@ -24,26 +25,7 @@ def list_tasks(
     """List tasks, the newest first."""
     with api() as client:
         page = client.get("/tasks", state=state, limit=limit, after=after)
-    if as_json:
-        output.print_json(page)
-        return
-    output.print_table(
-        ("task", "state", "since", "profile", "verdict", "sample"),
-        (
-            (
-                task.get("task_id"),
-                task.get("state"),
-                task.get("since"),
-                task.get("profile"),
-                task.get("verdict"),
-                task.get("sample_name"),
-            )
-            for task in output.items_of(page)
-        ),
-        empty="There are no tasks.",
-    )
-    if page.get("next"):
-        output.say(f"More: malbox task list --after {page['next']}")
+    show_page(page, TASKS, empty="There are no tasks.", as_json=as_json, more="malbox task list --after")
 
 
 @app.command("show")
@@ -112,40 +94,17 @@ def _show(task: dict[str, Any]) -> None:
         ]
     )
     output.out.print()
-    output.print_table(
-        ("state", "at", "why"),
-        ((entry.get("state"), entry.get("at"), entry.get("why")) for entry in task.get("history") or []),
-        empty="No history.",
-    )
-    _show_attempts(task.get("lost_attempts") or [])
-    _show_phases(task.get("phases") or [])
-    errors = task.get("errors") or []
-    if errors:
+    output.print_items(task.get("history") or [], output.named("state", "at", "why"), empty="No history.")
+    attempts = {"lost attempt": "attempt", "machine": "machine_id", **output.named("at", "reason")}
+    _show_more(task.get("lost_attempts") or [], attempts)
+    # What each phase took of its budget; those that took nothing are left out.
+    spent = [each for each in task.get("phases") or [] if each.get("spent_s")]
+    _show_more(spent, {"phase": "phase", "took s": "spent_s", "of s": "budget_s"})
+    _show_more(task.get("errors") or [], output.named("stage", "plugin", "outcome", "reason"))
+
+
+def _show_more(items: list[dict[str, Any]], columns: dict[str, output.Column]) -> None:
+    """A further table, where there is something to show in it."""
+    if items:
         output.out.print()
-        output.print_table(
-            ("stage", "plugin", "outcome", "reason"),
-            ((each.get("stage"), each.get("plugin"), each.get("outcome"), each.get("reason")) for each in errors),
-            empty="",
-        )
-
-
-def _show_attempts(lost: list[dict[str, Any]]) -> None:
-    if lost:
-        output.out.print()
-        output.print_table(
-            ("lost attempt", "machine", "at", "reason"),
-            ((each.get("attempt"), each.get("machine_id"), each.get("at"), each.get("reason")) for each in lost),
-            empty="",
-        )
-
-
-def _show_phases(phases: list[dict[str, Any]]) -> None:
-    """What each phase took of its budget; those that took nothing are left out."""
-    spent = [each for each in phases if each.get("spent_s")]
-    if spent:
-        output.out.print()
-        output.print_table(
-            ("phase", "took s", "of s"),
-            ((each.get("phase"), each.get("spent_s"), each.get("budget_s")) for each in spent),
-            empty="",
-        )
+        output.print_items(items, columns, empty="")
