@@ -11,7 +11,7 @@ import os
 import sys
 import time
 import tomllib
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import asdict, dataclass, field
 from hashlib import sha256
 from pathlib import Path
@@ -142,16 +142,24 @@ def widen(state: State, wanted: Allowance) -> None:
 def remove(state: State) -> bool:
     """Nothing of the group is left; False where something in it does not end."""
     group = remembered(state)
+    is_gone = gone(group.directories if group else ())
+    if is_gone:
+        _file(state).unlink(missing_ok=True)
+    return is_gone
+
+
+def gone(directories: Iterable[Path], inside: Callable[[Path], Iterable[Path]] = lambda _directory: ()) -> bool:
+    """Nothing is left of the groups, nor of those inside of them; False where something in one does not end."""
     give_up_at = time.monotonic() + REMOVAL_TIMEOUT_S
-    for directory in group.directories if group else ():
+    for directory in directories:
         while directory.exists():
-            try:
-                directory.rmdir()
-            except OSError:  # what was ended leaves its group a moment later
+            for each in (*inside(directory), directory):
+                with contextlib.suppress(OSError):
+                    each.rmdir()
+            if directory.exists():  # what was ended leaves its group a moment later
                 if time.monotonic() > give_up_at:
                     return False
                 time.sleep(_POLL_S)
-    _file(state).unlink(missing_ok=True)
     return True
 
 

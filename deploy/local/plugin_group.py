@@ -8,9 +8,7 @@ Where none can be made the service limits sandboxes without, and says so.
 import contextlib
 import json
 import os
-import time
 from collections.abc import Sequence
-from hashlib import sha256
 from pathlib import Path
 
 from deploy.local import guest_group
@@ -20,13 +18,11 @@ from deploy.local.state import State, ids_of, write_private
 SERVICE = "service"
 SANDBOXES = "sandbox-*"  # the service's own names
 DELEGATED = ("cgroup.procs", "cgroup.subtree_control", "cgroup.threads")
-REMOVAL_TIMEOUT_S = 5.0
-_POLL_S = 0.05
 
 
 def prepare(state: State, proc: Path = Path("/proc/self")) -> list[Path]:
     """The directories are there, the service's user's own, and remembered. Whatever the kernel refuses is left out."""
-    name = f"malbox-{sha256(os.fsencode(state.root)).hexdigest()[:12]}-plugins"
+    name = f"{guest_group.name_of(state)}-plugins"
     trees = set(guest_group.hierarchies(proc).values())
     kept = [place for place in places(state) if place.is_dir()]
     made = kept or [
@@ -58,18 +54,10 @@ def joined(state: State, user: str, argv: Sequence[str]) -> list[str] | None:
 
 def remove(state: State) -> bool:
     """Nothing of them is left; False where something in one does not end."""
-    give_up_at = time.monotonic() + REMOVAL_TIMEOUT_S
-    for place in places(state):
-        while place.exists():
-            for directory in (*place.glob(SANDBOXES), place / SERVICE, place):
-                with contextlib.suppress(OSError):
-                    directory.rmdir()
-            if place.exists():  # what was ended leaves its group a moment later
-                if time.monotonic() > give_up_at:
-                    return False
-                time.sleep(_POLL_S)
-    _file(state).unlink(missing_ok=True)
-    return True
+    is_gone = guest_group.gone(places(state), lambda place: (*place.glob(SANDBOXES), place / SERVICE))
+    if is_gone:
+        _file(state).unlink(missing_ok=True)
+    return is_gone
 
 
 def _made(place: Path, version: int, state: State) -> list[Path]:

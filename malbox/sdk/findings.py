@@ -100,6 +100,11 @@ class Findings:
         for one in words:
             self.problem(one)
 
+    def add_to(self, entries: list[Any], limit: int, entry: Any) -> None:
+        """The entry is in a list of the plugin's own, unless that is full: then the result says so."""
+        if self._has_room(len(entries), limit):
+            entries.append(entry)
+
     def truncated(self) -> None:
         """The plugin itself left something out."""
         self._is_truncated = True

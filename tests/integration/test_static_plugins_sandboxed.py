@@ -1,17 +1,13 @@
 """The static plugins in the real sandbox, within the limits of their own manifests, on samples that the tests make."""
 
 import gzip
-import shutil
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
-from tempfile import mkdtemp
+from typing import Any
 
-import orjson
 import pytest
 
-from malbox.sdk.manifest import load_manifest
-from services.plugins.adapters.bubblewrap import BubblewrapRunner
-from services.plugins.ports import SandboxReport, SandboxRequest
+from malbox.sdk.testing import run_sandboxed
 from tests.unit.plugins import (
     containers,
     office_files,
@@ -31,31 +27,13 @@ MIB = 1024 * 1024
 TWO = {"a.txt": b"one", "b.txt": b"two"}
 
 
-@pytest.fixture(name="bench")
-def bench_fixture() -> Iterator[Path]:
-    """Below /tmp and open to others: the sandbox's processes are nobody's."""
-    root = Path(mkdtemp(prefix="malbox-static-"))
-    root.chmod(0o755)
-    yield root
-    shutil.rmtree(root)
-
-
-async def run_sandboxed(bench: Path, plugin: str, sample: bytes) -> SandboxReport:
-    """The plugin that ships ran on the sample."""
-    shutil.copytree(BUILTIN / plugin, bench / "plugin")
-    (bench / "sample").write_bytes(sample)
-    (bench / "spool").mkdir()
-    manifest = load_manifest(bench / "plugin")
-    return await BubblewrapRunner().run(
-        SandboxRequest(
-            manifest=manifest,
-            plugin_dir=bench / "plugin",
-            sample=bench / "sample",
-            sample_name="sample",
-            spool_dir=bench / "spool",
-            config=manifest.effective_config({}),
-        )
-    )
+def sandboxed(plugin: str, sample: bytes, tmp_path: Path) -> dict[str, Any]:
+    """What the plugin that ships says of the sample, beside what it emits of it."""
+    (tmp_path / "sample").write_bytes(sample)
+    run = run_sandboxed(BUILTIN / plugin, tmp_path / "sample")
+    assert (run.outcome, run.reason) == ("completed", ""), run.log
+    said: dict[str, Any] = run.json(plugin)
+    return said
 
 
 SAMPLES: dict[str, tuple[str, Callable[[], bytes], str]] = {
@@ -75,18 +53,14 @@ SAMPLES: dict[str, tuple[str, Callable[[], bytes], str]] = {
 
 
 @pytest.mark.parametrize("name", SAMPLES)
-async def test_a_plugin_reads_its_sample_in_the_sandbox(name: str, bench: Path) -> None:
+def test_a_plugin_reads_its_sample_in_the_sandbox(name: str, tmp_path: Path) -> None:
     """Its libraries are found there, and what it says arrives."""
     plugin, make, key = SAMPLES[name]
-    report = await run_sandboxed(bench, plugin, make())
-    assert report.outcome == "completed", (report.reason, report.log)
-    assert orjson.loads(report.results[0].path.read_bytes())[key]
+    assert sandboxed(plugin, make(), tmp_path)[key]
 
 
 @pytest.mark.promise("P38")
 @pytest.mark.parametrize("make", [lambda: gzip.compress(bytes(400 * MIB)), lambda: containers.many(60_000)])
-async def test_a_bomb_is_reported_within_the_manifests_limits(make: Callable[[], bytes], bench: Path) -> None:
+def test_a_bomb_is_reported_within_the_manifests_limits(make: Callable[[], bytes], tmp_path: Path) -> None:
     """Full budgets, real walls: the run completes and names the bound, it is not killed."""
-    report = await run_sandboxed(bench, "archives", make())
-    assert report.outcome == "completed", (report.reason, report.log)
-    assert orjson.loads(report.results[0].path.read_bytes())["exceeded"]
+    assert sandboxed("archives", make(), tmp_path)["exceeded"]

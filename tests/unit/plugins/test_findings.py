@@ -50,6 +50,15 @@ def test_text_for_a_reader_turns_nothing_around() -> None:
     assert printable(b"\xff\x00a") == "\ufffd\ufffda"
 
 
+def test_a_list_of_the_plugins_own_is_bounded_and_said_to_be_cut() -> None:
+    """What finds no room is left out; a list that is full to the last place is whole."""
+    findings, entries = Findings(), ["one"]
+    findings.add_to(entries, 2, "two")
+    assert (entries, findings.as_json()["is_truncated"]) == (["one", "two"], False)
+    findings.add_to(entries, 2, "three")
+    assert (entries, findings.as_json()["is_truncated"]) == (["one", "two"], True)
+
+
 @pytest.mark.parametrize(
     ("url", "host"),
     [

@@ -116,7 +116,9 @@ class Reading:
         if name or part.get_content_disposition() == "attachment" or not kind.startswith("text/"):
             self._attached(part, name, content)
             return
-        self._add(self._parts, {"type": kind, "name": "", "size_bytes": len(content), "is_attachment": False})
+        self.findings.add_to(
+            self._parts, LISTED_MAX, {"type": kind, "name": "", "size_bytes": len(content), "is_attachment": False}
+        )
         text = content[:TEXT_MAX_CHARS].decode(_charset(part), "replace")
         self.findings.urls(text, f"body, {kind}")
         if kind == "text/html":
@@ -129,7 +131,7 @@ class Reading:
             "size_bytes": len(content),
             "is_attachment": True,
         }
-        self._add(self._parts, entry)
+        self.findings.add_to(self._parts, LISTED_MAX, entry)
         note_name(name, self.findings)
         if is_program(name, content):
             self.findings.trait("mail_program_attached", name or entry["type"])
@@ -143,16 +145,12 @@ class Reading:
             self.findings.problem(f"body, text/html: {error}")
         for target, words in reader.links:
             shown = " ".join(words.split())
-            self._add(self._links, {"target": printable(target, 500), "text": printable(shown, 100)})
+            self.findings.add_to(
+                self._links, LISTED_MAX, {"target": printable(target, 500), "text": printable(shown, 100)}
+            )
             self.findings.urls(target, "link")
             if deceives(shown, target):
                 self.findings.trait("link_deceives", f"{shown} leads to {target}")
-
-    def _add(self, entries: list[Any], entry: Any) -> None:
-        if len(entries) >= LISTED_MAX:
-            self.findings.truncated()
-        else:
-            entries.append(entry)
 
 
 class _Links(HTMLParser):

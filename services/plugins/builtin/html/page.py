@@ -103,7 +103,7 @@ class Page:
             "size_chars": len(text),
             "text": "\n".join(printable(line, 2000) for line in text[:SCRIPT_SHOWN_MAX_CHARS].splitlines()),
         }
-        self._add(self._scripts, entry)
+        self.findings.add_to(self._scripts, LISTED_MAX, entry)
         self.findings.urls(text, where)
         blobs = list(self._blobs(text))
         is_built = _BUILDS.search(text) is not None
@@ -122,7 +122,7 @@ class Page:
         action = form.get("action") or ""
         asks = any((field.get("type") or "").lower() == "password" for field in form.iter("input"))
         entry = {"action": printable(action, 500), "method": (form.get("method") or "get")[:10], "asks_password": asks}
-        self._add(self._forms, entry)
+        self.findings.add_to(self._forms, LISTED_MAX, entry)
         self._url(action, "action of a form")
         if asks and host_of(action)[0]:
             self.findings.trait("html_asks_password", f"sent to {action}")
@@ -133,14 +133,14 @@ class Page:
         is_hidden = bool(
             sizes & {"0", "1"} or _HIDDEN.search(element.get("style") or "") or element.get("hidden") is not None
         )
-        self._add(self._frames, {"source": printable(source, 500), "is_hidden": is_hidden})
+        self.findings.add_to(self._frames, LISTED_MAX, {"source": printable(source, 500), "is_hidden": is_hidden})
         self._url(source, "source of a frame")
         if is_hidden and host_of(source)[0]:
             self.findings.trait("html_hidden_frame", source)
 
     def _link(self, target: str, text: str) -> None:
         shown = " ".join(text.split())
-        self._add(self._links, {"target": printable(target, 500), "text": printable(shown, 100)})
+        self.findings.add_to(self._links, LISTED_MAX, {"target": printable(target, 500), "text": printable(shown, 100)})
         self._url(target, "link")
         if deceives(shown, target):
             self.findings.trait("link_deceives", f"{shown} leads to {target}")
@@ -150,7 +150,7 @@ class Page:
             return
         match = _REFRESH.search(element.get("content") or "")
         if match:
-            self._add(self._redirects, printable(match[1], 500))
+            self.findings.add_to(self._redirects, LISTED_MAX, printable(match[1], 500))
             self._url(match[1], "redirect")
 
     def _attribute(self, name: str, value: str) -> None:
@@ -175,12 +175,6 @@ class Page:
         if value.strip().startswith("//"):
             value = "http:" + value.strip()
         self.findings.urls(value, context)
-
-    def _add(self, entries: list[Any], entry: Any) -> None:
-        if len(entries) >= LISTED_MAX:
-            self.findings.truncated()
-        else:
-            entries.append(entry)
 
 
 def _base64(text: str) -> bytes:

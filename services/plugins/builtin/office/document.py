@@ -45,7 +45,7 @@ class Document:
 
     def part(self, name: str, size_bytes: int) -> None:
         """A stream of a compound file, or a part of a package."""
-        self._add(self.parts, PARTS_MAX, {"name": printable(name, 200), "size_bytes": size_bytes})
+        self.findings.add_to(self.parts, PARTS_MAX, {"name": printable(name, 200), "size_bytes": size_bytes})
 
     def macro(self, module: str, stream: str, code: str) -> None:
         """The source of one module, cut to a bound."""
@@ -59,21 +59,21 @@ class Document:
             "lines": code.count("\n") + 1,
             "code": _lines(code[:room]),
         }
-        self._add(self.macros, MACROS_MAX, entry)
+        self.findings.add_to(self.macros, MACROS_MAX, entry)
 
     def keyword(self, kind: str, keyword: str, description: str) -> None:
         """Something in the macros that olevba knows."""
         entry = {"kind": kind, "keyword": printable(keyword), "description": printable(description)}
-        self._add(self.keywords, KEYWORDS_MAX, entry)
+        self.findings.add_to(self.keywords, KEYWORDS_MAX, entry)
 
     def relationship(self, part: str, kind: str, target: str) -> None:
         """Something that is elsewhere."""
         entry = {"part": printable(part, 200), "kind": kind, "target": printable(target, 1000)}
-        self._add(self.relationships, RELATIONSHIPS_MAX, entry)
+        self.findings.add_to(self.relationships, RELATIONSHIPS_MAX, entry)
 
     def field_found(self, part: str, instruction: str) -> None:
         """A field that starts something. The instruction is its trait's evidence."""
-        self._add(self.fields, FIELDS_MAX, {"part": printable(part, 200), "field": printable(instruction)})
+        self.findings.add_to(self.fields, FIELDS_MAX, {"part": printable(part, 200), "field": printable(instruction)})
         self.findings.trait("dde_field", f"{part}: {instruction}")
 
     def embedded(self, part: str, kind: str, content: bytes, *, name: str = "", path: str = "") -> None:
@@ -85,7 +85,7 @@ class Document:
             "path": printable(path),
             "size_bytes": len(content),
         }
-        self._add(self.objects, OBJECTS_MAX, entry)
+        self.findings.add_to(self.objects, OBJECTS_MAX, entry)
         if is_program(name, content):
             self.findings.trait("embedded_program", f"{part}: {name or kind}")
         self.children.add(f"{part} > {name}" if name else part, kind, content)
@@ -106,12 +106,6 @@ class Document:
             "children": self.children.as_json(),
             **self.findings.as_json(),
         }
-
-    def _add(self, entries: list[Any], limit: int, entry: Any) -> None:
-        if len(entries) >= limit:
-            self.findings.truncated()
-        else:
-            entries.append(entry)
 
 
 def _lines(code: str) -> str:

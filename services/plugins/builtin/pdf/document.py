@@ -49,7 +49,7 @@ class Document:
         entry = {"object": number, "kind": kind, "trigger": trigger, "target": printable(target, 1000)}
         if entry in self.actions:
             return
-        self._add(self.actions, ACTIONS_MAX, entry)
+        self.findings.add_to(self.actions, ACTIONS_MAX, entry)
         where = f"object {number}{', ' + trigger if trigger else ''}"
         if kind == "Launch":
             self.findings.trait("pdf_launch", f"{where}: {target}")
@@ -67,14 +67,16 @@ class Document:
             "size_chars": len(text),
             "text": "\n".join(printable(line, 2000) for line in text[:SCRIPT_SHOWN_MAX_CHARS].splitlines()),
         }
-        self._add(self.scripts, SCRIPTS_MAX, entry)
+        self.findings.add_to(self.scripts, SCRIPTS_MAX, entry)
         name = "pdf_script_on_open" if trigger and trigger != "click" else "pdf_script"
         self.findings.trait(name, f"object {number}{', ' + trigger if trigger else ''}: {text[:100]}")
         self.findings.urls(text, f"script of object {number}")
 
     def file(self, number: int, name: str, content: bytes) -> None:
         """An embedded file."""
-        self._add(self.files, FILES_MAX, {"object": number, "name": printable(name, 200), "size_bytes": len(content)})
+        self.findings.add_to(
+            self.files, FILES_MAX, {"object": number, "name": printable(name, 200), "size_bytes": len(content)}
+        )
         if is_program(name, content):
             self.findings.trait("embedded_program", f"object {number}: {name}")
         self.children.add(f"object {number} > {name}", "pdf", content)
@@ -96,9 +98,3 @@ class Document:
             "children": self.children.as_json(),
             **self.findings.as_json(),
         }
-
-    def _add(self, entries: list[Any], limit: int, entry: Any) -> None:
-        if len(entries) >= limit:
-            self.findings.truncated()
-        else:
-            entries.append(entry)

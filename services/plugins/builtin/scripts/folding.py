@@ -15,6 +15,7 @@ _STRING = r"(?:'[^'\r\n]*'|\"[^\"\r\n]*\")"
 _NUMBER = r"(?:0x[0-9a-f]{1,6}|&h[0-9a-f]{1,6}|\d{1,7})"
 _EMPTY = r"(?:''|\"\")"
 _NUMBERS = rf"{_NUMBER}(?:\s*,\s*{_NUMBER})*"
+_LIST = rf"{_STRING}(?:\s*,\s*{_STRING})+"
 _CHARS = rf"\[char\[\]\]\s*(?:\(\s*({_NUMBERS})\s*\)|({_NUMBERS}))"
 Fold = Callable[[str], str]
 
@@ -102,22 +103,23 @@ def _no_carets(text: str) -> str:
     return re.sub(r"\^(.)", r"\1", text)
 
 
+def _plain(code: int, escape: str) -> str:
+    """The character, where it is a letter, digit or sign that no quotes end at; else its escape as it stood."""
+    char = chr(code)
+    return char if char.isprintable() and char not in "'\"\\" else escape
+
+
 def _escapes(text: str) -> str:
     r"""`\x41` and `\u0041` are written out where they are letters, digits or signs."""
 
     def one(match: re.Match[str]) -> str:
-        char = chr(int(match[1] or match[2] or match[3], 16))
-        return char if char.isprintable() and char not in "'\"\\" else match[0]
+        return _plain(int(match[1] or match[2] or match[3], 16), match[0])
 
     return re.sub(r"\\x([0-9a-fA-F]{2})|\\u([0-9a-fA-F]{4})|\\u\{([0-9a-fA-F]{1,4})\}", one, text)
 
 
 def _octal_escapes(text: str) -> str:
-    def one(match: re.Match[str]) -> str:
-        char = chr(int(match[1], 8) & 0xFF)
-        return char if char.isprintable() and char not in "'\"\\" else match[0]
-
-    return re.sub(r"\\0?([0-3][0-7]{2})", one, text)
+    return re.sub(r"\\0?([0-3][0-7]{2})", lambda match: _plain(int(match[1], 8) & 0xFF, match[0]), text)
 
 
 def _percent(match: re.Match[str]) -> str:
@@ -164,7 +166,8 @@ def _shell_glue(text: str) -> str:
     return re.sub(r"(?<=[A-Za-z])(?:''|\"\"|\\(?=[A-Za-z]))(?=[A-Za-z])", "", text)
 
 
-_COMMON_JOIN = _joined(r"\+")
+_PLUS = _joined(r"\+")
+_DOT_REPLACE = _sub(rf"({_STRING})\.replace\(\s*({_STRING})\s*,\s*({_STRING})\s*\)", _replaced)
 _FOLDS: dict[str, tuple[Fold, ...]] = {
     "powershell": (
         _no_backticks,
@@ -177,10 +180,10 @@ _FOLDS: dict[str, tuple[Fold, ...]] = {
         _sub(
             rf"\(?\s*({_STRING})\s*\)?\s*(?:\.replace\(|-[ci]?replace)\s*({_STRING})\s*,\s*({_STRING})\s*\)?", _replaced
         ),
-        _sub(rf"-join\s*\(\s*({_STRING}(?:\s*,\s*{_STRING})+)\s*\)", _from_strings),
-        _sub(rf"\(\s*({_STRING}(?:\s*,\s*{_STRING})+)\s*\)\s*-join\s*{_EMPTY}", _from_strings),
+        _sub(rf"-join\s*\(\s*({_LIST})\s*\)", _from_strings),
+        _sub(rf"\(\s*({_LIST})\s*\)\s*-join\s*{_EMPTY}", _from_strings),
         _sub(rf"(?:-join\s*)?\(?\s*({_STRING})\s*\)?\s*\[\s*-1\s*\.\.\s*-\s*\d{{1,7}}\s*\]", _reversed),
-        _COMMON_JOIN,
+        _PLUS,
         _sub(rf"\(\s*({_STRING})\s*\)", lambda m: m[1]),
     ),
     "javascript": (
@@ -188,9 +191,9 @@ _FOLDS: dict[str, tuple[Fold, ...]] = {
         _sub(rf"String\.fromCharCode\(\s*({_NUMBERS})\s*\)", _from_codes),
         _sub(rf"(?:unescape|decodeURIComponent|decodeURI)\(\s*({_STRING})\s*\)", _percent),
         _sub(rf"({_STRING})\.split\(\s*{_EMPTY}\s*\)\.reverse\(\)\.join\(\s*{_EMPTY}\s*\)", _reversed),
-        _sub(rf"\[\s*({_STRING}(?:\s*,\s*{_STRING})+)\s*\]\.join\(\s*{_EMPTY}\s*\)", _from_strings),
-        _sub(rf"({_STRING})\.replace\(\s*({_STRING})\s*,\s*({_STRING})\s*\)", _replaced),
-        _COMMON_JOIN,
+        _sub(rf"\[\s*({_LIST})\s*\]\.join\(\s*{_EMPTY}\s*\)", _from_strings),
+        _DOT_REPLACE,
+        _PLUS,
         _sub(rf"(?<![\w.$])\(\s*({_STRING})\s*\)", lambda m: m[1]),
     ),
     "vbscript": (
@@ -206,8 +209,8 @@ _FOLDS: dict[str, tuple[Fold, ...]] = {
         _escapes,
         _sub(r"\bchr\(\s*(\d{1,7}|0x[0-9a-f]{1,6})\s*\)", _from_codes),
         _sub(rf"({_STRING})\[::-1\]", _reversed),
-        _sub(rf"{_EMPTY}\.join\(\s*\[\s*({_STRING}(?:\s*,\s*{_STRING})+)\s*\]\s*\)", _from_strings),
-        _sub(rf"({_STRING})\.replace\(\s*({_STRING})\s*,\s*({_STRING})\s*\)", _replaced),
-        _COMMON_JOIN,
+        _sub(rf"{_EMPTY}\.join\(\s*\[\s*({_LIST})\s*\]\s*\)", _from_strings),
+        _DOT_REPLACE,
+        _PLUS,
     ),
 }
