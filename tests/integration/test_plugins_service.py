@@ -199,12 +199,13 @@ async def test_what_is_found_inside_is_said_once_with_its_name_and_kind(bench: B
     await bench.order(outer.getvalue(), "archives", name="x.zip", **submission)
     await bench.hear(PluginStageCompleted)
     [found] = bench.said(ChildrenFound)
-    assert [(child.name, child.package, child.mime) for child in found.children] == [
+    assert sorted((child.name, child.package, child.mime) for child in found.children) == [
         ("a.sh", "shell", "text/x-shellscript"),
         ("bin/b.sh", "shell", "text/x-shellscript"),
         ("deep/inner.py", "python", "text/x-python"),
     ]
-    assert [await bench.read(child.blob) for child in found.children] == [SCRIPT, b"#!/bin/sh\ntrue\n", b"import os\n"]
+    contents = {child.name: await bench.read(child.blob) for child in found.children}
+    assert [contents[name] for name in sorted(contents)] == [SCRIPT, b"#!/bin/sh\ntrue\n", b"import os\n"]
     produced = {fact.result_id for fact in bench.said(PluginResultProduced)}
     assert {child.result_id for child in found.children} <= produced
     unwanted = {"request": {"children": {"depth": 0}}, "task_id": derived("tsk", bench.task_id)}
