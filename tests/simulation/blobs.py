@@ -78,6 +78,8 @@ class SimSandbox:
         self.rng = rng
         self.counts = counts
         self.crash_rate = 0.0
+        self.inside: dict[str, tuple[bytes, ...]] = {}
+        """The files that are found inside the sample of that name."""
 
     @property
     def condition(self) -> dict[str, Any]:
@@ -98,7 +100,19 @@ class SimSandbox:
         path.write_text(json.dumps(said), encoding="utf-8")
         name = request.manifest.plugin.name
         result = SpooledResult(name, "json", "application/json", path, path.stat().st_size)
-        return SandboxReport("completed", "", (result,), b"", 10)
+        return SandboxReport("completed", "", (result, *self._found(request)), b"", 10)
+
+    def _found(self, request: SandboxRequest) -> tuple[SpooledResult, ...]:
+        """What the plugin `identity` hands out beside its own result, where it runs as one of the plan."""
+        if request.manifest.plugin.name != "identity" or request.config.get("similarity") is False:
+            return ()
+        found = []
+        for number, content in enumerate(self.inside.get(request.sample_name, ()), start=1):
+            path = request.spool_dir / f"child-{number}"
+            path.write_bytes(content)
+            octets = "application/octet-stream"
+            found.append(SpooledResult(f"children/{number:04d}", "file", octets, path, len(content)))
+        return tuple(found)
 
     async def start(self, manifest: Manifest, plugin_dir: Path) -> "SimInstance":
         """The plugin waits for runs."""
