@@ -288,6 +288,7 @@ class LibvirtHypervisor:
             known_as = identity(domains.live_xml(connection, spec.machine_id))
             domains.save(connection, spec.machine_id, building / MEMORY)
             qemu_processes.end_all(files.directory, timeout_s=_PROCESS_END_TIMEOUT_S)
+            files.prepare_overlay(building)
             return files.publish(
                 building,
                 epoch=epoch,

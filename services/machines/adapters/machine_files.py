@@ -1,7 +1,7 @@
 """The files of one machine on this host. A directory appears under its final name only when it is whole.
 
 <machines>/<id>/fence         the latest epoch that anything acted for, and the latest claim of its work
-                warm/         the warm snapshot: disk, memory image, what is known of them
+                warm/         the warm snapshot: disk, memory image, an empty overlay, what is known of them
                 building-<…>/ a warm snapshot being made; thrown away by whoever finds it
                 life-<…>/     the overlay of one incarnation
 
@@ -24,6 +24,7 @@ from services.machines.domain.fence import Claim
 from services.machines.errors import HypervisorRefused, HypervisorUnavailable
 
 DISK = "disk.qcow2"
+EMPTY = "empty.qcow2"
 MEMORY = "memory.save"
 ENROLMENT = "enrolment"
 VARIABLES = "variables.fd"
@@ -57,9 +58,19 @@ class MachineFiles:
         """`directory` holds nothing but a fresh overlay on `backing`; the overlay's path."""
         shutil.rmtree(directory, ignore_errors=True)
         directory.mkdir(mode=0o700)
-        overlay = directory / DISK
-        _qemu_img("create", "-q", "-f", "qcow2", "-F", "qcow2", "-b", str(backing), str(overlay))
+        overlay, empty = directory / DISK, backing.with_name(EMPTY)
+        if empty.exists():
+            overlay.touch(mode=0o600)
+            overlay.write_bytes(empty.read_bytes())
+        else:
+            _qemu_img("create", "-q", "-f", "qcow2", "-F", "qcow2", "-b", str(backing), str(overlay))
         return overlay
+
+    def prepare_overlay(self, building: Path) -> None:
+        """The snapshot being made has an empty overlay on the disk that it is about to publish: a life copies it."""
+        empty = building / EMPTY
+        _qemu_img("create", "-q", "-f", "qcow2", "-F", "qcow2", "-b", str(building / DISK), str(empty))
+        _qemu_img("rebase", "-q", "-u", "-f", "qcow2", "-F", "qcow2", "-b", str(self.warm / DISK), str(empty))
 
     def lives(self) -> list[Path]:
         """Every incarnation that has files."""
@@ -96,7 +107,7 @@ class MachineFiles:
     ) -> Snapshot:
         """The half-made snapshot is the warm snapshot, digested and on disk, together with its image's files."""
         (building / CONSOLE).unlink(missing_ok=True)
-        members = [name for name in (DISK, MEMORY, ENROLMENT, VARIABLES) if (building / name).exists()]
+        members = [name for name in (DISK, MEMORY, ENROLMENT, VARIABLES, EMPTY) if (building / name).exists()]
         for member in members:
             (building / member).chmod(0o400)
             _sync_file(building / member)

@@ -73,23 +73,17 @@ def listens(pid: int, port: int, proc: Path = Path("/proc")) -> bool:
 
 def of_machine(directory: Path, proc: Path = Path("/proc")) -> list[int]:
     """Process ids of emulators that use a file in `directory`. A zombie is none: it holds nothing any more."""
-    mark = f"{directory}/"
+    mark = os.fsencode(f"{directory}/")
     return [
-        int(entry.name)
-        for entry in proc.iterdir()
-        if entry.name.isdecimal()
-        and _is_emulator(words := arguments(int(entry.name), proc))
-        and mark in " ".join(words)
+        int(name)
+        for name in os.listdir(proc)  # noqa: PTH208 - a thousand processes, many times for each lease
+        if name.isdecimal() and mark in (raw := _command_line(f"{proc}/{name}")) and _is_emulator(_words(raw))
     ]
 
 
 def arguments(pid: int, proc: Path = Path("/proc")) -> list[str]:
     """The process's command line; empty when it has ended."""
-    try:
-        raw = (proc / str(pid) / "cmdline").read_bytes()
-    except OSError:
-        return []
-    return raw.decode(errors="replace").split("\0")
+    return _words(_command_line(f"{proc}/{pid}"))
 
 
 def libvirt_directory(pid: int, proc: Path = Path("/proc")) -> Path | None:
@@ -112,6 +106,18 @@ def end_all(directory: Path, *, timeout_s: float) -> int:
                 f"/proc/{pids[0]} what holds it (state, wchan, cgroup); when it is gone, rebuild the machine"
             )
     return ended
+
+
+def _command_line(process: str) -> bytes:
+    try:
+        with open(f"{process}/cmdline", "rb", buffering=0) as stream:  # noqa: PTH123 - as above
+            return stream.read()
+    except OSError:
+        return b""
+
+
+def _words(raw: bytes) -> list[str]:
+    return raw.decode(errors="replace").split("\0") if raw else []
 
 
 def _stat(pid: int, proc: Path) -> list[str]:

@@ -9,7 +9,7 @@ import pytest
 
 from services.machines.adapters.built_image import BuiltImage, sha256_of
 from services.machines.adapters.kept_files import FULL_DIGEST_INTERVAL_S
-from services.machines.adapters.machine_files import DISK, ENROLMENT, MEMORY, MachineFiles
+from services.machines.adapters.machine_files import DISK, EMPTY, ENROLMENT, MEMORY, MachineFiles
 from services.machines.domain.fence import Claim
 from services.machines.domain.spec import MachineSpec
 from services.machines.errors import DigestMismatch, HypervisorRefused
@@ -45,11 +45,11 @@ def _write_manifest(folder: Path, **changes: Any) -> None:
 
 
 def _warm(tmp_path: Path, disk: Path) -> MachineFiles:
-    """A published snapshot of three small files, on an image of one."""
+    """A published snapshot of four small files, on an image of one."""
     files = MachineFiles(tmp_path / "machines", "linux-1")
     building = files.building(1)
     building.mkdir(parents=True)
-    for name in (DISK, MEMORY, ENROLMENT):
+    for name in (DISK, MEMORY, ENROLMENT, EMPTY):
         (building / name).write_bytes(name.encode())
     files.publish(building, epoch=1, accelerator="tcg", domain_identity="0" * 64, image=[disk])
     return files
@@ -101,14 +101,14 @@ def test_a_published_snapshot_is_read_back_with_its_digests(images: Path, tmp_pa
     files = _warm(tmp_path, images / "linux" / "disk.qcow2")
     snapshot = files.snapshot()
     assert {name: kept.sha256 for name, kept in snapshot.files.items()} == {
-        **{f"warm {name}": sha256_of(files.warm / name) for name in (DISK, MEMORY, ENROLMENT)},
+        **{f"warm {name}": sha256_of(files.warm / name) for name in (DISK, MEMORY, ENROLMENT, EMPTY)},
         "image disk.qcow2": sha256_of(images / "linux" / "disk.qcow2"),
     }
     assert not files.building(1).exists()
 
 
 @pytest.mark.promise("P7")
-@pytest.mark.parametrize("name", [DISK, MEMORY, ENROLMENT, "snapshot.json", "image"])
+@pytest.mark.parametrize("name", [DISK, MEMORY, ENROLMENT, EMPTY, "snapshot.json", "image"])
 def test_a_snapshot_with_a_missing_or_replaced_part_is_none(images: Path, tmp_path: Path, name: str) -> None:
     """Unknown is dirty: whatever part is not the digested one, nothing is restored from it."""
     disk = images / "linux" / "disk.qcow2"
@@ -179,6 +179,20 @@ def test_what_incarnations_leave_is_removed_and_the_snapshot_stays(images: Path,
         files.discard_lives()
     assert [path.name for path in files.directory.iterdir()] == ["warm"]
     files.snapshot()
+
+
+@pytest.mark.promise("P8")
+def test_an_incarnation_begins_with_a_copy_of_the_empty_overlay(images: Path, tmp_path: Path) -> None:
+    """A file of its own with the bytes that the snapshot keeps, whatever stood in its place; closed to others."""
+    files = _warm(tmp_path, images / "linux" / "disk.qcow2")
+    life = files.life(2)
+    life.mkdir()
+    (life / "left").touch()
+    overlay = files.begin(life, backing=files.warm / DISK)
+    assert overlay.read_bytes() == (files.warm / EMPTY).read_bytes()
+    assert overlay.stat().st_ino != (files.warm / EMPTY).stat().st_ino
+    assert overlay.stat().st_mode & 0o777 == 0o600
+    assert [one.name for one in life.iterdir()] == [DISK]
 
 
 @pytest.mark.promise("P5")
