@@ -73,8 +73,9 @@ def run(settings: AgentSettings, platform: Platform) -> None:
     _prepare(settings)
     bundle = read_bundle(settings)
     _rehearse(platform)
-    grant = platform.in_child(enrol, json.dumps(vars(bundle)).encode())
-    platform.in_child(serve, grant)
+    serving = platform.stand_by(serve)  # before the snapshot, so that nothing is forked while a lease waits
+    grant = platform.stand_by(enrol)(json.dumps(vars(bundle)).encode())
+    serving(grant)
     platform.wait_for_ever()
 
 
@@ -106,7 +107,8 @@ def _prepare(settings: AgentSettings) -> None:
 def _rehearse(platform: Platform) -> None:
     """What each lease starts was started once: the snapshot has it in memory, and no lease reads it from the disk.
 
-    What comes of it is thrown away. A fault shows again, with its reason, when it matters.
+    What comes of it is thrown away, but for the knowledge that the tracer works. A fault shows again, with its reason,
+    when it matters.
     """
     for act in (lambda: make_request(_REHEARSAL), platform.check_tracer):
         with contextlib.suppress(EnrolmentRefused, PlatformRefused):

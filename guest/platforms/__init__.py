@@ -1,5 +1,6 @@
 """What the agent needs of an operating system, and the one that it runs on."""
 
+import functools
 import sys
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -80,8 +81,11 @@ class Platform(Protocol):
     def mix_entropy(self, entropy: bytes) -> None:
         """The system's random generator starts anew, from these bytes too. Raises PlatformRefused."""
 
-    def in_child(self, entry: Phase, argument: bytes) -> bytes:
-        """Runs a phase of the agent in a fresh process and returns what it wrote. Raises PlatformRefused."""
+    def stand_by(self, entry: Phase) -> Callable[[bytes], bytes]:
+        """A fresh process waits to run a phase of the agent, once.
+
+        Calling what is returned gives it its argument and returns what it wrote. Raises PlatformRefused.
+        """
 
     def give_to_sample(self, path: Path, user: str) -> None:
         """The file is the sample user's, readable and executable. Raises PlatformRefused."""
@@ -96,8 +100,9 @@ class Platform(Protocol):
         """The process does nothing until it is ended from outside."""
 
 
+@functools.cache
 def this_platform() -> Platform:
-    """The one that this process runs on."""
+    """The one that this process runs on, and what is known of it already: a forked process inherits that."""
     if sys.platform == "win32":
         from guest.platforms.windows import Windows  # noqa: PLC0415 - imports of the other system do not exist here
 

@@ -1,5 +1,6 @@
 """Linux: clock, entropy, fresh processes, and the sample's user. The process tree is in `strace_tree`."""
 
+import contextlib
 import ctypes
 import fcntl
 import os
@@ -8,7 +9,9 @@ import signal
 import struct
 import subprocess
 import time
+from collections.abc import Callable
 from pathlib import Path
+from typing import NoReturn
 
 from guest import limits
 from guest.journal import Journal
@@ -18,6 +21,7 @@ from guest.platforms.strace_tree import STRACE, StraceTree
 # linux/random.h
 _RNDADDENTROPY = 0x40085203
 _RNDRESEEDCRNG = 0x5207
+_LENGTH = struct.Struct("I")
 # linux/prctl.h
 _PR_SET_PDEATHSIG = 1
 
@@ -27,6 +31,9 @@ class Linux:
 
     name = "linux"
     capabilities: tuple[str, ...] = ("put", "launch", "syscalls", "collect", "private-network")
+
+    def __init__(self) -> None:
+        self._tracer_works = False
 
     def boot_id(self) -> str:
         """The kernel's."""
@@ -52,33 +59,29 @@ class Linux:
         except OSError as error:
             raise PlatformRefused(f"the random generator takes no entropy: {error}") from error
 
-    def in_child(self, entry: Phase, argument: bytes) -> bytes:
-        """Forks; the child runs `entry`. Its TLS library draws its first seed there, after the restore.
+    def stand_by(self, entry: Phase) -> Callable[[bytes], bytes]:
+        """Forks; the child waits to run `entry`. Libraries that drew nothing before draw their first seed there.
 
         No timeout: how long a phase lasts is for the host to say. Raises PlatformRefused.
         """
-        reading, writing = os.pipe()
+        asked, answered = os.pipe(), os.pipe()
         pid = os.fork()
         if pid == 0:
-            self._be_child(entry, argument, reading, writing)
-        os.close(writing)
-        with os.fdopen(reading, "rb") as pipe:
-            answer = pipe.read(limits.MESSAGE_MAX_BYTES)
-        _, status = os.waitpid(pid, 0)
-        if status != 0:
-            raise PlatformRefused(f"a phase of the agent ended with status {os.waitstatus_to_exitcode(status)}")
-        return answer
+            _be_child(entry, asked, answered)
+        os.close(asked[0])
+        os.close(answered[1])
 
-    def _be_child(self, entry: Phase, argument: bytes, reading: int, writing: int) -> None:
-        code = 1
-        try:
-            ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
-            os.close(reading)
-            with os.fdopen(writing, "wb") as pipe:
-                entry(argument, pipe)
-            code = 0
-        finally:
-            os._exit(code)
+        def ask(argument: bytes) -> bytes:
+            with contextlib.suppress(BrokenPipeError), os.fdopen(asked[1], "wb") as question:
+                question.write(_LENGTH.pack(len(argument)) + argument)
+            with os.fdopen(answered[0], "rb") as pipe:
+                answer = pipe.read(limits.MESSAGE_MAX_BYTES)
+            _, status = os.waitpid(pid, 0)
+            if status != 0:
+                raise PlatformRefused(f"a phase of the agent ended with status {os.waitstatus_to_exitcode(status)}")
+            return answer
+
+        return ask
 
     def give_to_sample(self, path: Path, user: str) -> None:
         """The file is the sample user's, mode 0700. Raises PlatformRefused."""
@@ -94,7 +97,12 @@ class Linux:
         return StraceTree.launch(program, journal)
 
     def check_tracer(self) -> None:
-        """The tracer is installed and may trace. Raises PlatformRefused."""
+        """The tracer is installed and may trace. Raises PlatformRefused.
+
+        Tried until it did once: nothing that could change it happens between the agent's start and the sample's.
+        """
+        if self._tracer_works:
+            return
         argv = [STRACE, "-f", "--seccomp-bpf", "-o", os.devnull, "-e", "trace=%process", "--", "/bin/true"]
         try:
             outcome = subprocess.run(argv, check=False, capture_output=True, timeout=limits.TOOL_TIMEOUT_S)
@@ -102,8 +110,25 @@ class Linux:
             raise PlatformRefused(f"no tracer: {error}") from error
         if outcome.returncode != 0:
             raise PlatformRefused(f"the tracer cannot trace: {outcome.stderr[:200]!r}")
+        self._tracer_works = True
 
     def wait_for_ever(self) -> None:
         """Sleeps until a signal ends it."""
         while True:  # bounded by the host, which destroys the machine
             signal.pause()
+
+
+def _be_child(entry: Phase, asked: tuple[int, int], answered: tuple[int, int]) -> NoReturn:
+    code = 1
+    try:
+        ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
+        os.close(asked[1])
+        os.close(answered[0])
+        with os.fdopen(asked[0], "rb") as question:  # not to its end: whoever was forked later holds that open
+            (length,) = _LENGTH.unpack(question.read(_LENGTH.size))
+            argument = question.read(length)
+        with os.fdopen(answered[1], "wb") as pipe:
+            entry(argument, pipe)
+        code = 0
+    finally:
+        os._exit(code)

@@ -6,10 +6,11 @@ strace ends. Its output goes through a FIFO in a directory of the agent's, which
 
 import contextlib
 import os
+import resource
 import subprocess
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import IO
 
@@ -22,6 +23,9 @@ from guest.platforms.private_network import in_private_network
 from guest.platforms.trace_lines import TraceLines
 
 STRACE = "/usr/bin/strace"
+_OOM_SCORE = Path("/proc/self/oom_score_adj")  # proc(5): whom the kernel ends first when memory is short
+_SAMPLE_OOM_SCORE = "500"
+_LIMITS = {resource.RLIMIT_NPROC: limits.PROCESSES_MAX, resource.RLIMIT_CORE: 0}
 TRACED = (
     "%process,%file,%network,%creds,ptrace,kill,tkill,tgkill,pidfd_send_signal,process_vm_readv,process_vm_writev,"
     "memfd_create,fchmod,fchown,ftruncate,unshare,setns,bpf,?userfaultfd,perf_event_open,init_module,finit_module,"
@@ -33,14 +37,12 @@ IN_FULL = "!execve,execveat"
 
 
 def strace_argv(program: Program, fifo: Path) -> list[str]:
-    """The whole command: limits, then a score that lets the kernel kill the sample first, then the tracer.
+    """The whole command.
 
     The environment is set by strace for the sample only (`-E`), so that it cannot steer the tracer, which is root.
     """
     environment = [part for name, value in program.environment.items() for part in ("-E", f"{name}={value}")]
     return [
-        *("/usr/bin/prlimit", f"--nproc={limits.PROCESSES_MAX}:{limits.PROCESSES_MAX}", "--core=0:0"),
-        *("/usr/bin/choom", "-n", "500", "--"),
         *(STRACE, "-f", "-u", program.user, "--seccomp-bpf", "-ttt", "-yy", "-s", str(program.string_bytes)),
         *("--quiet=attach,personality", "-e", f"trace={TRACED}", "-e", f"abbrev={IN_FULL}"),
         *("-o", str(fifo)),
@@ -103,15 +105,16 @@ class StraceTree:
         self._run(self._follow, trace)
 
     def _popen(self, fifo: Path) -> "subprocess.Popen[bytes]":
-        return subprocess.Popen(
-            strace_argv(self._program, fifo),
-            stdin=subprocess.DEVNULL,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
-            cwd=self._program.cwd,
-            env={"PATH": "/usr/sbin:/usr/bin:/sbin:/bin", "LANG": "C.UTF-8"},
-            start_new_session=True,
-        )
+        with _limited():
+            return subprocess.Popen(
+                strace_argv(self._program, fifo),
+                stdin=subprocess.DEVNULL,
+                stdout=subprocess.PIPE,
+                stderr=subprocess.PIPE,
+                cwd=self._program.cwd,
+                env={"PATH": "/usr/sbin:/usr/bin:/sbin:/bin", "LANG": "C.UTF-8"},
+                start_new_session=True,
+            )
 
     def _run(self, work: Callable[..., None], *arguments: object) -> None:
         thread = threading.Thread(target=work, args=arguments, daemon=True)
@@ -172,3 +175,22 @@ class StraceTree:
         for thread in self._threads:
             thread.join(timeout=limits.TREE_END_TIMEOUT_S)
         return Stopped(killed=killed, deleted_files=deleted)
+
+
+@contextlib.contextmanager
+def _limited() -> Iterator[None]:
+    """What is started meanwhile inherits the sample's limits, and a score that lets the kernel kill it first.
+
+    The agent is root, whom the limits do not touch, and keeps them; the score is its own again afterwards. Programs
+    that set both and then become the tracer would each cost an emulated guest as much as the sample's own start.
+    """
+    for limit, most in _LIMITS.items():
+        hard = resource.getrlimit(limit)[1]
+        allowed = most if hard == resource.RLIM_INFINITY else min(most, hard)
+        resource.setrlimit(limit, (allowed, allowed))
+    score = _OOM_SCORE.read_text(encoding="ascii")
+    _OOM_SCORE.write_text(_SAMPLE_OOM_SCORE, encoding="ascii")
+    try:
+        yield
+    finally:
+        _OOM_SCORE.write_text(score, encoding="ascii")

@@ -8,6 +8,7 @@ import struct
 import subprocess
 import sys
 import time
+from collections.abc import Callable
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -37,13 +38,17 @@ class Windows:
         """Nothing to do: the system takes a new seed when its virtual machine generation changes."""
         del entropy
 
-    def in_child(self, entry: Phase, argument: bytes) -> bytes:
-        """A fresh interpreter runs the phase of that name. Raises PlatformRefused."""
-        argv = [sys.executable, "-m", "guest.agent", entry.__name__]
-        outcome = subprocess.run(argv, input=argument, stdout=subprocess.PIPE, check=False)
-        if outcome.returncode != 0:
-            raise PlatformRefused(f"a phase of the agent ended with {outcome.returncode}")
-        return outcome.stdout[: limits.MESSAGE_MAX_BYTES]
+    def stand_by(self, entry: Phase) -> Callable[[bytes], bytes]:
+        """A fresh interpreter, started when it is asked, runs the phase of that name. Raises PlatformRefused."""
+
+        def ask(argument: bytes) -> bytes:
+            argv = [sys.executable, "-m", "guest.agent", entry.__name__]
+            outcome = subprocess.run(argv, input=argument, stdout=subprocess.PIPE, check=False)
+            if outcome.returncode != 0:
+                raise PlatformRefused(f"a phase of the agent ended with {outcome.returncode}")
+            return outcome.stdout[: limits.MESSAGE_MAX_BYTES]
+
+        return ask
 
     def give_to_sample(self, path: Path, user: str) -> None:
         """Refused: see the module."""

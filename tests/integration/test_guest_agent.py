@@ -144,6 +144,25 @@ async def test_a_child_that_daemonizes_is_followed_and_ended(session: GrpcGuestS
     assert [Path(one.guest_path).name for one in collected.files] == ["late.txt"]
 
 
+async def test_a_sample_has_limits_and_is_what_the_kernel_ends_first(
+    session: GrpcGuestSession, agent: RunningAgent, folder: Path
+) -> None:
+    """As many processes as it may have and no dump of memory; the agent's own score is not the sample's."""
+    own = scores_of_agent(agent.pid)
+    look = "ulimit -H -u; ulimit -S -u; ulimit -H -c; cat /proc/self/oom_score_adj\n"
+    await start(session, folder, look, interpreter="/bin/bash")
+    await watch_until(session, TreeEmpty)
+    _, events, _ = await finish(session, folder)
+    assert evidence(events, "stdout").split() == [b"512", b"512", b"0", b"500"]
+    assert scores_of_agent(agent.pid) == own
+
+
+def scores_of_agent(pid: int) -> set[str]:
+    """The scores of the agent's parent and of its phases."""
+    phases = Path(f"/proc/{pid}/task/{pid}/children").read_text(encoding="ascii").split()
+    return {Path(f"/proc/{one}/oom_score_adj").read_text(encoding="ascii") for one in (str(pid), *phases)}
+
+
 async def test_the_sample_is_unprivileged_and_alone_on_its_network(session: GrpcGuestSession, folder: Path) -> None:
     """It runs as its user, reaches no route and not even the agent's port, and its attempts are in the trace."""
     port = session_port(await session.hello())

@@ -5,6 +5,7 @@ import hashlib
 import json
 import re
 from pathlib import Path
+from typing import BinaryIO
 
 import pytest
 from cryptography import x509
@@ -18,6 +19,7 @@ from contracts.guest import agent_pb2 as pb
 from guest import images, limits
 from guest.enrolment import make_request
 from guest.journal import Journal
+from guest.platforms import PlatformRefused, this_platform
 from guest.platforms.trace_lines import TraceLines
 from guest.session import safe_name
 from guest.settings import AgentSettings, SettingsRefused, load_settings
@@ -206,6 +208,20 @@ def test_the_agents_own_request_is_signed() -> None:
     )
     key = serialization.load_pem_private_key(key_pem.encode(), password=None)
     assert certificate.public_key() == key.public_key()
+
+
+def test_processes_that_stand_by_are_asked_in_any_order() -> None:
+    """Each answers what it alone was asked; one that fails is a refusal, and not half an answer."""
+
+    def phase(argument: bytes, out: BinaryIO) -> None:
+        out.write(b"heard " + argument)
+        if argument == b"nonsense":
+            raise PlatformRefused
+
+    first, second, third = (this_platform().stand_by(phase) for _ in range(3))
+    assert (first(b"one"), third(b"three")) == (b"heard one", b"heard three")
+    with pytest.raises(PlatformRefused, match="status 1"):
+        second(b"nonsense")
 
 
 @pytest.mark.promise("P30")
