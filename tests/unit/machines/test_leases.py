@@ -12,7 +12,7 @@ from services.chassis.unit import Unit
 from services.machines import app
 from services.machines.announcements import announce
 from services.machines.domain.machine import Machine, NotPossible
-from services.machines.policy import STATE_MAX_S
+from services.machines.policy import LEASE_MAX_S, STATE_MAX_S
 from tests.unit.machines.fleet import ENDPOINT, NOW, SPEC, TASK, lease, ready
 from tests.unit.machines.fleet import unit as empty_unit
 
@@ -40,6 +40,47 @@ def test_a_leased_machine_is_refused_to_another_task() -> None:
     machine = lease(ready())
     with pytest.raises(NotPossible, match="preparing"):
         machine.lease_to("tsk_" + "2" * 32, operation_id="ope_2", hold_s=60, at=NOW)
+
+
+@pytest.mark.promise("F6", "P22", "P27")
+@pytest.mark.parametrize(
+    ("asked", "reason"),
+    [
+        ({"route": "simulated"}, "machine linux-1 does not offer the route simulated"),
+        ({"untrusted": True}, "machine linux-1 accepts no samples that are marked untrusted"),
+        ({"machine_id": "linux-9"}, "no machine linux-9 on this host"),
+    ],
+)
+def test_what_a_machine_is_not_for_is_refused_by_its_host(asked: dict[str, object], reason: str) -> None:
+    """Whatever was planned: with the reason, and the machine stays nobody's. The control is granted."""
+    machine = ready()
+    machine.collect_events()
+    refused, granted = empty_unit(), empty_unit()
+    order = order_of(**asked)
+    app.lease(refused, machine if order.machine_id == machine.machine_id else None, order)
+    [said] = refused.outbox
+    assert said.routing_key == "machines.machine.lease-refused.v1"
+    assert json.loads(said.body)["data"]["reason"] == reason
+    assert machine.state == "ready"
+    app.lease(granted, machine, order_of())
+    assert machine.state == "preparing"
+
+
+@pytest.mark.promise("P11")
+@pytest.mark.parametrize(
+    ("asked_s", "granted_s"), [(60, 60), (LEASE_MAX_S, LEASE_MAX_S), (LEASE_MAX_S + 1, LEASE_MAX_S)]
+)
+def test_no_lease_is_granted_for_longer_than_the_host_allows(asked_s: int, granted_s: int) -> None:
+    """However long its task may take."""
+    machine = ready()
+    app.lease(empty_unit(), machine, order_of(hold_s=asked_s))
+    assert machine.hard_deadline_at == NOW + timedelta(seconds=granted_s)
+
+
+def order_of(**changed: object) -> LeaseMachine:
+    """An order to lease the machine, changed so."""
+    usual = {"operation_id": "ope_1", "task_id": TASK, "machine_id": "linux-1", "host": "local", "route": "none"}
+    return LeaseMachine.model_validate({**usual, "hold_s": 60, **changed})
 
 
 def test_repeating_a_lease_operation_changes_nothing() -> None:
