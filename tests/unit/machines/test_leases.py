@@ -129,6 +129,31 @@ def test_an_operator_may_take_a_machine_out_of_a_lease() -> None:
     assert (machine.state, ended.ending) == ("quarantined", "withdrawn")
 
 
+@pytest.mark.promise("P2", "G4")
+def test_word_of_an_earlier_lease_or_driver_changes_nothing() -> None:
+    """Neither a timer of the lease before nor a replaced driver ends or drains what is there; who may, does."""
+    machine = lease(ready())
+    stale = machine.lease_id or ""
+    machine.release(stale, NOW)
+    machine.complete_cleaning(NOW)
+    machine.verify_clean({}, NOW)
+    lease(machine, "ope_2")
+    machine.attest(ENDPOINT, NOW)
+    machine.adopt(machine.lease_id or "", 2, NOW)
+    current, version = machine.lease, machine.version
+    assert current is not None
+    for lease_id in (stale, "lea_" + "9" * 32):
+        app.expire(empty_unit(), machine, lease_id, "deadline", "x")
+        app.adopt(empty_unit(), machine, lease_id, 3)
+        app.drain(empty_unit(), machine, current.model_copy(update={"lease_id": lease_id}), "x")
+    app.drain(empty_unit(), machine, current.model_copy(update={"term": 1}), "x")
+    assert (machine.state, machine.version) == ("active", version)
+    app.drain(empty_unit(), machine, current, "the window")
+    assert machine.state == "draining"
+    app.expire(empty_unit(), machine, current.lease_id, "deadline", "x")
+    assert machine.state == "cleaning"
+
+
 @pytest.mark.promise("P3")
 def test_a_lease_is_adopted_three_times_at_most() -> None:
     """Each adoption is a higher term; the guest runs on under the same epoch."""
