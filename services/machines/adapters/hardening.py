@@ -24,6 +24,8 @@ _DEVICES_ALLOWED: dict[str, tuple[str, frozenset[str | None]]] = {
 _CONTROL_CARD = ("-netdev", "user,id=control,restrict=on,", "-device", "virtio-net-pci,netdev=control,")
 _CABLE = "stream,id=analysis,server=off,addr.type=unix,addr.path=/"
 _SECCOMP_FILTER = 2
+_NETWORKS = ("tcp:", "udp:", "telnet:", "websocket:", "vnc", "spice")
+_DEBUGGERS = frozenset({"-s", "-gdb"})
 
 
 def faults_of_domain(xml: str) -> list[str]:
@@ -111,5 +113,10 @@ def faults_of_process(held: Confinement, arguments: list[str]) -> list[str]:
         faults.append("its process may gain privileges")
     if held.seccomp_mode != _SECCOMP_FILTER:
         faults.append("its process has no system call filter")
-    listening = [argument for argument in arguments if argument.startswith(("tcp:", "telnet:", "vnc", "spice"))]
-    return faults + [f"its process listens on {argument}" for argument in listening]
+    return faults + [f"its process listens on {argument}" for argument in arguments if _is_of_a_network(argument)]
+
+
+def _is_of_a_network(argument: str) -> bool:
+    """Whether by it a monitor, a debugger or a display is reached over a network: QEMU has several words for each."""
+    is_at_a_port = argument.startswith("socket,") and any(f",{key}=" in argument for key in ("host", "port"))
+    return is_at_a_port or argument in _DEBUGGERS or argument.startswith(_NETWORKS)

@@ -186,6 +186,13 @@ def test_hostile_entities_in_a_domain_are_not_expanded() -> None:
     assert faults_of_domain(xml)
 
 
+CONFINED = Confinement(uid=9, no_new_privileges=True, seccomp_mode=2, capabilities=0)
+LISTENING = (
+    *("tcp:0.0.0.0:1", "udp:127.0.0.1:1", "telnet:127.0.0.1:1,server", "websocket:127.0.0.1:1", "vnc=:0", "-s", "-gdb"),
+    *("socket,id=monitor,host=127.0.0.1,port=4444,server=on", "socket,id=monitor,port=4444,server=on"),
+)
+
+
 @pytest.mark.promise("P25")
 @pytest.mark.parametrize(
     ("held", "arguments", "named"),
@@ -194,7 +201,7 @@ def test_hostile_entities_in_a_domain_are_not_expanded() -> None:
         (Confinement(uid=9, no_new_privileges=False, seccomp_mode=2, capabilities=0), [], "gain privileges"),
         (Confinement(uid=9, no_new_privileges=True, seccomp_mode=0, capabilities=0), [], "system call filter"),
         (Confinement(uid=9, no_new_privileges=True, seccomp_mode=2, capabilities=1), [], "capabilities"),
-        (Confinement(uid=9, no_new_privileges=True, seccomp_mode=2, capabilities=0), ["tcp:0.0.0.0:1"], "listens"),
+        *((CONFINED, [argument], "listens") for argument in LISTENING),
     ],
 )
 def test_each_missing_protection_of_the_process_is_named(held: Confinement, arguments: list[str], named: str) -> None:
@@ -206,8 +213,8 @@ def test_each_missing_protection_of_the_process_is_named(held: Confinement, argu
 
 def test_a_confined_process_has_no_fault() -> None:
     """The positive control of the faults above."""
-    held = Confinement(uid=9, no_new_privileges=True, seccomp_mode=2, capabilities=0)
-    assert faults_of_process(held, ["-netdev", "user,id=control"]) == []
+    monitor = ["-chardev", "socket,id=charmonitor,fd=20,server=on,wait=off", "-mon", "chardev=charmonitor"]
+    assert faults_of_process(CONFINED, ["-netdev", "user,id=control,hostfwd=tcp:127.0.0.1:1-:2", *monitor]) == []
 
 
 CABLED = replace(PLAN, cable=Path("/state/network/0123456789ab.sock"))
