@@ -24,7 +24,7 @@ from services.chassis.crash_points import Point, around
 from services.chassis.errors import PermanentError, TransientError
 from services.chassis.parked import Dead, ParkedMessages, identity
 from services.chassis.patience import until_stored
-from services.chassis.relay import REPLAYS_HEADER
+from services.chassis.relay import AGAIN_HEADER, REPLAYS_HEADER
 from services.chassis.store import Conflict, Duplicate, Store
 from services.chassis.suspects import Condemned, Suspects
 from services.chassis.topology import Handler, Inbound, Topology
@@ -136,6 +136,8 @@ class Consumer:
         self, inbound: Inbound, message: RabbitMessage, envelope: Envelope, content: Message, handler: Handler
     ) -> None:
         try:
+            if _may_come_again(message) and await until_stored(lambda: self._was_handled(envelope.id)):
+                raise Duplicate  # noqa: TRY301 - as the store says of it, which writes each into its own log as an error
             await self.perform(envelope, content, handler)
         except Duplicate:
             log.info("message_was_a_duplicate")
@@ -150,6 +152,9 @@ class Consumer:
             await self._park(inbound, message, f"{type(error).__name__}: {error}")
             return
         await _acknowledge(message)
+
+    async def _was_handled(self, message_id: str) -> bool:
+        return await self._store.fetchrow("SELECT FROM inbox WHERE message_id = $1", message_id) is not None
 
     async def perform(self, envelope: Envelope, content: Message, handler: Handler) -> None:
         """The handler's unit is committed. Waits while the store is away; tries again after a lost race.
@@ -217,6 +222,11 @@ async def _acknowledge(message: RabbitMessage) -> None:
 async def _raw(message: RabbitMessage) -> RabbitMessage:
     """The handler is given the message itself."""
     return message
+
+
+def _may_come_again(message: RabbitMessage) -> bool:
+    """Whether it was delivered before, or said by another than who committed it. Few are: each costs a question."""
+    return any(_count(message.headers.get(name)) for name in (DELIVERIES_HEADER, AGAIN_HEADER, REPLAYS_HEADER))
 
 
 def _count(value: object) -> int:

@@ -32,6 +32,8 @@ BACKOFF_FIRST_S = 0.1
 BACKOFF_MAX_S = 5.0
 REFUSED_RETRY_S = 0.5
 REPLAYS_HEADER = "x-malbox-replays"
+AGAIN_HEADER = "x-malbox-again"
+"""On what the sweep found: whoever committed it may have said it before it died."""
 
 log = structlog.get_logger()
 
@@ -186,7 +188,9 @@ class Relay:
         return list(faults)
 
     async def _publish(self, channel: AbstractChannel, row: OutboxRow) -> None:
-        name, replays = row.exchange, row.replays if isinstance(row, _Found) else 0
+        name, headers = row.exchange, {}
+        if isinstance(row, _Found):
+            headers = {AGAIN_HEADER: "1"} | ({REPLAYS_HEADER: str(row.replays)} if row.replays else {})
         if name not in self._exchanges:
             self._exchanges[name] = await channel.get_exchange(name, ensure=False)
         await self._exchanges[name].publish(
@@ -195,7 +199,7 @@ class Relay:
                 content_type="application/cloudevents+json",
                 delivery_mode=aio_pika.DeliveryMode.PERSISTENT,
                 message_id=row.message_id,
-                headers={REPLAYS_HEADER: str(replays)} if replays else None,
+                headers=dict(headers),
             ),
             row.routing_key,
             mandatory=True,

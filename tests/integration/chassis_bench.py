@@ -83,13 +83,15 @@ async def queue_length(settings: ServiceSettings, name: str) -> int | None:
         return queue.declaration_result.message_count or 0
 
 
-async def publish(settings: ServiceSettings, body: bytes, *, exchange: str, key: str) -> None:
+async def publish(
+    settings: ServiceSettings, body: bytes, *, exchange: str, key: str, headers: dict[str, Any] | None = None
+) -> None:
     """The bytes are on the exchange, confirmed."""
     connection = await aio_pika.connect(settings.amqp_url)
     async with connection:
         channel = await connection.channel()
         target = await channel.get_exchange(exchange, ensure=False)
-        await target.publish(aio_pika.Message(body), key)
+        await target.publish(aio_pika.Message(body, headers=headers), key)
 
 
 def wrapped(message: Message, message_id: str) -> bytes:

@@ -1,6 +1,7 @@
 """The chassis on a real broker and database: once under duplicates, faults retried, work found."""
 
 import asyncio
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -10,6 +11,7 @@ from contracts.intake import SampleStored
 from contracts.results import ReportReady
 from contracts.scheduler import SealReport
 from services.chassis.errors import PermanentError, TransientError
+from services.chassis.relay import AGAIN_HEADER
 from services.chassis.run import Service
 from services.chassis.settings import ServiceSettings
 from services.chassis.store import Store
@@ -19,11 +21,14 @@ from services.chassis.work import Runner, WorkContext, WorkItem
 from tests.contracts.examples import BLOB, TASK
 from tests.integration.chassis_bench import (
     DEADLINE_S,
+    FACTS,
     SEAL,
+    STORED,
     eventually,
     fact,
     note,
     publish,
+    queue_length,
     rows,
     running,
     settings_of,
@@ -51,6 +56,35 @@ async def test_a_message_that_comes_three_times_has_its_effect_once(settings: Se
 
         await eventually(both_handled)
         assert await rows(store) == ["SampleStored", "SampleStored"]
+
+
+@pytest.mark.promise("P15")
+async def test_what_comes_again_and_says_so_is_known_before_it_is_handled(settings: ServiceSettings) -> None:
+    """A message that the sweep found and that was handled is no error of the store's; one that was not is handled."""
+    calls: list[str] = []
+
+    async def counts(what: Message, unit: Unit, store: Store) -> None:
+        calls.append(unit.cause.message_id or "")
+        await note(what, unit, store)
+
+    async with running(settings, Service(handlers={SampleStored: counts, SealReport: note})) as store:
+        for message_id in ("msg_a", "msg_a", "msg_b"):
+            body = wrapped(STORED, message_id)
+            is_again = bool(calls) or message_id == "msg_b"
+            headers = {AGAIN_HEADER: "1"} if is_again else {}
+            await publish(settings, body, exchange="malbox.facts", key=STORED.routing_key(), headers=headers)
+            await eventually(partial(_has_handled, store, message_id))
+        await eventually(lambda: _is_empty(settings))
+        assert calls == ["msg_a", "msg_b"]
+        assert await rows(store) == ["SampleStored", "SampleStored"]
+
+
+async def _has_handled(store: Store, message_id: str) -> bool:
+    return bool(await store.fetch("SELECT FROM inbox WHERE message_id = $1", message_id))
+
+
+async def _is_empty(settings: ServiceSettings) -> bool:
+    return await queue_length(settings, FACTS) == 0
 
 
 async def test_a_transient_fault_is_retried_and_a_permanent_one_is_parked(settings: ServiceSettings) -> None:
