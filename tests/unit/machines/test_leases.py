@@ -55,15 +55,15 @@ def test_what_a_machine_is_not_for_is_refused_by_its_host(asked: dict[str, objec
     """Whatever was planned: with the reason, and the machine stays nobody's. The control is granted."""
     machine = ready()
     machine.collect_events()
-    refused, granted = empty_unit(), empty_unit()
+    refused, granted, free_at = empty_unit(), empty_unit(), machine.epoch
     order = order_of(**asked)
     app.lease(refused, machine if order.machine_id == machine.machine_id else None, order)
     [said] = refused.outbox
     assert said.routing_key == "machines.machine.lease-refused.v1"
     assert json.loads(said.body)["data"]["reason"] == reason
-    assert machine.state == "ready"
+    assert machine.epoch == free_at
     app.lease(granted, machine, order_of())
-    assert machine.state == "preparing"
+    assert (machine.state, machine.epoch) == ("preparing", free_at + 1)
 
 
 @pytest.mark.promise("P11")
@@ -147,11 +147,12 @@ def test_word_of_an_earlier_lease_or_driver_changes_nothing() -> None:
         app.adopt(empty_unit(), machine, lease_id, 3)
         app.drain(empty_unit(), machine, current.model_copy(update={"lease_id": lease_id}), "x")
     app.drain(empty_unit(), machine, current.model_copy(update={"term": 1}), "x")
-    assert (machine.state, machine.version) == ("active", version)
+    states = [(machine.state, machine.version)]
     app.drain(empty_unit(), machine, current, "the window")
-    assert machine.state == "draining"
+    states.append((machine.state, machine.version))
     app.expire(empty_unit(), machine, current.lease_id, "deadline", "x")
-    assert machine.state == "cleaning"
+    states.append((machine.state, machine.version))
+    assert states == [("active", version), ("draining", version + 1), ("cleaning", version + 2)]
 
 
 @pytest.mark.promise("P3")
