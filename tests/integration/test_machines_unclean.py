@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from services.machines.ports import Attestation
+from services.machines.ports import Attestation, Isolation
 from tests.integration.machines_bench import M1, Bench, bench, release_order, spec
 
 pytestmark = pytest.mark.integration
@@ -35,8 +35,8 @@ def _shows(made: Bench, changed: dict[str, Any]) -> None:
 def _lets_frames_through(made: Bench) -> None:
     honest = made.network.verify
 
-    async def verify(machine_id: str, *, epoch: int) -> Any:
-        return replace(await honest(machine_id, epoch=epoch), passed=3)
+    async def verify(*arguments: Any, **named: Any) -> Isolation:
+        return replace(await honest(*arguments, **named), passed=3)
 
     made.network.verify = verify  # type: ignore[method-assign]
 
