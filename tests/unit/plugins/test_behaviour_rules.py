@@ -1,5 +1,6 @@
 """Each behaviour rule finds its examples and leaves its near misses alone, through the whole reading of a trace."""
 
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -7,8 +8,13 @@ import pytest
 from malbox.sdk.rules import Rule
 from services.plugins.builtin.behaviour.facts import scope_of
 from services.plugins.builtin.behaviour.plugin import RULES, observed
+from services.plugins.builtin.behaviour.strace import read_lines
+from tests.acceptance.samples import BEHAVIOURS_FOUND
+from tests.unit.plugins.rule_examples import hits, misses
 from tests.unit.plugins.traced import lines_of
 
+TRACE = Path(__file__).parents[1] / "guest" / "traces" / "behaviours.strace"
+"""Recorded of `tests.acceptance.samples.BEHAVIOURS`, with what the guest's tracer asks strace 6.1 for."""
 QUIET = (
     "$ ls -l /home/sample",
     "$ cat notes.txt",
@@ -28,16 +34,7 @@ def matches(rule: Rule, example: tuple[Any, ...]) -> list[dict[str, Any]]:
     return [match for match in found if match["rule"] == rule.id]
 
 
-def examples(kind: str) -> list[Any]:
-    """The examples of all rules, each by itself."""
-    return [
-        pytest.param(rule, example, id=f"{rule.id}-{number}")
-        for rule in RULES.rules
-        for number, example in enumerate(getattr(rule, kind))
-    ]
-
-
-@pytest.mark.parametrize(("rule", "example"), examples("hits"))
+@pytest.mark.parametrize(("rule", "example"), hits(RULES.rules))
 def test_the_rule_finds_its_example_and_names_the_lines(rule: Rule, example: tuple[Any, ...]) -> None:
     """The match carries the rule's meaning; each piece of evidence is a line of the trace and says what it is."""
     [match] = matches(rule, example)
@@ -48,7 +45,7 @@ def test_the_rule_finds_its_example_and_names_the_lines(rule: Rule, example: tup
     assert all(one["pid"] and one["what"] for one in match["evidence"])
 
 
-@pytest.mark.parametrize(("rule", "example"), examples("misses"))
+@pytest.mark.parametrize(("rule", "example"), misses(RULES.rules))
 def test_the_rule_leaves_its_near_miss_alone(rule: Rule, example: tuple[Any, ...]) -> None:
     """What only looks alike is not found."""
     assert matches(rule, example) == []
@@ -57,6 +54,16 @@ def test_the_rule_leaves_its_near_miss_alone(rule: Rule, example: tuple[Any, ...
 def test_a_quiet_program_is_left_alone() -> None:
     """A script that lists and copies files is nothing remarkable."""
     assert observed(lines_of(QUIET), RULES)[1]["matches"] == []
+
+
+def test_what_strace_really_wrote_of_a_sample_is_found_by_each_rule_that_it_is_an_example_of() -> None:
+    """A harmless script does what thirty-odd rules ask for, and nothing that others do; each line says so."""
+    with TRACE.open("rb") as trace:
+        lines = list(read_lines(trace))
+    found = observed(lines, RULES)[1]["matches"]
+    assert {match["rule"] for match in found} == BEHAVIOURS_FOUND
+    for match in found:
+        assert all(lines[one["line"] - 1].split()[0] == str(one["pid"]) for one in match["evidence"])
 
 
 def test_there_are_rules_for_every_part_of_an_attack() -> None:

@@ -19,6 +19,7 @@ from tests.unit.plugins import dotnet_files
 from tests.unit.plugins.conftest import MakeSample
 from tests.unit.plugins.pe_files import with_imports
 from tests.unit.plugins.reading import read
+from tests.unit.plugins.rule_examples import hits, misses
 
 FORMATS = {"windows.toml": "pe", "dotnet.toml": "pe", "linux.toml": "elf", "macos.toml": "macho", "any.toml": ""}
 PLATFORMS = {"pe": "windows", "elf": "linux", "macho": "macos", "": None}
@@ -47,22 +48,13 @@ def names_in(rule: Rule, example: Iterable[str]) -> set[str]:
     return {match["rule"] for match in matching.result()["matches"]}
 
 
-def examples(kind: str) -> list[Any]:
-    """The examples of all rules, each by itself."""
-    return [
-        pytest.param(rule, example, id=f"{rule.id}-{number}")
-        for rule in RULES.rules
-        for number, example in enumerate(getattr(rule, kind))
-    ]
-
-
-@pytest.mark.parametrize(("rule", "example"), examples("hits"))
+@pytest.mark.parametrize(("rule", "example"), hits(RULES.rules))
 def test_the_rule_finds_its_example(rule: Rule, example: tuple[str, ...]) -> None:
     """What it is for."""
     assert rule.id in names_in(rule, example)
 
 
-@pytest.mark.parametrize(("rule", "example"), examples("misses"))
+@pytest.mark.parametrize(("rule", "example"), misses(RULES.rules))
 def test_the_rule_leaves_its_near_miss_alone(rule: Rule, example: tuple[str, ...]) -> None:
     """What only looks alike is not found."""
     assert rule.id not in names_in(rule, example)

@@ -41,6 +41,8 @@ SAID_ONLY = frozenset({"prctl", "socket"})
 """Calls that every program makes: the rules are told, the timeline is not."""
 WANTED = FORKS | frozenset(EXECS) | SENDS | files.CALLS | NOTED | SAID_ONLY | facts.READERS | frozenset(facts.DATED)
 PIDS_SEEN_MAX = 20_000
+INTERPRETED_MAX = 5
+"""Among so many words a script's own path stands behind its interpreter and the options of that."""
 
 Say = Callable[[str, facts.Fields, dict[str, Any]], None]
 """Told of each fact: its kind, its fields, and where it stands in the trace."""
@@ -208,7 +210,8 @@ class Behaviour:
         exe, words = shown(path), [shown(part) for part in argv]
         is_first = self._own is None and not call.error
         if is_first:
-            self._own = frozenset(part for part in (exe, *words[:2]) if part.startswith("/"))
+            script = next((word for word in words[1:INTERPRETED_MAX] if word.startswith("/")), exe)
+            self._own = frozenset({exe, *words[:1], script})
         parent = self._program(self._place["pid"])
         self._say("exec", facts.exec_fields(exe, words, call, parent=parent, is_first=is_first))
 
