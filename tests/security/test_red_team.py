@@ -74,8 +74,8 @@ class Lab:
             path = self.root / name
             path.write_text(f"{name} of {uuid4().hex}", encoding="ascii")
             path.chmod(mode)
-        for name in ("plugin.py", "attempts.py"):
-            shutil.copyfile(attempts.__file__, self.root / name)
+        (self.root / "plugin.py").write_text("from .attempts import run as run\n", encoding="ascii")
+        shutil.copytree(Path(attempts.__file__).parent, self.root / "attempts")
         if os.geteuid() == 0:  # the plugin's code is its user's: only the sandbox keeps it from being changed
             for name in ("plugin.py", "sample"):
                 os.chown(self.root / name, NOBODY, NOBODY)
@@ -129,7 +129,7 @@ class Lab:
             "made": sorted(path.name for path in (self.root / "open").iterdir()),
             "victim": self.fate(),
             "heard": sorted(set(self.heard)),
-            "frames": Path(attempts.__file__).parents[2].joinpath("malbox/sdk/frames.py").read_bytes(),
+            "frames": Path(malbox.__file__).with_name("sdk").joinpath("frames.py").read_bytes(),
             "hostname": socket.gethostname(),
             "ipc": _ipc_of(self.ipc_key),
         }
@@ -212,7 +212,7 @@ async def inside(lab: Lab, name: str) -> SandboxReport:
 def outside(lab: Lab, name: str) -> dict[str, Any]:
     """The same attempt was made without a sandbox; where it would change this host, in namespaces of its own."""
     apart = ["/usr/bin/unshare", "--mount", "--uts"] if name in attempts.NEEDS_NAMESPACE else []
-    argv = [*apart, "/usr/bin/python3", str(lab.root / "attempts.py"), name, json.dumps(lab.targets(is_inside=False))]
+    argv = [*apart, "/usr/bin/python3", "-m", "attempts", name, json.dumps(lab.targets(is_inside=False))]
     with inherited() as descriptors:
         done = subprocess.run(
             argv,
@@ -220,6 +220,7 @@ def outside(lab: Lab, name: str) -> dict[str, Any]:
             capture_output=True,
             timeout=CONTROL_TIMEOUT_S,
             pass_fds=descriptors,
+            cwd=lab.root,
             env={"MALBOX_SECRET": "swordfish"},
             **({} if name in attempts.NEEDS_ROOT else _as_nobody()),
         )
