@@ -5,7 +5,7 @@ import mimetypes
 from pathlib import Path
 from typing import Any
 
-from cli import sample
+from cli import output, sample
 from cli.errors import Refused, Usage
 from malbox.sdk import Input
 from malbox.sdk.manifest import Manifest, ManifestError, load_manifest
@@ -18,15 +18,10 @@ SAMPLES_MAX = 50
 
 def create(into: Path, name: str, kind: str) -> Path:
     """The new plugin's folder. Raises Usage, Refused."""
-    if kind == "guest":
-        raise Refused(
-            "A guest plugin cannot be made from a folder: its code is part of the agent in the guest's image.",
-            remedy="Read guest/plugins; a host plugin of the stage post reads what the guest plugins recorded.",
-        )
-    if kind != "host":
-        raise Usage(f"There is no kind {kind!r} of plugin.", remedy="Say --kind host.")
+    if kind not in ("host", "guest"):
+        raise Usage(f"There is no kind {kind!r} of plugin.", remedy="Say --kind host or --kind guest.")
     try:
-        return create_plugin(into, name)
+        return create_plugin(into, name, kind)
     except FileExistsError as error:
         raise Usage(
             f"{into / name} is there already.", remedy="Choose another name, or another place: --in."
@@ -42,7 +37,10 @@ def create(into: Path, name: str, kind: str) -> Path:
 
 def runs(path: Path, file: Path | None, config: str, given: list[str]) -> list[tuple[Path, SandboxedRun]]:
     """The plugin ran on the file, or on each of its own samples. Raises Usage, Refused."""
-    manifest_of(path)
+    if manifest_of(path).plugin.kind == "guest":
+        output.say(
+            "A guest plugin is rehearsed here, with the agent's own code: the sample is put into place, not run."
+        )
     options = _configuration(config), tuple(_input(each) for each in given)
     return [(each, _run(path, each, *options)) for each in _samples(path, file)]
 

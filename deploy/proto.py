@@ -3,6 +3,7 @@
 The generated files are committed: a guest image and an installation need no compiler.
 """
 
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -21,7 +22,9 @@ def main() -> int:
         "--mypy_grpc_out=generate_concrete_servicer_stubs:.",
     )
     argv = [sys.executable, "-m", "grpc_tools.protoc", "--proto_path=.", *outputs, SOURCE]
-    return subprocess.run(argv, cwd=ROOT, check=False, timeout=TIMEOUT_S).returncode
+    path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"  # where the compiler finds its plugins
+    environment = {**os.environ, "PATH": path}
+    return subprocess.run(argv, cwd=ROOT, env=environment, check=False, timeout=TIMEOUT_S).returncode
 
 
 if __name__ == "__main__":

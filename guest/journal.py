@@ -34,7 +34,8 @@ class _Piece:
     sequence: int
     offset: int
     length: int
-    is_truncated: bool
+    is_truncated: bool = False
+    plugin: pb.PluginEvidence | None = None
 
 
 class Journal:
@@ -95,6 +96,24 @@ class Journal:
         for start in range(0, len(content), limits.FRAME_BYTES):
             self._evidence_frame(name, content[start : start + limits.FRAME_BYTES])
 
+    def plugin_evidence(self, piece: pb.PluginEvidence, content: bytes) -> bool:
+        """The piece of a bundled plugin is in the record, unless that is sealed or full; whether it is.
+
+        Whose evidence it is stands in the piece. How much one plugin may say is bounded by who reads from it.
+        """
+        source_name = f"plugin-{piece.plugin}"
+        self.open_source(source_name, limits.PLUGIN_EVIDENCE_MAX_BYTES)
+        with self._changed:
+            if self._is_sealed or len(self._entries) >= limits.ENTRIES_MAX:
+                return False
+            source = self._sources[source_name]
+            source.spool.seek(source.size_bytes)
+            source.spool.write(content)
+            self._append(_Piece(source_name, source.frames, source.size_bytes, len(content), plugin=piece))
+            source.frames += 1
+            source.size_bytes += len(content)
+        return True
+
     def seal(self) -> None:
         """The last event says that nothing follows."""
         with self._changed:
@@ -132,6 +151,7 @@ class Journal:
                     is_truncated=source.is_truncated,
                 )
                 for name, source in sorted(self._sources.items())
+                if not name.startswith("plugin-")
             ]
 
     def _evidence_frame(self, name: str, content: bytes) -> None:
@@ -155,17 +175,25 @@ class Journal:
 
     def _event(self, position: int, entry: pb.Event | _Piece) -> pb.Event:
         event = pb.Event(lease_id=self._lease_id, epoch=self._epoch, position=position)
-        if isinstance(entry, _Piece):
+        if isinstance(entry, _Piece) and entry.plugin is not None:
+            event.plugin_evidence.CopyFrom(entry.plugin)
+            event.plugin_evidence.content = self._content(entry)
+        elif isinstance(entry, _Piece):
             event.evidence.CopyFrom(self._read(entry))
         else:
             event.MergeFrom(entry)
         return event
 
     def _read(self, piece: _Piece) -> pb.Evidence:
+        return pb.Evidence(
+            source=piece.source,
+            sequence=piece.sequence,
+            content=self._content(piece),
+            is_truncated=piece.is_truncated,
+        )
+
+    def _content(self, piece: _Piece) -> bytes:
         with self._changed:
             spool = self._sources[piece.source].spool
             spool.seek(piece.offset)
-            content = spool.read(piece.length)
-        return pb.Evidence(
-            source=piece.source, sequence=piece.sequence, content=content, is_truncated=piece.is_truncated
-        )
+            return spool.read(piece.length)

@@ -15,7 +15,8 @@ from guest.canary import Canary
 from guest.enrolment import Grant
 from guest.hello import hello_reply
 from guest.platforms import Platform, PlatformRefused
-from guest.session import Session, StepRefused
+from guest.receiving import StepRefused
+from guest.session import Session
 from guest.settings import AgentSettings
 
 Reply = TypeVar("Reply")
@@ -83,8 +84,14 @@ class LeaseService(AgentServicer):
     ) -> pb.InitPluginReply:
         """The guest plugin is ready."""
         self._check(request.lease, context)
-        version = _step(context, lambda: self._session.init_plugin(request.name, request.config_json))
+        bundle = request.bundle if request.HasField("bundle") else None
+        version = _step(context, lambda: self._session.init_plugin(request.name, request.config_json, bundle))
         return pb.InitPluginReply(version=version)
+
+    def Tell(self, request: pb.TellRequest, context: grpc.ServicerContext) -> pb.TellReply:  # noqa: N802
+        """The fact is on its way to the plugin."""
+        self._check(request.lease, context)
+        return pb.TellReply(is_taken=_step(context, lambda: self._session.tell(request)))
 
     def Arm(self, request: pb.CallRequest, context: grpc.ServicerContext) -> pb.ArmReply:  # noqa: N802
         """Every plugin observes."""
@@ -132,8 +139,7 @@ class LeaseService(AgentServicer):
     ) -> pb.ShutdownPluginReply:
         """The guest plugin is gone."""
         self._check(request.lease, context)
-        _step(context, lambda: self._session.shutdown_plugin(request.name))
-        return pb.ShutdownPluginReply()
+        return _step(context, lambda: self._session.shutdown_plugin(request.name))
 
     def Settings(self, request: pb.CallRequest, context: grpc.ServicerContext) -> pb.SettingsReply:  # noqa: N802
         """The effective settings."""

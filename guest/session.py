@@ -3,7 +3,6 @@
 Each step is taken once; taking it again returns the first outcome, so that a host that lost a reply may repeat it.
 """
 
-import hashlib
 import json
 import os
 import threading
@@ -15,14 +14,12 @@ from guest import collector, limits
 from guest.journal import Journal
 from guest.platforms import Platform, PlatformRefused, Program, Stopped, Tree
 from guest.plugins import PLUGINS, GuestPlugin
+from guest.plugins.bundles import Bundles
 from guest.plugins.syscalls import SOURCE, PluginRefused, SyscallTracer
+from guest.receiving import StepRefused, move, receive
 from guest.settings import AgentSettings
 
 _PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
-
-
-class StepRefused(Exception):
-    """The step cannot be taken now, or not with this; the message says why."""
 
 
 class Session:
@@ -33,6 +30,7 @@ class Session:
         self._platform = platform
         self._work_dir = Path(settings.work_dir)
         self._plugins: dict[str, GuestPlugin] = {}
+        self._bundles = Bundles(settings, platform, journal)
         self._configs: dict[str, str] = {}
         self._stored: dict[tuple[str, bytes], Path] = {}
         self._lock = threading.RLock()
@@ -44,7 +42,9 @@ class Session:
         self.journal = journal
 
     def put(self, header: pb.PutHeader, pieces: Iterator[bytes]) -> str:
-        """The file stands in the sample's directory if size and hash are as announced. Raises StepRefused."""
+        """The file stands where it belongs if size and hash are as announced. Raises StepRefused."""
+        if header.plugin:
+            return str(self._bundles.put(header.plugin, header, pieces))
         if header.size_bytes > limits.SAMPLE_MAX_BYTES:
             raise StepRefused(f"sample of {header.size_bytes} bytes; the limit is {limits.SAMPLE_MAX_BYTES}")
         target = Path(self._settings.sample_dir) / safe_name(header.name)
@@ -53,9 +53,9 @@ class Session:
                 return str(self._stored_before(header))
             part = self._work_dir / "put.part"
             try:
-                _receive(part, header, pieces)
+                receive(part, header, pieces)
                 target.parent.mkdir(parents=True, exist_ok=True)
-                _move(part, target)
+                move(part, target)
                 self._platform.give_to_sample(target, self._settings.sample_user)
             except (OSError, PlatformRefused) as error:
                 raise StepRefused(f"the sample cannot be stored: {error}") from error
@@ -65,8 +65,11 @@ class Session:
             self._stored[header.name, header.sha256] = target
         return str(target)
 
-    def init_plugin(self, name: str, config_json: str) -> str:
-        """The plugin is ready; its version is returned. Raises StepRefused."""
+    def init_plugin(self, name: str, config_json: str, bundle: pb.PluginBundle | None = None) -> str:
+        """The plugin is ready, or ended if it came as a bundle; the version of the agent's own. Raises StepRefused."""
+        if bundle is not None:
+            self._bundles.initialize(name, _object(config_json), bundle)
+            return ""
         if name not in PLUGINS:
             raise StepRefused(f"no guest plugin {name[:60]!r}; there are: {', '.join(sorted(PLUGINS))}")
         with self._lock:
@@ -74,7 +77,7 @@ class Session:
                 return self._initialized_before(name, config_json)
         plugin = PLUGINS[name](self._platform)
         try:
-            plugin.initialize(_config(config_json))
+            plugin.initialize(_object(config_json))
         except PluginRefused as error:
             raise StepRefused(str(error)) from error
         with self._lock:
@@ -86,6 +89,13 @@ class Session:
         with self._lock:
             for plugin in self._plugins.values():
                 plugin.arm(self.journal)
+        self._bundles.arm()
+
+    def tell(self, request: pb.TellRequest) -> bool:
+        """The plugin is told of the fact; whether it is. Raises StepRefused."""
+        if len(request.content_json) > limits.PLUGIN_FACT_MAX_BYTES:
+            return False
+        return self._bundles.tell(request.plugin, request.message_id, request.fact, _object(request.content_json))
 
     def launch(self, request: pb.LaunchRequest) -> pb.LaunchReply:
         """The program runs. Raises StepRefused."""
@@ -102,10 +112,11 @@ class Session:
         return pb.LaunchReply(pid=tree.pid, started_at_ns=tree.started_at_ns, exec_error=tree.exec_error)
 
     def flush(self) -> pb.FlushReply:
-        """The tree is gone, the files are listed, and the journal is sealed."""
+        """The tree is gone, the plugins said what they saw of it, the files are listed, and the journal is sealed."""
         with self._lock:
             if self._flushed is None:
                 stopped = self._tree.stop() if self._tree is not None else Stopped()
+                self._bundles.flush()
                 self._findings = self._find(stopped)
                 self.journal.seal()
                 self._flushed = pb.FlushReply(
@@ -122,18 +133,20 @@ class Session:
                 raise StepRefused("collect comes after flush")
             return collector.hand_over(self._findings)
 
-    def shutdown_plugin(self, name: str) -> None:
-        """The plugin holds nothing any more. One that never was is gone already."""
+    def shutdown_plugin(self, name: str) -> pb.ShutdownPluginReply:
+        """The plugin holds nothing any more; how it ended, if it was a bundle. One that never was is gone already."""
         with self._lock:
             plugin = self._plugins.pop(name, None)
         if plugin is not None:
             plugin.shutdown()
+        return self._bundles.end(name)
 
     def close(self) -> None:
         """The tree is gone and every plugin too."""
         self.flush()
         for name in list(self._plugins):
             self.shutdown_plugin(name)
+        self._bundles.end_all()
 
     def _stored_before(self, header: pb.PutHeader) -> Path:
         """Where the same file stands: whoever did not hear an earlier reply may ask again while the sample runs."""
@@ -197,34 +210,13 @@ def safe_name(name: str) -> str:
     return kept or "sample"
 
 
-def _receive(part: Path, header: pb.PutHeader, pieces: Iterator[bytes]) -> None:
-    digest, count = hashlib.sha256(), 0
-    with part.open("wb") as file:
-        for piece in pieces:
-            count += len(piece)
-            if count > header.size_bytes:
-                raise StepRefused("more bytes came than were announced")
-            digest.update(piece)
-            file.write(piece)
-    if count != header.size_bytes or digest.digest() != header.sha256:
-        raise StepRefused("the sample's bytes are not those that were announced")
-
-
-def _move(part: Path, target: Path) -> None:
-    """Copied, not renamed: the two directories may be on different file systems. Never written through a link."""
-    target.unlink(missing_ok=True)
-    with part.open("rb") as source, target.open("xb") as copy:
-        while piece := source.read(limits.PIECE_BYTES):
-            copy.write(piece)
-
-
-def _config(config_json: str) -> dict[str, object]:
-    if len(config_json) > limits.CONFIG_MAX_BYTES:
-        raise StepRefused("the configuration is too long")
+def _object(config_json: str) -> dict[str, object]:
+    if len(config_json) > max(limits.CONFIG_MAX_BYTES, limits.PLUGIN_FACT_MAX_BYTES):
+        raise StepRefused("the JSON is too long")
     try:
         config = json.loads(config_json or "{}")
     except (ValueError, RecursionError) as error:
-        raise StepRefused("the configuration is not JSON") from error
+        raise StepRefused("that is not JSON") from error
     if not isinstance(config, dict):
-        raise StepRefused("the configuration is not a JSON object")
+        raise StepRefused("that is not a JSON object")
     return config

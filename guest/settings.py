@@ -25,6 +25,9 @@ class SettingsRefused(ValueError):
 class AgentSettings:
     """What an operator or an image may choose. Directories are absolute; `work_dir` is the agent's alone.
 
+    In `plugin_dir`, which is made, every guest plugin has a directory of its own. Each is a user of its own, too, from
+    `first_plugin_uid` on: nobody else has a number that systemd hands out for a while (systemd.exec(5), DynamicUser).
+
     `firmware_variables_dir` is where UEFI's variables are mounted, empty where the agent is to leave them alone: an
     agent that is tried on somebody's own machine must not write into its firmware.
     """
@@ -32,6 +35,8 @@ class AgentSettings:
     agent_host: str = "0.0.0.0"  # noqa: S104 - the guest has one card to its host, and mutual TLS stands before all
     agent_port: int = 7411
     work_dir: str = "/var/lib/malbox-agent"
+    plugin_dir: str = "/var/lib/malbox-plugins"
+    first_plugin_uid: int = 61184
     sample_dir: str = "/home/sample"
     sample_user: str = "sample"
     watched_dirs: str = "/home/sample:/tmp:/var/tmp:/dev/shm:/run/lock"
@@ -88,7 +93,9 @@ def _checked(settings: AgentSettings) -> AgentSettings:
         raise SettingsRefused(f"agent_port: {settings.agent_port} is not a port")
     if not 0 <= settings.enrolment_wait_s <= 86400:  # noqa: PLR2004 - a day
         raise SettingsRefused(f"enrolment_wait_s: {settings.enrolment_wait_s} is more than a day")
-    for name in ("work_dir", "sample_dir", "enrolment_file"):
+    if not 0 < settings.first_plugin_uid < 65000:  # noqa: PLR2004 - below nobody
+        raise SettingsRefused(f"first_plugin_uid: {settings.first_plugin_uid} is no user for plugins")
+    for name in ("work_dir", "plugin_dir", "sample_dir", "enrolment_file"):
         if not Path(str(getattr(settings, name))).is_absolute():
             raise SettingsRefused(f"{name}: not an absolute path")
     return settings

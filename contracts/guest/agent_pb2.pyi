@@ -366,9 +366,12 @@ class PutHeader(_message.Message):
     NAME_FIELD_NUMBER: _builtins.int
     SIZE_BYTES_FIELD_NUMBER: _builtins.int
     SHA256_FIELD_NUMBER: _builtins.int
+    PLUGIN_FIELD_NUMBER: _builtins.int
     name: _builtins.str
     size_bytes: _builtins.int
     sha256: _builtins.bytes
+    plugin: _builtins.str
+    """Set when the bytes are the bundle of the guest plugin of that name, and not the sample."""
     @_builtins.property
     def lease(self) -> Global___Lease: ...
     def __init__(
@@ -378,10 +381,11 @@ class PutHeader(_message.Message):
         name: _builtins.str = ...,
         size_bytes: _builtins.int = ...,
         sha256: _builtins.bytes = ...,
+        plugin: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["lease", b"lease"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["lease", b"lease", "name", b"name", "sha256", b"sha256", "size_bytes", b"size_bytes"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["lease", b"lease", "name", b"name", "plugin", b"plugin", "sha256", b"sha256", "size_bytes", b"size_bytes"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -438,27 +442,69 @@ class InitPluginRequest(_message.Message):
     LEASE_FIELD_NUMBER: _builtins.int
     NAME_FIELD_NUMBER: _builtins.int
     CONFIG_JSON_FIELD_NUMBER: _builtins.int
+    BUNDLE_FIELD_NUMBER: _builtins.int
     name: _builtins.str
     config_json: _builtins.str
     @_builtins.property
     def lease(self) -> Global___Lease: ...
+    @_builtins.property
+    def bundle(self) -> Global___PluginBundle:
+        """How a plugin that came as a bundle is run; absent for one that is part of the agent."""
+
     def __init__(
         self,
         *,
         lease: Global___Lease | None = ...,
         name: _builtins.str = ...,
         config_json: _builtins.str = ...,
+        bundle: Global___PluginBundle | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["lease", b"lease"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["bundle", b"bundle", "lease", b"lease"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["config_json", b"config_json", "lease", b"lease", "name", b"name"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["bundle", b"bundle", "config_json", b"config_json", "lease", b"lease", "name", b"name"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___InitPluginRequest: _TypeAlias = InitPluginRequest  # noqa: Y015
 
 @_typing.final
+class PluginBundle(_message.Message):
+    """What was put for the plugin, and what its process may use at most. `timeout_s` bounds each call to it."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    SHA256_FIELD_NUMBER: _builtins.int
+    TIMEOUT_S_FIELD_NUMBER: _builtins.int
+    MEMORY_MIB_FIELD_NUMBER: _builtins.int
+    SCRATCH_MIB_FIELD_NUMBER: _builtins.int
+    CAPABILITIES_FIELD_NUMBER: _builtins.int
+    sha256: _builtins.bytes
+    timeout_s: _builtins.int
+    memory_mib: _builtins.int
+    scratch_mib: _builtins.int
+    @_builtins.property
+    def capabilities(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]: ...
+    def __init__(
+        self,
+        *,
+        sha256: _builtins.bytes = ...,
+        timeout_s: _builtins.int = ...,
+        memory_mib: _builtins.int = ...,
+        scratch_mib: _builtins.int = ...,
+        capabilities: _abc.Iterable[_builtins.str] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["capabilities", b"capabilities", "memory_mib", b"memory_mib", "scratch_mib", b"scratch_mib", "sha256", b"sha256", "timeout_s", b"timeout_s"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___PluginBundle: _TypeAlias = PluginBundle  # noqa: Y015
+
+@_typing.final
 class InitPluginReply(_message.Message):
+    """A bundled plugin that is not ready ended already: ShutdownPlugin says how."""
+
     DESCRIPTOR: _descriptor.Descriptor
 
     VERSION_FIELD_NUMBER: _builtins.int
@@ -475,6 +521,59 @@ class InitPluginReply(_message.Message):
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___InitPluginReply: _TypeAlias = InitPluginReply  # noqa: Y015
+
+@_typing.final
+class TellRequest(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    LEASE_FIELD_NUMBER: _builtins.int
+    PLUGIN_FIELD_NUMBER: _builtins.int
+    MESSAGE_ID_FIELD_NUMBER: _builtins.int
+    FACT_FIELD_NUMBER: _builtins.int
+    CONTENT_JSON_FIELD_NUMBER: _builtins.int
+    plugin: _builtins.str
+    message_id: _builtins.str
+    fact: _builtins.str
+    content_json: _builtins.str
+    @_builtins.property
+    def lease(self) -> Global___Lease: ...
+    def __init__(
+        self,
+        *,
+        lease: Global___Lease | None = ...,
+        plugin: _builtins.str = ...,
+        message_id: _builtins.str = ...,
+        fact: _builtins.str = ...,
+        content_json: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["lease", b"lease"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["content_json", b"content_json", "fact", b"fact", "lease", b"lease", "message_id", b"message_id", "plugin", b"plugin"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___TellRequest: _TypeAlias = TellRequest  # noqa: Y015
+
+@_typing.final
+class TellReply(_message.Message):
+    """Not taken: the plugin has ended, or is too slow for what it is told."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    IS_TAKEN_FIELD_NUMBER: _builtins.int
+    is_taken: _builtins.bool
+    def __init__(
+        self,
+        *,
+        is_taken: _builtins.bool = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["is_taken", b"is_taken"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___TellReply: _TypeAlias = TellReply  # noqa: Y015
 
 @_typing.final
 class ArmReply(_message.Message):
@@ -613,6 +712,7 @@ class Event(_message.Message):
     LOG_FIELD_NUMBER: _builtins.int
     SEALED_FIELD_NUMBER: _builtins.int
     KEEP_ALIVE_FIELD_NUMBER: _builtins.int
+    PLUGIN_EVIDENCE_FIELD_NUMBER: _builtins.int
     lease_id: _builtins.str
     epoch: _builtins.int
     position: _builtins.int
@@ -633,6 +733,8 @@ class Event(_message.Message):
     def sealed(self) -> Global___Sealed: ...
     @_builtins.property
     def keep_alive(self) -> Global___KeepAlive: ...
+    @_builtins.property
+    def plugin_evidence(self) -> Global___PluginEvidence: ...
     def __init__(
         self,
         *,
@@ -647,12 +749,13 @@ class Event(_message.Message):
         log: Global___Log | None = ...,
         sealed: Global___Sealed | None = ...,
         keep_alive: Global___KeepAlive | None = ...,
+        plugin_evidence: Global___PluginEvidence | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["evidence", b"evidence", "heartbeat", b"heartbeat", "keep_alive", b"keep_alive", "log", b"log", "process_exited", b"process_exited", "process_started", b"process_started", "sealed", b"sealed", "tree_empty", b"tree_empty", "what", b"what"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["evidence", b"evidence", "heartbeat", b"heartbeat", "keep_alive", b"keep_alive", "log", b"log", "plugin_evidence", b"plugin_evidence", "process_exited", b"process_exited", "process_started", b"process_started", "sealed", b"sealed", "tree_empty", b"tree_empty", "what", b"what"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["epoch", b"epoch", "evidence", b"evidence", "heartbeat", b"heartbeat", "keep_alive", b"keep_alive", "lease_id", b"lease_id", "log", b"log", "position", b"position", "process_exited", b"process_exited", "process_started", b"process_started", "sealed", b"sealed", "tree_empty", b"tree_empty", "what", b"what"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["epoch", b"epoch", "evidence", b"evidence", "heartbeat", b"heartbeat", "keep_alive", b"keep_alive", "lease_id", b"lease_id", "log", b"log", "plugin_evidence", b"plugin_evidence", "position", b"position", "process_exited", b"process_exited", "process_started", b"process_started", "sealed", b"sealed", "tree_empty", b"tree_empty", "what", b"what"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-    _WhichOneofReturnType_what: _TypeAlias = _typing.Literal["heartbeat", "process_started", "process_exited", "tree_empty", "evidence", "log", "sealed", "keep_alive"]  # noqa: Y015
+    _WhichOneofReturnType_what: _TypeAlias = _typing.Literal["heartbeat", "process_started", "process_exited", "tree_empty", "evidence", "log", "sealed", "keep_alive", "plugin_evidence"]  # noqa: Y015
     _WhichOneofArgType_what: _TypeAlias = _typing.Literal["what", b"what"]  # noqa: Y015
     def WhichOneof(self, oneof_group: _WhichOneofArgType_what) -> _WhichOneofReturnType_what | None: ...
 
@@ -785,6 +888,48 @@ class Evidence(_message.Message):
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___Evidence: _TypeAlias = Evidence  # noqa: Y015
+
+@_typing.final
+class PluginEvidence(_message.Message):
+    """A piece of what a bundled plugin emits, in the plugin's own words."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    PLUGIN_FIELD_NUMBER: _builtins.int
+    SEQUENCE_FIELD_NUMBER: _builtins.int
+    NAME_FIELD_NUMBER: _builtins.int
+    KIND_FIELD_NUMBER: _builtins.int
+    MEDIA_TYPE_FIELD_NUMBER: _builtins.int
+    CONTENT_FIELD_NUMBER: _builtins.int
+    IS_LAST_FIELD_NUMBER: _builtins.int
+    plugin: _builtins.str
+    sequence: _builtins.int
+    """The plugin's own count over all its pieces, from 0. A gap or a repetition in it is shown."""
+    name: _builtins.str
+    """The result that it belongs to, as the manifest declares it. `json`: the content is one record of it."""
+    kind: _builtins.str
+    media_type: _builtins.str
+    content: _builtins.bytes
+    is_last: _builtins.bool
+    """The result's last piece, where it is bytes or a file."""
+    def __init__(
+        self,
+        *,
+        plugin: _builtins.str = ...,
+        sequence: _builtins.int = ...,
+        name: _builtins.str = ...,
+        kind: _builtins.str = ...,
+        media_type: _builtins.str = ...,
+        content: _builtins.bytes = ...,
+        is_last: _builtins.bool = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["content", b"content", "is_last", b"is_last", "kind", b"kind", "media_type", b"media_type", "name", b"name", "plugin", b"plugin", "sequence", b"sequence"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___PluginEvidence: _TypeAlias = PluginEvidence  # noqa: Y015
 
 @_typing.final
 class KeepAlive(_message.Message):
@@ -1041,14 +1186,34 @@ Global___ShutdownPluginRequest: _TypeAlias = ShutdownPluginRequest  # noqa: Y015
 
 @_typing.final
 class ShutdownPluginReply(_message.Message):
+    """How a bundled plugin ended: completed, failed, crashed, timed_out or skipped. Empty for one that is part of the agent."""
+
     DESCRIPTOR: _descriptor.Descriptor
 
+    OUTCOME_FIELD_NUMBER: _builtins.int
+    REASON_FIELD_NUMBER: _builtins.int
+    PIECES_FIELD_NUMBER: _builtins.int
+    LOG_FIELD_NUMBER: _builtins.int
+    DURATION_MS_FIELD_NUMBER: _builtins.int
+    outcome: _builtins.str
+    reason: _builtins.str
+    pieces: _builtins.int
+    """How many pieces of it are in the record."""
+    log: _builtins.bytes
+    """What it wrote to its standard error, and logged; cut at a limit."""
+    duration_ms: _builtins.int
     def __init__(
         self,
+        *,
+        outcome: _builtins.str = ...,
+        reason: _builtins.str = ...,
+        pieces: _builtins.int = ...,
+        log: _builtins.bytes = ...,
+        duration_ms: _builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["duration_ms", b"duration_ms", "log", b"log", "outcome", b"outcome", "pieces", b"pieces", "reason", b"reason"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -64,6 +64,11 @@ class AgentStub:
                 request_serializer=contracts_dot_guest_dot_agent__pb2.InitPluginRequest.SerializeToString,
                 response_deserializer=contracts_dot_guest_dot_agent__pb2.InitPluginReply.FromString,
                 _registered_method=True)
+        self.Tell = channel.unary_unary(
+                '/malbox.guest.v1.Agent/Tell',
+                request_serializer=contracts_dot_guest_dot_agent__pb2.TellRequest.SerializeToString,
+                response_deserializer=contracts_dot_guest_dot_agent__pb2.TellReply.FromString,
+                _registered_method=True)
         self.Arm = channel.unary_unary(
                 '/malbox.guest.v1.Agent/Arm',
                 request_serializer=contracts_dot_guest_dot_agent__pb2.CallRequest.SerializeToString,
@@ -137,7 +142,7 @@ class AgentServicer:
         raise NotImplementedError('Method not implemented!')
 
     def Put(self, request_iterator, context):
-        """The sample, streamed: one header, then pieces. Stored only if size and hash are right.
+        """The sample, or a guest plugin's bundle, streamed: one header, then pieces. Stored only if size and hash are right.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -145,6 +150,13 @@ class AgentServicer:
 
     def InitPlugin(self, request, context):
         """Missing associated documentation comment in .proto file."""
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def Tell(self, request, context):
+        """A fact that the plugin subscribed to. Told twice under one message id, it is told once.
+        """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
@@ -232,6 +244,11 @@ def add_AgentServicer_to_server(servicer, server):
                     servicer.InitPlugin,
                     request_deserializer=contracts_dot_guest_dot_agent__pb2.InitPluginRequest.FromString,
                     response_serializer=contracts_dot_guest_dot_agent__pb2.InitPluginReply.SerializeToString,
+            ),
+            'Tell': grpc.unary_unary_rpc_method_handler(
+                    servicer.Tell,
+                    request_deserializer=contracts_dot_guest_dot_agent__pb2.TellRequest.FromString,
+                    response_serializer=contracts_dot_guest_dot_agent__pb2.TellReply.SerializeToString,
             ),
             'Arm': grpc.unary_unary_rpc_method_handler(
                     servicer.Arm,
@@ -436,6 +453,33 @@ class Agent:
             '/malbox.guest.v1.Agent/InitPlugin',
             contracts_dot_guest_dot_agent__pb2.InitPluginRequest.SerializeToString,
             contracts_dot_guest_dot_agent__pb2.InitPluginReply.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def Tell(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/malbox.guest.v1.Agent/Tell',
+            contracts_dot_guest_dot_agent__pb2.TellRequest.SerializeToString,
+            contracts_dot_guest_dot_agent__pb2.TellReply.FromString,
             options,
             channel_credentials,
             insecure,

@@ -44,8 +44,10 @@ class AgentStub:
     """Second half: the certificate of the lease goes in; from now on the agent serves that lease and nothing else."""
     SetClock: _grpc.UnaryUnaryMultiCallable[_agent_pb2.SetClockRequest, _agent_pb2.SetClockReply]
     Put: _grpc.StreamUnaryMultiCallable[_agent_pb2.PutFrame, _agent_pb2.PutReply]
-    """The sample, streamed: one header, then pieces. Stored only if size and hash are right."""
+    """The sample, or a guest plugin's bundle, streamed: one header, then pieces. Stored only if size and hash are right."""
     InitPlugin: _grpc.UnaryUnaryMultiCallable[_agent_pb2.InitPluginRequest, _agent_pb2.InitPluginReply]
+    Tell: _grpc.UnaryUnaryMultiCallable[_agent_pb2.TellRequest, _agent_pb2.TellReply]
+    """A fact that the plugin subscribed to. Told twice under one message id, it is told once."""
     Arm: _grpc.UnaryUnaryMultiCallable[_agent_pb2.CallRequest, _agent_pb2.ArmReply]
     Launch: _grpc.UnaryUnaryMultiCallable[_agent_pb2.LaunchRequest, _agent_pb2.LaunchReply]
     Watch: _grpc.UnaryStreamMultiCallable[_agent_pb2.WatchRequest, _agent_pb2.Event]
@@ -69,8 +71,10 @@ class AgentAsyncStub(AgentStub):
     """Second half: the certificate of the lease goes in; from now on the agent serves that lease and nothing else."""
     SetClock: _aio.UnaryUnaryMultiCallable[_agent_pb2.SetClockRequest, _agent_pb2.SetClockReply]  # type: ignore[assignment]
     Put: _aio.StreamUnaryMultiCallable[_agent_pb2.PutFrame, _agent_pb2.PutReply]  # type: ignore[assignment]
-    """The sample, streamed: one header, then pieces. Stored only if size and hash are right."""
+    """The sample, or a guest plugin's bundle, streamed: one header, then pieces. Stored only if size and hash are right."""
     InitPlugin: _aio.UnaryUnaryMultiCallable[_agent_pb2.InitPluginRequest, _agent_pb2.InitPluginReply]  # type: ignore[assignment]
+    Tell: _aio.UnaryUnaryMultiCallable[_agent_pb2.TellRequest, _agent_pb2.TellReply]  # type: ignore[assignment]
+    """A fact that the plugin subscribed to. Told twice under one message id, it is told once."""
     Arm: _aio.UnaryUnaryMultiCallable[_agent_pb2.CallRequest, _agent_pb2.ArmReply]  # type: ignore[assignment]
     Launch: _aio.UnaryUnaryMultiCallable[_agent_pb2.LaunchRequest, _agent_pb2.LaunchReply]  # type: ignore[assignment]
     Watch: _aio.UnaryStreamMultiCallable[_agent_pb2.WatchRequest, _agent_pb2.Event]  # type: ignore[assignment]
@@ -116,13 +120,20 @@ class AgentServicer:
         request_iterator: _MaybeAsyncIterator[_agent_pb2.PutFrame],
         context: _ServicerContext,
     ) -> _typing.Union[_agent_pb2.PutReply, _abc.Awaitable[_agent_pb2.PutReply]]:
-        """The sample, streamed: one header, then pieces. Stored only if size and hash are right."""
+        """The sample, or a guest plugin's bundle, streamed: one header, then pieces. Stored only if size and hash are right."""
 
     def InitPlugin(
         self,
         request: _agent_pb2.InitPluginRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_agent_pb2.InitPluginReply, _abc.Awaitable[_agent_pb2.InitPluginReply]]: ...
+
+    def Tell(
+        self,
+        request: _agent_pb2.TellRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_agent_pb2.TellReply, _abc.Awaitable[_agent_pb2.TellReply]]:
+        """A fact that the plugin subscribed to. Told twice under one message id, it is told once."""
 
     def Arm(
         self,

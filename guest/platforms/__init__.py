@@ -1,6 +1,7 @@
 """What the agent needs of an operating system, and the one that it runs on."""
 
 import functools
+import subprocess
 import sys
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -30,6 +31,19 @@ class Program:
     string_bytes: int
     trace_source: str
     has_network: bool = False
+
+
+@dataclass(frozen=True)
+class PluginProgram:
+    """A guest plugin that is to run: a zip application, as the user `uid`, who is nobody else."""
+
+    name: str
+    uid: int
+    bundle: Path
+    scratch_dir: Path
+    memory_mib: int
+    scratch_mib: int
+    capabilities: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -95,6 +109,12 @@ class Platform(Protocol):
 
     def check_tracer(self) -> None:
         """System calls can be traced here. Raises PlatformRefused."""
+
+    def start_plugin(self, program: PluginProgram) -> "subprocess.Popen[bytes]":
+        """The plugin's process runs, confined; its three streams are pipes. Raises PlatformRefused."""
+
+    def end_plugin(self, process: "subprocess.Popen[bytes]", program: PluginProgram) -> None:
+        """Neither the process nor anything that it started exists. Safe to repeat."""
 
     def wait_for_ever(self) -> None:
         """The process does nothing until it is ended from outside."""

@@ -15,7 +15,7 @@ from typing import NoReturn
 
 from guest import limits
 from guest.journal import Journal
-from guest.platforms import Phase, PlatformRefused, Program, Tree
+from guest.platforms import Phase, PlatformRefused, PluginProgram, Program, Tree, plugin_process
 from guest.platforms.strace_tree import STRACE, StraceTree
 
 # linux/random.h
@@ -30,7 +30,7 @@ class Linux:
     """Any Linux with strace and util-linux. Launching and the clock need root."""
 
     name = "linux"
-    capabilities: tuple[str, ...] = ("put", "launch", "syscalls", "collect", "private-network")
+    capabilities: tuple[str, ...] = ("put", "launch", "syscalls", "collect", "private-network", "plugins")
 
     def __init__(self) -> None:
         self._tracer_works = False
@@ -111,6 +111,14 @@ class Linux:
         if outcome.returncode != 0:
             raise PlatformRefused(f"the tracer cannot trace: {outcome.stderr[:200]!r}")
         self._tracer_works = True
+
+    def start_plugin(self, program: PluginProgram) -> "subprocess.Popen[bytes]":
+        """The plugin's process runs as a user of its own, bounded, without a network. Raises PlatformRefused."""
+        return plugin_process.start(program)
+
+    def end_plugin(self, process: "subprocess.Popen[bytes]", program: PluginProgram) -> None:
+        """No process of the plugin's user exists. Safe to repeat."""
+        plugin_process.end(process, program)
 
     def wait_for_ever(self) -> None:
         """Sleeps until a signal ends it."""

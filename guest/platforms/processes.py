@@ -33,6 +33,11 @@ def of_sample(user: str, *, tracer: int) -> list[int]:
     return [pid for pid in _all() if _is_sample(pid, uid=uid, tracer=tracer, own_network=own_network)]
 
 
+def of_user(uid: int) -> list[int]:
+    """Living processes of that user, whoever started them; zombies are not."""
+    return [pid for pid in _all() if _is_of_user(pid, uid)]
+
+
 def kill_all(find: Callable[[], list[int]]) -> int:
     """Nothing is found any more, or the passes ran out; the number of processes killed.
 
@@ -80,6 +85,16 @@ def _is_sample(pid: int, *, uid: int, tracer: int, own_network: str) -> bool:
         return True
     is_users = owner is not None and uid in (int(owner[1]), int(owner[2]))
     return is_users and _network_of(str(pid)) not in ("", own_network)
+
+
+def _is_of_user(pid: int, uid: int) -> bool:
+    try:
+        status = Path(f"/proc/{pid}/status").read_bytes()
+    except OSError:
+        return False
+    state, owner = _STATE.search(status), _UID.search(status)
+    is_alive = state is not None and state[1] not in (b"Z", b"X")
+    return is_alive and owner is not None and uid in (int(owner[1]), int(owner[2]))
 
 
 def _network_of(pid: str) -> str:

@@ -14,7 +14,7 @@ from pathlib import Path
 
 from guest import limits
 from guest.journal import Journal
-from guest.platforms import Phase, PlatformRefused, Program, Tree
+from guest.platforms import Phase, PlatformRefused, PluginProgram, Program, Tree
 
 
 class Windows:
@@ -62,6 +62,14 @@ class Windows:
     def check_tracer(self) -> None:
         """Refused: see the module."""
         raise PlatformRefused("there is no tracer for Windows yet")
+
+    def start_plugin(self, program: PluginProgram) -> "subprocess.Popen[bytes]":
+        """Refused: see the module."""
+        raise PlatformRefused(f"{program.name} is not started: guest plugins do not run on Windows yet")
+
+    def end_plugin(self, process: "subprocess.Popen[bytes]", program: PluginProgram) -> None:
+        """There is none."""
+        del process, program
 
     def wait_for_ever(self) -> None:
         """Sleeps until the machine is destroyed."""

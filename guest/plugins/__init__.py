@@ -1,7 +1,8 @@
 """Guest plugins: observers inside the machine, driven through the agent for one task and then gone.
 
-initialize -> arm -> (the sample runs) -> flush -> shutdown. A plugin that does not become ready refuses the task; it is
-never left out in silence.
+initialize -> arm -> (the sample runs) -> flush -> shutdown. Those in `PLUGINS` are part of the agent: one that does not
+become ready refuses the task. All others come as bundles (`bundles`) and run in processes of their own (`process`): one
+that does not become ready has an outcome, and the task goes on. Neither is ever left out in silence.
 """
 
 from collections.abc import Callable

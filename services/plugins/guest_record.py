@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, BinaryIO
 
+from services.plugins.guest_pieces import PluginRecord
 from services.plugins.ports_guest import (
     EvidenceFrame,
     GuestEvent,
@@ -14,6 +15,7 @@ from services.plugins.ports_guest import (
     GuestLog,
     Heartbeat,
     KeepAlive,
+    PluginPiece,
     ProcessExited,
     ProcessStarted,
     RecordSealed,
@@ -56,6 +58,8 @@ class GuestRecord:
     may_keep_alive: frozenset[str] = frozenset()
     holders: set[str] = field(default_factory=set)
     released_at: float | None = None
+    plugins: dict[str, PluginRecord] = field(default_factory=dict)
+    strange_pieces: int = 0
     gaps: int = 0
     differing: list[str] = field(default_factory=list)
     are_processes_truncated: bool = False
@@ -66,9 +70,15 @@ class GuestRecord:
         if isinstance(event, Heartbeat) or event.position <= self.position:
             return
         self.position = event.position
-        if isinstance(event, KeepAlive):
-            self._keep_alive(event, now)
-            return
+        match event:
+            case KeepAlive():
+                self._keep_alive(event, now)
+            case PluginPiece():
+                self._take_piece(event)
+            case _:
+                self._take_of_sample(event, now)
+
+    def _take_of_sample(self, event: GuestEvent, now: float) -> None:
         match event:
             case ProcessStarted():
                 self.tree_empty_at = None
@@ -101,11 +111,15 @@ class GuestRecord:
         self.are_processes_truncated = True
         for source in self.sources.values():
             source.is_truncated = True
+        for plugin in self.plugins.values():
+            plugin.cut()
 
     def close(self) -> None:
         """The files of evidence are complete on this host's disk."""
         for source in self.sources.values():
             source.stream.close()
+        for plugin in self.plugins.values():
+            plugin.close()
 
     def write_summary(self, path: Path) -> None:
         """What the agent said beside the evidence, as one JSON document."""
@@ -113,6 +127,7 @@ class GuestRecord:
             "processes": self.processes,
             "log": self.log,
             "gaps": self.gaps,
+            "plugins": {name: plugin.summary() for name, plugin in sorted(self.plugins.items())},
             "is_truncated": self.are_processes_truncated,
         }
         path.write_text(json.dumps(document), encoding="utf-8")
@@ -137,6 +152,14 @@ class GuestRecord:
         elif event.plugin in self.holders:
             self.holders.discard(event.plugin)
             self.released_at = now
+
+    def _take_piece(self, piece: PluginPiece) -> None:
+        """Only the plan's bundled plugins have evidence; what claims to be another's is counted."""
+        plugin = self.plugins.get(piece.plugin)
+        if plugin is None:
+            self.strange_pieces += 1
+        else:
+            plugin.take(piece)
 
     def _write(self, frame: EvidenceFrame) -> None:
         source = self.sources.get(frame.source) or self._open(frame.source)

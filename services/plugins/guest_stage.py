@@ -15,13 +15,14 @@ from tempfile import TemporaryDirectory
 import structlog
 
 from contracts.planning import Budgets, EndedBy, PlannedRun
-from contracts.plugins import GuestConnected, GuestLost, SampleExited, SampleStarted
-from contracts.scheduler import GuestAssignment, RunStage
+from contracts.plugins import GuestConnected, GuestLost, SampleExited
+from contracts.scheduler import GuestAssignment
 from services.chassis.blobs import BlobStore
 from services.chassis.store import Fenced
 from services.plugins import rows
 from services.plugins.cancellations import Cancellations
 from services.plugins.errors import GuestStageFailed
+from services.plugins.guest_plugins import bundled, keeping_alive
 from services.plugins.guest_record import GuestRecord
 from services.plugins.host_runs import SPOOL_PREFIX
 from services.plugins.lease_beats import say_beats
@@ -33,17 +34,26 @@ from services.plugins.ports_guest import (
     GuestRefused,
     GuestSession,
     GuestUnreachable,
-    Launched,
 )
 from services.plugins.record import StageRecord
 from services.plugins.registry import Registry
 from services.plugins.rows import Prepared
-from services.plugins.sitting import Clocks, Sitting, bring_home, ended, keep_what_came, seal, take_leave
+from services.plugins.sitting import (
+    Clocks,
+    Sitting,
+    bring_home,
+    driven_by,
+    end_plugins,
+    ended,
+    keep_what_came,
+    sample_started,
+    seal,
+    take_leave,
+)
+from services.plugins.task_news import TaskNews
 
 REWATCH_DELAY_S = 0.2
 REWATCH_DELAY_MAX_S = 2.0
-SHOWN_WORDS_MAX = 16
-SHOWN_WORD_MAX_CHARS = 256
 log = structlog.get_logger()
 
 
@@ -56,6 +66,7 @@ class GuestStage:
         blobs: BlobStore,
         registry: Registry,
         cancellations: Cancellations,
+        news: TaskNews,
         *,
         scratch_dir: Path,
         connect_timeout_s: float,
@@ -65,6 +76,7 @@ class GuestStage:
         self._blobs = blobs
         self._registry = registry
         self._cancellations = cancellations
+        self._news = news
         self._scratch_dir = scratch_dir
         self._connect_timeout_s = connect_timeout_s
         self._now = monotonic
@@ -120,14 +132,19 @@ class GuestStage:
         lease_id = assignment.lease.lease_id
         await record.say(record.fact(GuestConnected, lease_id=lease_id, agent_version=hello.agent_version))
         known = await rows.load_stage(record.work.store, record.key)
+        plugins = bundled(record, session, spool, hello.capabilities, self._registry)
         sitting = Sitting(
             record=record,
             prepared=prepared,
             assignment=assignment,
             session=session,
             evidence=GuestRecord(
-                directory=spool, heartbeat_at=self._now(), may_keep_alive=self._may_keep_alive(record.command)
+                directory=spool,
+                heartbeat_at=self._now(),
+                may_keep_alive=keeping_alive(record.command, self._registry),
+                plugins=plugins.records,
             ),
+            plugins=plugins,
             directory=spool,
             agent_version=hello.agent_version,
             changed=asyncio.Event(),
@@ -159,12 +176,14 @@ class GuestStage:
         path = await session.put(self._blobs.local_path(prepared.sha256), guest_name(prepared.name))
         for planned in sitting.runs:
             await self._init_plugin(sitting, planned)
+        for group in record.command.stage.groups:
+            await sitting.plugins.start([run.plugin for run in group])
         await session.arm()
         argv = command_line(prepared.package, path, record.command.request.arguments)
         launched = await session.launch(argv, has_network=record.command.request.route != "none")
         sitting.launched_at = sitting.clock.wall()
         sitting.exec_error = launched.exec_error
-        started = self._sample_started(sitting, launched, argv)
+        started = sample_started(sitting, launched, argv)
         await record.keep_launch(sitting.launched_at, launched.exec_error, started)
 
     async def _init_plugin(self, sitting: Sitting, planned: PlannedRun) -> None:
@@ -178,21 +197,14 @@ class GuestStage:
         if version != planned.version:
             raise GuestStageFailed(f"the guest has version {version} of {planned.plugin}, not {planned.version}")
 
-    def _sample_started(self, sitting: Sitting, launched: Launched, argv: tuple[str, ...]) -> SampleStarted:
-        return SampleStarted(
-            task_id=sitting.record.command.task_id,
-            attempt=sitting.record.command.attempt,
-            stage="guest",
-            lease_id=sitting.assignment.lease.lease_id,
-            pid=launched.pid,
-            argv=tuple(word[:SHOWN_WORD_MAX_CHARS] for word in argv[:SHOWN_WORDS_MAX]),
-        )
-
     async def _observe_and_collect(self, sitting: Sitting) -> None:
         pump = asyncio.create_task(self._pump(sitting))
+        telling = asyncio.create_task(sitting.plugins.keep_telling(self._news))
         try:
             rule = sitting.ended_by or await self._observe(sitting, pump)
             await sitting.record.watch_ended(rule, sitting.assignment.lease)
+            await ended(telling)
+            await sitting.plugins.tell()
             collect_until = self._now() + self._budgets(sitting).collection_s
             await seal(sitting, pump, rule, timeout_s=(collect_until - self._now()) / 2)
         except (GuestUnreachable, GuestRefused, GuestLied):
@@ -200,7 +212,9 @@ class GuestStage:
             await keep_what_came(sitting)
             raise
         finally:
+            await ended(telling)
             await ended(pump)
+        await end_plugins(sitting, timeout_s=(collect_until - self._now()) / 2)
         errors = await bring_home(sitting, timeout_s=collect_until - self._now())
         await take_leave(sitting)
         await sitting.record.stage_completed(rule, errors)
@@ -271,12 +285,6 @@ class GuestStage:
         command = sitting.record.command
         return command.budgets or Budgets(observation_s=command.request.timeout_s)
 
-    def _may_keep_alive(self, command: RunStage) -> frozenset[str]:
-        """The guest plugins of the plan whose manifest says that they may keep the observation going."""
-        planned = [run for group in command.stage.groups for run in group]
-        found = [self._registry.pinned(run) for run in planned]
-        return frozenset(plugin.name for plugin in found if plugin is not None and plugin.manifest.runtime.keepalive)
-
     async def _say_exit(self, sitting: Sitting) -> None:
         first = sitting.evidence.first_exit
         if first is not None:
@@ -288,9 +296,3 @@ class GuestStage:
                     signal=first.signal,
                 )
             )
-
-
-def driven_by(assignment: GuestAssignment, term: int) -> GuestAssignment:
-    """The same lease, whose driver is this one: the first, or one that adopted it."""
-    lease = assignment.lease.model_copy(update={"term": term})
-    return assignment.model_copy(update={"lease": lease})

@@ -28,6 +28,7 @@ from services.plugins.reconciling import Reconciler
 from services.plugins.registry import Registry
 from services.plugins.settings import PluginsSettings
 from services.plugins.stages import Stages
+from services.plugins.task_news import TaskNews
 
 MIGRATIONS = tuple(
     (files("services.plugins") / name).read_text(encoding="utf-8")
@@ -68,11 +69,13 @@ async def compose(runtime: Runtime, connector: GuestConnector | None = None) -> 
     identity, unpack = (Plugin(load_manifest(folder), folder) for folder in (BUILTIN_DIR / "identity", UNPACK_DIR))
     preparation = Preparation(runtime.store, runtime.blobs, runs, identity=identity, unpack=unpack)
     cancellations = Cancellations(runtime.store)
+    news = TaskNews(runtime.store)
     guest = GuestStage(
         connector,
         runtime.blobs,
         registry,
         cancellations,
+        news,
         scratch_dir=settings.scratch_dir,
         connect_timeout_s=settings.guest_connect_timeout_s,
     )

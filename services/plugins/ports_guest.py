@@ -1,7 +1,8 @@
 """What the plugins service asks of the agent inside a leased machine. Everything that comes back is bounded evidence.
 
-Order of a session: hello, set_clock, put, init_plugin (each), arm, launch, watch until the observation ends, flush,
-the rest of watch (it ends by itself at `RecordSealed`), collect, shutdown_plugin (each), shutdown, close.
+Order of a session: hello, set_clock, put, init_plugin or start_plugin (each), arm, launch, watch until the observation
+ends, flush, the rest of watch (it ends by itself at `RecordSealed`), end_plugin (each), collect, shutdown_plugin
+(each), shutdown, close. `tell` may come at any time between start_plugin and flush.
 Strings are the guest's own words, bounded and free of control characters; show them, never act on them.
 """
 
@@ -112,6 +113,20 @@ class KeepAlive:
 
 
 @dataclass(frozen=True)
+class PluginPiece:
+    """A piece of what a bundled guest plugin emits, in its own words and under its own count. `json`: one record."""
+
+    position: int
+    plugin: str
+    sequence: int
+    name: str
+    kind: str
+    media_type: str
+    content: bytes
+    is_last: bool = False
+
+
+@dataclass(frozen=True)
 class RecordSealed:
     """The record ends here; nothing follows."""
 
@@ -119,8 +134,37 @@ class RecordSealed:
 
 
 GuestEvent = (
-    Heartbeat | ProcessStarted | ProcessExited | TreeEmpty | EvidenceFrame | GuestLog | KeepAlive | RecordSealed
+    Heartbeat
+    | ProcessStarted
+    | ProcessExited
+    | TreeEmpty
+    | EvidenceFrame
+    | GuestLog
+    | KeepAlive
+    | PluginPiece
+    | RecordSealed
 )
+
+
+@dataclass(frozen=True)
+class PluginLimits:
+    """What the process of a guest plugin may use, and may do although it is nobody. `timeout_s` is of each call."""
+
+    timeout_s: int
+    memory_mib: int
+    scratch_mib: int
+    capabilities: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class PluginEnding:
+    """How a bundled guest plugin ended, as its agent says. `pieces`: how many of its pieces stand in the record."""
+
+    outcome: str
+    reason: str
+    pieces: int
+    log: bytes
+    duration_ms: int
 
 
 @dataclass(frozen=True)
@@ -187,6 +231,12 @@ class GuestSession(Protocol):
     async def init_plugin(self, name: str, config: dict[str, object]) -> str:
         """The guest plugin is ready; its version is returned."""
 
+    async def start_plugin(self, name: str, bundle: Path, config: dict[str, object], bounds: PluginLimits) -> None:
+        """The bundle is in the guest, and its plugin is ready, or ended already: `end_plugin` says how."""
+
+    async def tell(self, plugin: str, message_id: str, fact: str, content: dict[str, object]) -> bool:
+        """The bundled plugin is told of the fact, once, however often this is said; False when it cannot be."""
+
     async def arm(self) -> None:
         """Every initialised plugin observes."""
 
@@ -221,6 +271,9 @@ class GuestSession(Protocol):
 
     async def shutdown_plugin(self, name: str) -> None:
         """The guest plugin is gone."""
+
+    async def end_plugin(self, name: str) -> PluginEnding:
+        """Nothing of the bundled plugin is left in the guest; how it ended. A repeated call returns the same."""
 
     async def shutdown(self) -> None:
         """The agent serves no more."""

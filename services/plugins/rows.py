@@ -34,6 +34,10 @@ CANCEL = (
     "INSERT INTO stages (task_id, attempt, stage, cancel_reason) VALUES ($1, $2, $3, $4) "
     "ON CONFLICT (task_id, attempt, stage) DO UPDATE SET cancel_reason = excluded.cancel_reason"
 )
+KEEP_SAID = (
+    "INSERT INTO said (message_id, task_id, attempt, stage, type, data, is_awaited, place) "
+    "VALUES ($1, $2, $3, $4, $5, $6, $7, $8) ON CONFLICT (message_id) DO NOTHING"
+)
 
 
 @dataclass(frozen=True)
@@ -170,8 +174,7 @@ def keep_said(unit: Unit, key: StageKey, message_id: str, fact: Message, *, is_a
     `place` is its order among what is committed with it.
     """
     unit.execute(
-        "INSERT INTO said (message_id, task_id, attempt, stage, type, data, is_awaited, place) "
-        "VALUES ($1, $2, $3, $4, $5, $6, $7, $8) ON CONFLICT (message_id) DO NOTHING",
+        KEEP_SAID,
         *(message_id, *key.parts, fact.type_name(), fact.model_dump_json(), is_awaited, place),
     )
 
@@ -181,15 +184,15 @@ def forget_said(unit: Unit, task_id: str) -> None:
     unit.execute("DELETE FROM said WHERE task_id = $1", task_id)
 
 
-async def load_events(store: Store, task_id: str) -> list[Message]:
-    """What was said of all stages of the task until now, in order; the latest of very many."""
+async def load_events(store: Store, task_id: str) -> list[tuple[str, Message]]:
+    """What was said of all stages of the task until now, in order, under its ids; the latest of very many."""
     found = await store.fetch(
-        "SELECT type, data::text AS data FROM said WHERE task_id = $1 "
+        "SELECT message_id, type, data::text AS data FROM said WHERE task_id = $1 "
         "ORDER BY recorded_at DESC, place DESC, position DESC LIMIT $2",
         task_id,
         SAID_MAX,
     )
-    return [BY_TYPE[row["type"]].model_validate_json(row["data"]) for row in reversed(found)]
+    return [(row["message_id"], BY_TYPE[row["type"]].model_validate_json(row["data"])) for row in reversed(found)]
 
 
 async def load_said(store: Store, key: StageKey) -> list[tuple[str, Message]]:

@@ -10,17 +10,20 @@ from pathlib import Path
 import structlog
 
 from contracts.planning import EndedBy, PlannedRun
-from contracts.plugins import RunError
+from contracts.plugins import RunError, SampleStarted
 from contracts.scheduler import GuestAssignment
 from services.chassis.unit import Unit
 from services.plugins import rows
 from services.plugins.guest_evidence import AGENT, agent_evidence, run_endings
+from services.plugins.guest_plugins import GuestPlugins
 from services.plugins.guest_record import GuestRecord
-from services.plugins.ports_guest import Collected, GuestLied, GuestRefused, GuestSession, GuestUnreachable
+from services.plugins.ports_guest import Collected, GuestLied, GuestRefused, GuestSession, GuestUnreachable, Launched
 from services.plugins.record import StageRecord
 from services.plugins.rows import Prepared
 
 COLLECT_AT_LEAST_S = 10.0
+SHOWN_WORDS_MAX = 16
+SHOWN_WORD_MAX_CHARS = 256
 log = structlog.get_logger()
 
 
@@ -53,6 +56,7 @@ class Sitting:
     assignment: GuestAssignment
     session: GuestSession
     evidence: GuestRecord
+    plugins: GuestPlugins
     directory: Path
     agent_version: str
     changed: asyncio.Event
@@ -64,8 +68,27 @@ class Sitting:
 
     @property
     def runs(self) -> list[PlannedRun]:
-        """The guest plugins of the plan, in order."""
-        return [run for group in self.record.command.stage.groups for run in group]
+        """The plan's guest plugins that are part of the agent, in order; the others are `plugins`."""
+        planned = [run for group in self.record.command.stage.groups for run in group]
+        return [run for run in planned if run.plugin not in self.plugins.plugins]
+
+
+def driven_by(assignment: GuestAssignment, term: int) -> GuestAssignment:
+    """The same lease, whose driver is this one: the first, or one that adopted it."""
+    lease = assignment.lease.model_copy(update={"term": term})
+    return assignment.model_copy(update={"lease": lease})
+
+
+def sample_started(sitting: Sitting, launched: Launched, argv: tuple[str, ...]) -> SampleStarted:
+    """The fact that the sample runs; of a long command line only its beginning."""
+    return SampleStarted(
+        task_id=sitting.record.command.task_id,
+        attempt=sitting.record.command.attempt,
+        stage="guest",
+        lease_id=sitting.assignment.lease.lease_id,
+        pid=launched.pid,
+        argv=tuple(word[:SHOWN_WORD_MAX_CHARS] for word in argv[:SHOWN_WORDS_MAX]),
+    )
 
 
 async def seal(sitting: Sitting, pump: asyncio.Task[None], rule: EndedBy, *, timeout_s: float) -> None:
@@ -79,6 +102,13 @@ async def seal(sitting: Sitting, pump: asyncio.Task[None], rule: EndedBy, *, tim
     except TimeoutError as error:
         raise GuestUnreachable("the guest did not complete its record") from error
     sitting.evidence.compare(flushed.sources)
+
+
+async def end_plugins(sitting: Sitting, *, timeout_s: float) -> None:
+    """Nothing of the bundled plugins is left in the guest, or there was no time to see it."""
+    with contextlib.suppress(TimeoutError):
+        async with asyncio.timeout(max(COLLECT_AT_LEAST_S, timeout_s)):
+            await sitting.plugins.end()
 
 
 async def keep_what_came(sitting: Sitting) -> None:
@@ -113,7 +143,8 @@ async def take_leave(sitting: Sitting) -> None:
 async def _keep(sitting: Sitting, collected: Collected, errors: list[RunError] | None = None) -> None:
     """Every run has its outcome. With `errors`, which may be none, nothing more is to come."""
     sitting.evidence.close()
-    for planned, ending, evidence in run_endings(sitting.runs, sitting.evidence, sitting.exec_error):
+    outcomes = run_endings(sitting.runs, sitting.evidence, sitting.exec_error) + sitting.plugins.outcomes()
+    for planned, ending, evidence in outcomes:
         await sitting.record.run_ended(planned.plugin, planned.version, ending, evidence)
     own = agent_evidence(sitting.runs, sitting.evidence, collected, sitting.directory)
 
@@ -137,7 +168,10 @@ def _missing(sitting: Sitting, collected: Collected) -> list[RunError]:
         reasons.append(f"{sitting.evidence.gaps} pieces of evidence never came")
     if sitting.session.frames_refused:
         reasons.append(f"{sitting.session.frames_refused} messages of the guest were not believed")
-    return [RunError(plugin=None, stage="guest", outcome="failed", reason=reason) for reason in reasons]
+    if sitting.evidence.strange_pieces:
+        reasons.append(f"{sitting.evidence.strange_pieces} pieces of evidence are of plugins that are not there")
+    of_guest = [RunError(plugin=None, stage="guest", outcome="failed", reason=reason) for reason in reasons]
+    return of_guest + sitting.plugins.missing()
 
 
 async def ended(pump: asyncio.Task[None]) -> None:

@@ -192,7 +192,7 @@ class Stages:
         plugins = [self._registry.pinned(planned) for planned in members]
         if not any(plugin is not None and plugin.manifest.events.subscribe for plugin in plugins):
             return []
-        return await rows.load_events(self._store, record.command.task_id)
+        return [fact for _message_id, fact in await rows.load_events(self._store, record.command.task_id)]
 
     async def _inputs(self, record: StageRecord, prepared: Prepared) -> tuple[InputFile, ...]:
         known = await rows.load_inputs(self._store, record.command.task_id)

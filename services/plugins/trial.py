@@ -1,5 +1,7 @@
 """Runs one plugin on one file as production does, sandbox included: `python -m services.plugins.trial`.
 
+A guest plugin is rehearsed instead (`guest_trial`): there is no machine here.
+
 The request is one JSON object on standard input: `folder`, `sample`, `sample_name`, `config`, `inputs` (each `plugin`,
 `name`, `path`, `media_type`) and `into`, a directory that gets the results. The answer is one JSON object on standard
 output: `outcome`, `reason`, `duration_ms`, `log`, and `results` (each `name`, `kind`, `media_type`, `size_bytes`,
@@ -24,6 +26,7 @@ from services.plugins.adapters.versions import KeptVersions
 from services.plugins.domain.catalogue import Plugin
 from services.plugins.domain.occasion import Occasion
 from services.plugins.errors import SandboxUnavailable
+from services.plugins.guest_trial import rehearsed
 from services.plugins.host_runs import HostRuns
 from services.plugins.instances import Instances
 from services.plugins.policy.packages import obstacle
@@ -38,6 +41,10 @@ async def trial(request: dict[str, Any], place: Path) -> dict[str, Any]:
     versions = KeptVersions(place / "versions")
     versions.sweep()
     plugin = versions.keep(Path(request["folder"]))
+    if plugin.manifest.plugin.kind == "guest":
+        if not plugin.manifest.is_bundled:
+            raise SandboxUnavailable(f"{plugin.name} is a part of the agent: it runs in a machine, as part of a task")
+        return rehearsed(plugin, request, _empty(place / "rehearsal"))
     config = plugin.manifest.effective_config(request["config"])
     sandbox = BubblewrapRunner()
     await sandbox.probe()
@@ -64,6 +71,12 @@ async def _obstacle(runs: HostRuns, plugin: Plugin, sample: Path, name: str) -> 
             raise SandboxUnavailable(f"the sample's kind could not be determined: {report.reason}")
         said = json.loads(report.results[0].path.read_bytes())
     return obstacle(plugin.manifest, said["package"], said["platform"], said["mime"])
+
+
+def _empty(folder: Path) -> Path:
+    folder.mkdir()
+    folder.chmod(0o755)
+    return folder
 
 
 def _input(one: dict[str, str], place: Path) -> InputFile:

@@ -44,6 +44,11 @@ def sample_user() -> str:
     return SAMPLE_USER
 
 
+def own_uids() -> int:
+    """The first of some users that only this process of this host uses for plugins."""
+    return 20_000 + os.getpid() % 2000 * 10
+
+
 @dataclass(frozen=True)
 class ClientIdentity:
     """Files of a client that an agent may believe."""
@@ -147,6 +152,8 @@ def running_agent(folder: Path) -> Iterator[RunningAgent]:
         "MALBOX_AGENT_HOST": "127.0.0.1",
         "MALBOX_AGENT_PORT": str(port),
         "MALBOX_WORK_DIR": str(work_dir),
+        "MALBOX_PLUGIN_DIR": str(folder / "plugins"),
+        "MALBOX_FIRST_PLUGIN_UID": str(own_uids()),
         "MALBOX_SAMPLE_DIR": str(sample_dir),
         "MALBOX_SAMPLE_USER": account.pw_name,
         "MALBOX_WATCHED_DIRS": str(sample_dir),

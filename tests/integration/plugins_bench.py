@@ -39,6 +39,9 @@ from services.plugins.ports_guest import (
     GuestUnreachable,
     Heartbeat,
     Launched,
+    PluginEnding,
+    PluginLimits,
+    PluginPiece,
     RecordSealed,
 )
 from services.plugins.settings import PluginsSettings
@@ -252,6 +255,8 @@ class ScriptedGuest(GuestConnector, GuestSession):
     collected: Collected = field(default_factory=lambda: Collected((), 0))
     flushed: Flushed = field(default_factory=lambda: Flushed((), 0, 0))
     calls: list[str] = field(default_factory=list)
+    endings: dict[str, PluginEnding] = field(default_factory=dict)
+    told: list[tuple[str, str, str, dict[str, object]]] = field(default_factory=list)
     argv: tuple[str, ...] = ()
     record: list[GuestEvent] = field(default_factory=list)
     news: asyncio.Event = field(default_factory=asyncio.Event)
@@ -290,7 +295,7 @@ class ScriptedGuest(GuestConnector, GuestSession):
     async def hello(self) -> GuestHello:
         """Who it is."""
         await self._call("hello")
-        return GuestHello("1.0.0", "linux", "boot", ())
+        return GuestHello("1.0.0", "linux", "boot", ("plugins",))
 
     async def put(self, source: Path, name: str) -> str:
         """Believed, when the host has such a file."""
@@ -302,6 +307,27 @@ class ScriptedGuest(GuestConnector, GuestSession):
         """Ready."""
         await self._call(f"init {name} {sorted(config)}")
         return VERSIONS.get(name, "1.0.0")
+
+    async def start_plugin(self, name: str, bundle: Path, config: dict[str, object], bounds: PluginLimits) -> None:
+        """Ready."""
+        assert bounds.timeout_s > 0
+        assert os.path.getsize(bundle) > 0  # noqa: ASYNC240, PTH202 - a local file of the service
+        await self._call(f"start {name} {sorted(config)}")
+
+    async def tell(self, plugin: str, message_id: str, fact: str, content: dict[str, object]) -> bool:
+        """Kept, once."""
+        await asyncio.sleep(0)
+        if not self.is_alive:
+            raise GuestUnreachable("gone")
+        if message_id not in {known for _plugin, known, *_ in self.told}:
+            self.told.append((plugin, message_id, fact, content))
+        return True
+
+    async def end_plugin(self, name: str) -> PluginEnding:
+        """As the test says; or completed, with as many pieces as were said."""
+        await self._call(f"end {name}")
+        pieces = sum(isinstance(event, PluginPiece) and event.plugin == name for event in self.record)
+        return self.endings.get(name, PluginEnding("completed", "", pieces, b"", 1))
 
     async def arm(self) -> None:
         """Armed."""

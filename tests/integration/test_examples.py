@@ -1,6 +1,7 @@
 """The example plugins do what their README says, in the sandbox."""
 
 import os
+import socket
 from pathlib import Path
 
 import pytest
@@ -88,3 +89,15 @@ def test_the_course_of_a_task_is_told_from_its_facts(tmp_path: Path) -> None:
     }
     untold = run_sandboxed(EXAMPLES / "course", sample)
     assert untold.json("course") == {"guests_lost": 0, "exit_codes": [], "not_done": []}
+
+
+def test_sockets_of_the_sample_are_listed_by_the_kernels_table() -> None:
+    """A listener of this test stands for the sample's; a process that is there no more is no fault."""
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        told = Event("SampleStarted", {"pid": os.getpid()})
+        run = run_sandboxed(EXAMPLES / "sockets", Path(__file__), events=(told,))
+        assert run.outcome == "completed", run.reason
+        port = listener.getsockname()[1]
+        assert {"local": f"127.0.0.1:{port}", "remote": "0.0.0.0:0", "state": "listens"} in run.json("sockets")
+    gone = run_sandboxed(EXAMPLES / "sockets", Path(__file__), events=(Event("SampleStarted", {"pid": 2**22 + 1}),))
+    assert (gone.outcome, "sample_had_ended_already" in gone.log) == ("completed", True)

@@ -6,10 +6,11 @@ from pathlib import Path
 import pytest
 
 from cli.app import main
-from malbox.sdk import Input
+from malbox.sdk import Event, Input
 from malbox.sdk.manifest import ManifestError
 from malbox.sdk.scaffold import create_plugin
 from malbox.sdk.testing import SandboxRefused, run_sandboxed
+from tests.unit.guest.bundled import make_plugin
 
 ROOT = Path(__file__).parents[2]
 
@@ -92,9 +93,36 @@ def run(context):
     assert run.json("reader") == {"rules": ["packed"]}
 
 
-def test_what_is_no_host_plugin_is_not_tried(tmp_path: Path) -> None:
-    """A guest plugin needs a machine; a broken folder is refused with its fault."""
-    with pytest.raises(SandboxRefused, match="syscalls is a guest plugin"):
+def test_a_new_guest_plugin_is_rehearsed_as_it_stands(tmp_path: Path) -> None:
+    """The agent's own code drives it: it is told, it watches, it is flushed, and nothing of it is left."""
+    tmp_path.chmod(0o755)
+    run = run_sandboxed(create_plugin(tmp_path, "lookout", "guest"), Path(__file__))
+    assert run.outcome == "completed", run
+    assert all(look["processes"] >= 1 for look in run.json("lookout"))
+    assert "sample_was_started" in run.log
+
+
+def test_a_guest_plugin_that_breaks_its_manifest_fails_in_rehearsal_as_in_a_task(tmp_path: Path) -> None:
+    """What it may not emit, and what it raises, are its outcome."""
+    undeclared = "class Plugin(GuestPlugin):\n    def arm(self):\n        self.emit('other', 1)\n"
+    run = run_sandboxed(make_plugin(tmp_path, "undeclared", undeclared), Path(__file__))
+    assert (run.outcome, run.reason) == ("failed", "result other is not declared in the manifest")
+    skips = "class Plugin(GuestPlugin):\n    def initialize(self, config):\n        raise PluginSkipped('not here')\n"
+    run = run_sandboxed(make_plugin(tmp_path, "skips", skips), Path(__file__))
+    assert (run.outcome, run.reason) == ("skipped", "not here")
+
+
+def test_a_rehearsed_plugin_is_told_what_the_test_gives(tmp_path: Path) -> None:
+    """Through its subscriptions; the sample stands where it would be, and is not run."""
+    folder = make_plugin(tmp_path, "told", more="[events]\nsubscribe = ['SampleExited']\n")
+    events = (Event("SampleExited", {"exit_code": 7}), Event("SampleStarted", {"pid": 1}))
+    run = run_sandboxed(folder, Path(__file__), events=events)
+    assert run.json("seen") == [["initialize", {}], "arm", ["SampleExited", {"exit_code": 7}], "flush"]
+
+
+def test_what_can_run_nowhere_but_in_a_task_is_not_tried(tmp_path: Path) -> None:
+    """A part of the agent needs a machine; a broken folder is refused with its fault."""
+    with pytest.raises(SandboxRefused, match="syscalls is a part of the agent"):
         run_sandboxed(ROOT / "services/plugins/builtin/syscalls", Path(__file__))
     with pytest.raises(ManifestError, match="missing"):
         run_sandboxed(tmp_path, Path(__file__))

@@ -54,7 +54,7 @@ async def test_what_was_said_of_a_task_is_forgotten_with_its_end(end: TaskFact, 
     await HANDLERS[type(end)](end, unit, store)
     await store.commit(unit)
     assert await rows.load_events(store, TASK) == []
-    assert [fact.task_id for fact in await rows.load_events(store, OTHER)] == [OTHER]  # type: ignore[attr-defined]
+    assert [fact.task_id for _id, fact in await rows.load_events(store, OTHER)] == [OTHER]  # type: ignore[attr-defined]
 
 
 async def test_what_was_said_of_a_task_whose_end_nobody_heard_of_is_forgotten_at_last(store: Store) -> None:

@@ -7,12 +7,13 @@ from pathlib import Path
 SOURCE_MAX_BYTES = 1024 * 1024
 
 
-def fault_of_entry(folder: Path, entry: str) -> str | None:
-    """Why `module:function` cannot be called, or None when it is there."""
+def fault_of_entry(folder: Path, entry: str, kind: str = "host") -> str | None:
+    """Why `module:function`, or `module:Class` of a guest plugin, cannot be called, or None when it is there."""
     module, _, function = entry.partition(":")
+    wanted = f"{function}(context)" if kind == "host" else f"class {function}(GuestPlugin)"
     path = folder / f"{module}.py"
     if not path.is_file():
-        return f"{path.name} is not in the folder; add it, with a function {function}(context)"
+        return f"{path.name} is not in the folder; add it, with {'a function ' if kind == 'host' else ''}{wanted}"
     if path.stat().st_size > SOURCE_MAX_BYTES:
         return f"{path.name} is longer than {SOURCE_MAX_BYTES} bytes; move what is not code out of it"
     try:
@@ -22,7 +23,7 @@ def fault_of_entry(folder: Path, entry: str) -> str | None:
     except (ValueError, RecursionError, MemoryError) as error:
         return f"{path.name} is not Python: {error}"
     if function not in _bound(tree):
-        return f"{path.name} has no {function}; define {function}(context) in it, or name another entry"
+        return f"{path.name} has no {function}; define {wanted} in it, or name another entry"
     return None
 
 

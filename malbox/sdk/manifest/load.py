@@ -10,9 +10,12 @@ from typing import Any
 from pydantic import ValidationError
 
 from malbox.sdk.manifest.code import fault_of_entry
-from malbox.sdk.manifest.model import Manifest, ManifestError
+from malbox.sdk.manifest.model import AGENTS_OWN, Manifest, ManifestError
 
 MANIFEST_MAX_BYTES = 64 * 1024
+GUEST_CALL_MAX_S = 20
+GUEST_MEMORY_MAX_MIB = 512
+GUEST_SCRATCH_MAX_MIB = 256
 RESERVED = frozenset({"agent", "malbox"})
 Fault = tuple[tuple[str, ...], str]
 
@@ -52,21 +55,47 @@ def _faults_between_keys(manifest: Manifest, folder: Path) -> Iterator[Fault]:
         yield ("applies", "stages"), 'a host plugin has stages "static" or "post"'
     if kind == "host" and runtime.keepalive:
         yield ("runtime", "keepalive"), "only a guest plugin is there while the sample is observed; remove it"
-    if kind == "host" and (fault := fault_of_entry(folder, runtime.entry)) is not None:
+    if kind == "host" and runtime.capabilities:
+        yield ("runtime", "capabilities"), "a host plugin is nobody and stays it; remove it"
+    if kind == "guest":
+        yield from _faults_of_guest(manifest)
+    is_with_code = kind == "host" or manifest.is_bundled
+    if is_with_code and (fault := fault_of_entry(folder, runtime.entry, kind)) is not None:
         yield ("runtime", "entry"), fault
     if runtime.lifecycle == "scoped" and manifest.scope is None:
         yield ("runtime", "lifecycle"), 'a scoped plugin says what shares it: add [scope] key = "task"'
     if runtime.lifecycle != "scoped" and manifest.scope is not None:
         yield ("scope",), 'only a scoped plugin has a scope; remove it or set runtime.lifecycle = "scoped"'
-    if kind == "guest" and runtime.lifecycle != "ephemeral":
-        yield ("runtime", "lifecycle"), "a guest plugin lives as long as its task's guest; remove it"
-    if kind == "guest" and manifest.events.subscribe:
-        yield ("events", "subscribe"), "a guest plugin is not told of facts; remove it, or tell a host plugin"
     if manifest.plugin.name in RESERVED:
         yield (
             ("plugin", "name"),
             f'"{manifest.plugin.name}" is what Malbox itself is called among results; choose another',
         )
+
+
+def _faults_of_guest(manifest: Manifest) -> Iterator[Fault]:
+    """What a plugin that watches from inside the machine cannot be."""
+    runtime = manifest.runtime
+    if runtime.lifecycle != "ephemeral":
+        yield ("runtime", "lifecycle"), "a guest plugin lives as long as its task's guest; remove it"
+    if runtime.context in ("exclusive", "sequential"):
+        words = (
+            'all guest plugins watch the same run of the sample; say "parallel", and [order] for who is started first'
+        )
+        yield ("runtime", "context"), words
+    if not manifest.is_bundled:
+        if runtime.entry != AGENTS_OWN + manifest.plugin.name:
+            yield ("runtime", "entry"), "that part of the agent has another name; name your own module and class"
+        if manifest.events.subscribe:
+            yield ("events", "subscribe"), "a part of the agent is not told of facts; remove it"
+        return
+    if runtime.timeout_s > GUEST_CALL_MAX_S:
+        yield ("runtime", "timeout_s"), f"each call of a guest plugin takes at most {GUEST_CALL_MAX_S} s; say how long"
+    for key, most in (("memory_mib", GUEST_MEMORY_MAX_MIB), ("scratch_mib", GUEST_SCRATCH_MAX_MIB)):
+        if getattr(runtime, key) > most:
+            yield ("runtime", key), f"a guest plugin has at most {most}"
+    if runtime.keepalive:
+        yield ("runtime", "keepalive"), "only a part of the agent can keep the observation going; remove it"
 
 
 def _words(path: Path, text: str, location: Sequence[object], remedy: str, *, is_there: bool = True) -> str:

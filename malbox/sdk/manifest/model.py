@@ -11,10 +11,12 @@ from malbox.sdk.manifest.events import fault_of_fact, fault_of_filter
 
 Name = Annotated[str, StringConstraints(pattern=r"^[a-z][a-z0-9_-]{0,40}$")]
 Version = Annotated[str, StringConstraints(pattern=r"^\d{1,5}\.\d{1,5}\.\d{1,5}(-[0-9A-Za-z.-]{1,40})?$")]
-Entry = Annotated[str, StringConstraints(pattern=r"^[a-z_][a-z0-9_]{0,60}:[a-z_][a-z0-9_]{0,60}$")]
+Entry = Annotated[str, StringConstraints(pattern=r"^[a-z_][a-z0-9_]{0,60}:[A-Za-z_][A-Za-z0-9_]{0,60}$")]
 Mime = Annotated[str, StringConstraints(pattern=r"^[a-z0-9*][a-z0-9.+*_-]{0,80}/[a-z0-9*][a-z0-9.+*_-]{0,80}$")]
 Stage = Literal["static", "guest", "post"]
 Scalar = str | int | bool
+AGENTS_OWN = "agent:"
+"""How the entry of a guest plugin starts whose code is the agent's; its name follows."""
 
 
 class ManifestError(ValueError):
@@ -41,18 +43,23 @@ class About(Section):
 class Runtime(Section):
     """[runtime]: how it runs, and what it may use at most. Limits are per run."""
 
-    entry: Entry = "plugin:run"
+    entry: Entry = Field(
+        default="plugin:run", description="module:function of a host plugin, module:Class of a guest plugin"
+    )
     lifecycle: Literal["persistent", "ephemeral", "scoped"] = Field(
         default="ephemeral", description="one process for all runs, per run, or for each value of the scope's key"
     )
     context: Literal["exclusive", "sequential", "parallel", "unrestricted"] = "parallel"
-    timeout_s: int = Field(default=60, ge=1, le=3600)
+    timeout_s: int = Field(default=60, ge=1, le=3600, description="of a run, or of each call of a guest plugin")
     memory_mib: int = Field(default=512, ge=64, le=8192)
     scratch_mib: int = Field(default=64, ge=1, le=4096)
     cpu: int = Field(default=1, ge=1, le=16, description="processors used at once")
     network: Literal[False] = False
     keepalive: bool = Field(
         default=False, description="a guest plugin may keep the observation going, up to the hard timeout"
+    )
+    capabilities: tuple[Literal["read-files"], ...] = Field(
+        default=(), description="what a guest plugin may do although it is nobody in the machine: read every file"
     )
 
 
@@ -86,7 +93,7 @@ class Applies(Section):
 
 
 class Events(Section):
-    """[events]: facts about the stages of its task that a host plugin is told. Filters leave those whose fields fit."""
+    """[events]: facts about the stages of its task that a plugin is told. Filters leave those whose fields fit."""
 
     subscribe: tuple[str, ...] = Field(default=(), max_length=32)
     filters: dict[str, dict[str, Scalar | tuple[Scalar, ...]]] = Field(
@@ -164,6 +171,11 @@ class Manifest(Section):
             return exact.kind == kind
         group = self.results.get(result_name.partition("/")[0])
         return group is not None and group.is_many and "/" in result_name and group.kind == kind
+
+    @property
+    def is_bundled(self) -> bool:
+        """Whether it is a guest plugin that brings its own code, and not a part of the agent."""
+        return self.plugin.kind == "guest" and not self.runtime.entry.startswith(AGENTS_OWN)
 
     @property
     def config_schema(self) -> dict[str, Any]:

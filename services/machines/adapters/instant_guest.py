@@ -50,7 +50,7 @@ class InstantAgent(AgentServicer):
             instance_id=self.identity.lease_id,
             nonce=request.nonce,
             platform="linux",
-            capabilities=list(PLUGINS),
+            capabilities=[*PLUGINS, "plugins"],
             plugin_versions=PLUGINS,
             lease_id=self.identity.lease_id,
         )
@@ -75,6 +75,10 @@ class InstantAgent(AgentServicer):
     async def InitPlugin(self, request: pb.InitPluginRequest, context: object) -> pb.InitPluginReply:  # noqa: N802, ARG002
         """Ready at once."""
         return pb.InitPluginReply(version=PLUGINS.get(request.name, ""))
+
+    async def Tell(self, request: object, context: object) -> pb.TellReply:  # noqa: N802, ARG002
+        """Told to nobody."""
+        return pb.TellReply(is_taken=True)
 
     async def Arm(self, request: object, context: object) -> pb.ArmReply:  # noqa: N802, ARG002
         """Armed."""
@@ -116,8 +120,8 @@ class InstantAgent(AgentServicer):
         yield pb.CollectFrame(done=pb.CollectEnd())
 
     async def ShutdownPlugin(self, request: object, context: object) -> pb.ShutdownPluginReply:  # noqa: N802, ARG002
-        """Gone."""
-        return pb.ShutdownPluginReply()
+        """Gone; one that came as a bundle was never run, and had nothing to say."""
+        return pb.ShutdownPluginReply(outcome="completed")
 
     async def Settings(self, request: object, context: object) -> pb.SettingsReply:  # noqa: N802, ARG002
         """It has none."""

@@ -4,14 +4,13 @@ The endpoint carried by the lease is used as it is: its authority is the only on
 """
 
 import asyncio
-import hashlib
 import json
 import secrets
 import time
-from collections.abc import AsyncGenerator, AsyncIterator, Awaitable
+from collections.abc import AsyncGenerator, AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, TypeVar
+from typing import TYPE_CHECKING
 
 import grpc
 
@@ -20,8 +19,9 @@ from contracts.guest import agent_pb2 as pb
 from contracts.guest.agent_pb2_grpc import AgentStub
 from contracts.machines import GuestEndpoint, LeaseRef
 from services.chassis.crash_points import Point, around
+from services.plugins.adapters.guest_calls import frames_of, measure, reply_of, summary_of, translated
 from services.plugins.adapters.guest_collect import receive_files
-from services.plugins.adapters.guest_events import EventReader, bounded_text, legible
+from services.plugins.adapters.guest_events import EventReader, bounded_text
 from services.plugins.ports_guest import (
     Collected,
     CollectedFile,
@@ -32,8 +32,9 @@ from services.plugins.ports_guest import (
     GuestRefused,
     GuestUnreachable,
     Launched,
+    PluginEnding,
+    PluginLimits,
     RecordSealed,
-    SourceSummary,
 )
 
 if TYPE_CHECKING:
@@ -41,22 +42,20 @@ if TYPE_CHECKING:
 
 PROTOCOL = 1
 _MESSAGE_MAX_BYTES = 1024 * 1024
-_PIECE_BYTES = 256 * 1024
 _CALL_TIMEOUT_S = 10.0
 _PUT_BASE_TIMEOUT_S = 30.0
 _PUT_BYTES_PER_S = 4 * 1024 * 1024
 _PLUGIN_TIMEOUT_S = 30.0
+_START_TIMEOUT_S = 60.0
 _LAUNCH_TIMEOUT_S = 45.0
 _FLUSH_TIMEOUT_S = 60.0
 _COLLECT_TIMEOUT_S = 120.0
 _SILENCE_MAX_S = 10.0
 _WATCH_MAX_S = float(2 * limits.OBSERVATION_MAX_S)
 _ITEMS_MAX = 32
+_LOG_MAX_BYTES = 64 * 1024
 _PID_MAX = 1 << 22
 _NONCE_BYTES = 32
-_UNREACHABLE = (grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.DEADLINE_EXCEEDED, grpc.StatusCode.CANCELLED)
-
-Reply = TypeVar("Reply")
 
 
 class GrpcGuestConnector:
@@ -114,7 +113,7 @@ class GrpcGuestSession:
         nonce = secrets.token_bytes(_NONCE_BYTES)
         request = pb.HelloRequest(protocol=PROTOCOL, nonce=nonce)
         # The port may be bound some moments from now: gRPC waits for it, up to the deadline.
-        reply = await _reply(self._agent.Hello(request, timeout=timeout_s, wait_for_ready=True))
+        reply = await reply_of(self._agent.Hello(request, timeout=timeout_s, wait_for_ready=True))
         if reply.protocol != PROTOCOL:
             raise GuestRefused(f"the agent speaks protocol {reply.protocol}, this host {PROTOCOL}: rebuild the image")
         if reply.nonce != nonce or reply.lease_id != self._lease_id:
@@ -131,14 +130,11 @@ class GrpcGuestSession:
     async def set_clock(self) -> None:
         """The guest's clock shows this host's time: it stood still with the machine."""
         request = pb.SetClockRequest(lease=self._lease, wall_clock_ns=time.time_ns())
-        await _reply(self._agent.SetClock(request, timeout=_CALL_TIMEOUT_S))
+        await reply_of(self._agent.SetClock(request, timeout=_CALL_TIMEOUT_S))
 
     async def put(self, source: Path, name: str) -> str:
         """The file stands in the guest, executable by the sample's user; its path there is returned."""
-        size, digest = await asyncio.to_thread(_measure, source)
-        timeout_s = _PUT_BASE_TIMEOUT_S + size / _PUT_BYTES_PER_S
-        header = pb.PutHeader(lease=self._lease, name=name, size_bytes=size, sha256=digest)
-        reply = await _reply(self._agent.Put(_pieces(header, source), timeout=timeout_s))
+        reply = await self._put(source, pb.PutHeader(name=name))
         if not reply.path.startswith("/") or bounded_text(reply.path, limits.ARGUMENT_MAX_CHARS) != reply.path:
             raise GuestLied("the path of the sample cannot be one")
         return reply.path
@@ -146,12 +142,33 @@ class GrpcGuestSession:
     async def init_plugin(self, name: str, config: dict[str, object]) -> str:
         """The guest plugin is ready; its version is returned."""
         request = pb.InitPluginRequest(lease=self._lease, name=name, config_json=json.dumps(config))
-        reply = await _reply(self._agent.InitPlugin(request, timeout=_PLUGIN_TIMEOUT_S))
+        reply = await reply_of(self._agent.InitPlugin(request, timeout=_PLUGIN_TIMEOUT_S))
         return bounded_text(reply.version)
+
+    async def start_plugin(self, name: str, bundle: Path, config: dict[str, object], bounds: PluginLimits) -> None:
+        """The bundle is in the guest, and its plugin is ready, or ended already: `end_plugin` says how."""
+        header = pb.PutHeader(name="bundle", plugin=name)
+        await self._put(bundle, header)
+        described = pb.PluginBundle(
+            sha256=header.sha256,
+            timeout_s=bounds.timeout_s,
+            memory_mib=bounds.memory_mib,
+            scratch_mib=bounds.scratch_mib,
+            capabilities=bounds.capabilities,
+        )
+        request = pb.InitPluginRequest(lease=self._lease, name=name, config_json=json.dumps(config), bundle=described)
+        await reply_of(self._agent.InitPlugin(request, timeout=_START_TIMEOUT_S))
+
+    async def tell(self, plugin: str, message_id: str, fact: str, content: dict[str, object]) -> bool:
+        """The bundled plugin is told of the fact, once, however often this is said; False when it cannot be."""
+        request = pb.TellRequest(
+            lease=self._lease, plugin=plugin, message_id=message_id, fact=fact, content_json=json.dumps(content)
+        )
+        return (await reply_of(self._agent.Tell(request, timeout=_CALL_TIMEOUT_S))).is_taken
 
     async def arm(self) -> None:
         """Every initialised plugin observes."""
-        await _reply(self._agent.Arm(self._call(), timeout=_PLUGIN_TIMEOUT_S))
+        await reply_of(self._agent.Arm(self._call(), timeout=_PLUGIN_TIMEOUT_S))
 
     async def launch(
         self,
@@ -171,7 +188,7 @@ class GrpcGuestSession:
             environment=environment or {},
             has_network=has_network,
         )
-        reply = await _reply(self._agent.Launch(request, timeout=_LAUNCH_TIMEOUT_S))
+        reply = await reply_of(self._agent.Launch(request, timeout=_LAUNCH_TIMEOUT_S))
         if not 0 < reply.pid <= _PID_MAX:
             raise GuestLied(f"no process has the number {reply.pid}")
         return Launched(pid=reply.pid, started_at_ns=reply.started_at_ns, exec_error=bounded_text(reply.exec_error))
@@ -190,16 +207,16 @@ class GrpcGuestSession:
                 if isinstance(event, RecordSealed):
                     return
         except grpc.aio.AioRpcError as error:
-            raise _translated(error) from error
+            raise translated(error) from error
         finally:
             call.cancel()
         raise GuestUnreachable("the stream of events ended before the record did")
 
     async def flush(self) -> Flushed:
         """What is left of the tree is killed; the record is complete."""
-        reply = await _reply(self._agent.Flush(self._call(), timeout=_FLUSH_TIMEOUT_S))
+        reply = await reply_of(self._agent.Flush(self._call(), timeout=_FLUSH_TIMEOUT_S))
         return Flushed(
-            sources=tuple(_summary(source) for source in reply.sources[:_ITEMS_MAX]),
+            sources=tuple(summary_of(source) for source in reply.sources[:_ITEMS_MAX]),
             last_position=reply.last_position,
             killed=reply.killed,
         )
@@ -216,7 +233,7 @@ class GrpcGuestSession:
                 omitted = await receive_files(call, into, files)
             return Collected(tuple(files), omitted)
         except grpc.aio.AioRpcError as error:
-            return Collected(tuple(files), 0, fault=_translated(error))
+            return Collected(tuple(files), 0, fault=translated(error))
         except (GuestLied, GuestUnreachable) as fault:
             return Collected(tuple(files), 0, fault=fault)
         finally:
@@ -225,15 +242,34 @@ class GrpcGuestSession:
     async def shutdown_plugin(self, name: str) -> None:
         """The guest plugin is gone."""
         request = pb.ShutdownPluginRequest(lease=self._lease, name=name)
-        await _reply(self._agent.ShutdownPlugin(request, timeout=_PLUGIN_TIMEOUT_S))
+        await reply_of(self._agent.ShutdownPlugin(request, timeout=_PLUGIN_TIMEOUT_S))
+
+    async def end_plugin(self, name: str) -> PluginEnding:
+        """Nothing of the bundled plugin is left in the guest; how it ended. A repeated call returns the same."""
+        request = pb.ShutdownPluginRequest(lease=self._lease, name=name)
+        reply = await reply_of(self._agent.ShutdownPlugin(request, timeout=_PLUGIN_TIMEOUT_S))
+        return PluginEnding(
+            outcome=bounded_text(reply.outcome),
+            reason=bounded_text(reply.reason, limits.REASON_MAX_CHARS),
+            pieces=reply.pieces,
+            log=reply.log[:_LOG_MAX_BYTES],
+            duration_ms=reply.duration_ms,
+        )
 
     async def shutdown(self) -> None:
         """The agent serves no more."""
-        await _reply(self._agent.Shutdown(self._call(), timeout=_FLUSH_TIMEOUT_S))
+        await reply_of(self._agent.Shutdown(self._call(), timeout=_FLUSH_TIMEOUT_S))
 
     async def close(self) -> None:
         """The connection is closed."""
         await self._channel.close()
+
+    async def _put(self, source: Path, header: pb.PutHeader) -> pb.PutReply:
+        """The file is in the guest under what the header says, which is completed here."""
+        header.size_bytes, header.sha256 = await asyncio.to_thread(measure, source)
+        header.lease.CopyFrom(self._lease)
+        timeout_s = _PUT_BASE_TIMEOUT_S + header.size_bytes / _PUT_BYTES_PER_S
+        return await reply_of(self._agent.Put(frames_of(header, source), timeout=timeout_s))
 
     def _call(self) -> pb.CallRequest:
         return pb.CallRequest(lease=self._lease)
@@ -249,47 +285,6 @@ async def guest_session(
         yield session
     finally:
         await session.close()
-
-
-async def _reply(call: Awaitable[Reply]) -> Reply:
-    """The reply of a call that carries its deadline. Raises GuestUnreachable, GuestRefused, GuestLied."""
-    try:
-        with around(Point.AGENT_BEFORE, Point.AGENT_AFTER):
-            return legible(await call)
-    except grpc.aio.AioRpcError as error:
-        raise _translated(error) from error
-
-
-def _translated(error: grpc.aio.AioRpcError) -> GuestUnreachable | GuestRefused | GuestLied:
-    reason = f"{error.code().name}: {bounded_text(error.details() or '')}"
-    if error.code() in _UNREACHABLE:
-        return GuestUnreachable(f"the agent does not answer: {reason}")
-    if error.code() in (grpc.StatusCode.RESOURCE_EXHAUSTED, grpc.StatusCode.INTERNAL):
-        return GuestLied(f"the agent breaks the protocol: {reason}")
-    return GuestRefused(f"the agent refused: {reason}")
-
-
-async def _pieces(header: pb.PutHeader, source: Path) -> AsyncIterator[pb.PutFrame]:
-    yield pb.PutFrame(header=header)
-    with source.open("rb") as file:
-        while piece := file.read(_PIECE_BYTES):
-            yield pb.PutFrame(piece=piece)
-
-
-def _measure(source: Path) -> tuple[int, bytes]:
-    """Size and sha256 of a file. Raises OSError."""
-    with source.open("rb") as file:
-        return source.stat().st_size, hashlib.file_digest(file, "sha256").digest()
-
-
-def _summary(source: pb.SourceSummary) -> SourceSummary:
-    return SourceSummary(
-        source=bounded_text(source.source),
-        frames=source.frames,
-        size_bytes=source.size_bytes,
-        sha256=source.sha256[:32].hex(),
-        is_truncated=source.is_truncated,
-    )
 
 
 def _texts(pairs: dict[str, str]) -> dict[str, str]:

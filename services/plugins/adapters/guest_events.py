@@ -18,6 +18,7 @@ from services.plugins.ports_guest import (
     GuestUnreachable,
     Heartbeat,
     KeepAlive,
+    PluginPiece,
     ProcessExited,
     ProcessStarted,
     RecordSealed,
@@ -33,6 +34,8 @@ BEATS_PER_WATCH_MAX = 20_000
 BURST_MAX_BYTES = 1024 * 1024
 BURST_PAUSE_S = 0.02
 EVENT_COST_BYTES = 16 * 1024  # what an event without content costs here, as evidence
+PLUGINS_MAX = 16
+PLUGIN_MAX_BYTES = 128 * 1024 * 1024
 _SOURCE = re.compile(r"[a-z][a-z0-9_-]{0,40}\Z")
 _PID_MAX = 1 << 22
 _EXIT_CODE_MAX = 255
@@ -66,6 +69,7 @@ class EventReader:
         self._is_resumed = False
         self._next_sequence: dict[str, int] = {}
         self._sizes: dict[str, int] = {}
+        self._plugin_sizes: dict[str, int] = {}
         self._ended: set[str] = set()
         self.refused = 0
 
@@ -74,6 +78,7 @@ class EventReader:
         if after_position != self._position:
             self._next_sequence.clear()
             self._sizes.clear()
+            self._plugin_sizes.clear()
             self._ended.clear()
             self._is_resumed = after_position > 0
         self._position = after_position
@@ -93,7 +98,7 @@ class EventReader:
                 return
             except TimeoutError as error:
                 raise GuestUnreachable(f"no heartbeat for {silence_max_s:.0f} s") from error
-            load += EVENT_COST_BYTES + len(raw.evidence.content)
+            load += EVENT_COST_BYTES + len(raw.evidence.content) + len(raw.plugin_evidence.content)
             event = self.believe(raw)
             if event is not None:
                 yield event
@@ -128,8 +133,30 @@ class EventReader:
                 return self._evidence(position, raw.evidence)
             case "keep_alive" if _SOURCE.match(raw.keep_alive.plugin):
                 return KeepAlive(position, raw.keep_alive.plugin, raw.keep_alive.is_held)
+            case "plugin_evidence" if _SOURCE.match(raw.plugin_evidence.plugin):
+                return self._plugin_piece(position, raw.plugin_evidence)
             case _:
                 return _plain(raw)
+
+    def _plugin_piece(self, position: int, piece: pb.PluginEvidence) -> GuestEvent | None:
+        """Whether its words and its count are the plugin's is judged by who knows the plugin."""
+        is_new = piece.plugin not in self._plugin_sizes
+        if len(piece.content) > FRAME_MAX_BYTES or (is_new and len(self._plugin_sizes) >= PLUGINS_MAX):
+            return None
+        size = self._plugin_sizes.get(piece.plugin, 0) + len(piece.content)
+        if size > PLUGIN_MAX_BYTES:
+            raise GuestLied(f"more than {PLUGIN_MAX_BYTES} bytes of {piece.plugin}")
+        self._plugin_sizes[piece.plugin] = size
+        return PluginPiece(
+            position,
+            piece.plugin,
+            piece.sequence,
+            bounded_text(piece.name),
+            bounded_text(piece.kind),
+            bounded_text(piece.media_type),
+            piece.content,
+            piece.is_last,
+        )
 
     def _heartbeat(self, heartbeat: pb.Heartbeat) -> GuestEvent:
         self._beats += 1

@@ -99,7 +99,20 @@ def test_a_fault_names_file_line_and_key(tmp_path: Path, old: str, new: str, lin
         (GOOD + "\n[events]\nsubscribe = ['TaskCompleted']\n", "TaskCompleted is not about the stages of a task"),
         (GOOD + "\n[events]\nsubscribe = ['LeaseBeat']\n", "LeaseBeat is not about the stages of a task"),
         (GOOD.replace('"counter"', '"agent"'), "what Malbox itself is called among results"),
-        (GUEST + "\n[events]\nsubscribe = ['GuestLost']\n", "a guest plugin is not told of facts"),
+        (GUEST + "\n[runtime]\ntimeout_s = 21\n", "each call of a guest plugin takes at most 20 s"),
+        (GUEST + "\n[runtime]\ntimeout_s = 9\nmemory_mib = 513\n", "memory_mib: a guest plugin has at most 512"),
+        (GUEST + "\n[runtime]\ntimeout_s = 9\nscratch_mib = 257\n", "scratch_mib: a guest plugin has at most 256"),
+        (GUEST + "\n[runtime]\ntimeout_s = 9\nentry = 'plugin:Absent'\n", r"define class Absent\(GuestPlugin\)"),
+        (GUEST + "\n[runtime]\ntimeout_s = 9\nkeepalive = true\n", "only a part of the agent can keep"),
+        (GUEST + "\n[runtime]\ntimeout_s = 9\ncontext = 'exclusive'\n", "all guest plugins watch the same run"),
+        (GUEST + "\n[runtime]\ntimeout_s = 9\nlifecycle = 'persistent'\n", "lives as long as its task's guest"),
+        (GUEST + "\n[runtime]\ntimeout_s = 9\ncapabilities = ['sys-admin']\n", "runtime.capabilities.0"),
+        (GUEST + "\n[runtime]\nentry = 'agent:syscalls'\n", "that part of the agent has another name"),
+        (
+            GUEST + "\n[runtime]\nentry='agent:counter'\n[events]\nsubscribe=['GuestLost']\n",
+            "part of the agent is not told",
+        ),
+        (GOOD + "\n[runtime]\ncapabilities = ['read-files']\n", "a host plugin is nobody and stays it"),
         (GOOD + "\n[events.filters.TaskCompleted]\ntask_id = 'x'\n", "not subscribed to"),
         (FILTERED.format(field="plugins", value="'yara'"), r"no field 'plugins'; did you mean plugin"),
         (FILTERED.format(field="outcome", value="'great'"), "'great' is no outcome of PluginFinished"),
@@ -110,6 +123,16 @@ def test_what_cannot_work_is_refused_at_load(tmp_path: Path, text: str, words: s
     """A plugin that could never run is not found out about at its first task."""
     with pytest.raises(ManifestError, match=words):
         load_manifest(folder_with(tmp_path, text))
+
+
+def test_a_good_guest_plugin_is_read(tmp_path: Path) -> None:
+    """Positive control of the refusals of guest plugins: a class for an entry, a capability, and facts to be told."""
+    text = (
+        GUEST + "\n[runtime]\ntimeout_s = 20\ncapabilities = ['read-files']\n[events]\nsubscribe = ['SampleStarted']\n"
+    )
+    manifest = load_manifest(folder_with(tmp_path, text))
+    assert manifest.is_bundled
+    assert manifest.runtime.capabilities == ("read-files",)
 
 
 @pytest.mark.promise("D4")
