@@ -22,6 +22,9 @@ from services.plugins.ports_guest import (
     GuestUnreachable,
     Heartbeat,
     Launched,
+    PluginEnding,
+    PluginLimits,
+    PluginPiece,
     ProcessExited,
     ProcessStarted,
     RecordSealed,
@@ -46,6 +49,7 @@ class SimGuest:
         self.journal: list[GuestEvent] = []
         self.waiters: list[asyncio.Future[None]] = []
         self.launched: Launched | None = None
+        self.bundled: set[str] = set()
         self.task_id = ""
         self.is_sealed = False
         self.is_hanging = False
@@ -63,7 +67,7 @@ class SimGuest:
         """The incarnation is gone."""
         self.changed()
 
-    def say(self, kind: Any, **details: Any) -> None:
+    def say(self, kind: Any, /, **details: Any) -> None:
         """One more entry of the journal."""
         self.journal.append(kind(position=len(self.journal) + 1, **details))
         self.changed()
@@ -84,6 +88,17 @@ class SimGuest:
             self.launched = Launched(pid=100, started_at_ns=1, exec_error="")
             self.say(ProcessStarted, pid=100, is_first=True)
             self.say(EvidenceFrame, source="syscalls", sequence=1, content=mark(life, self), is_truncated=False)
+            for name in sorted(self.bundled):
+                self.say(
+                    PluginPiece,
+                    plugin=name,
+                    sequence=0,
+                    name="transient/000",
+                    kind="file",
+                    media_type="application/octet-stream",
+                    content=mark(life, self),
+                    is_last=True,
+                )
             run_s = world.rng.random() * 20
             loop = world.loop
             loop.world.context.copy().run(loop.call_at, loop.now + run_s, self._exit)
@@ -155,7 +170,7 @@ class SimSession:
     async def hello(self) -> GuestHello:
         """Who answers."""
         await self._call(_itself)
-        return GuestHello("1.0.0", "linux", f"boot-{self.life.number}", (), {"syscalls": PLUGIN_VERSION})
+        return GuestHello("1.0.0", "linux", f"boot-{self.life.number}", ("plugins",), {"syscalls": PLUGIN_VERSION})
 
     async def set_clock(self) -> None:
         """Set."""
@@ -171,6 +186,21 @@ class SimSession:
         """Ready."""
         await self._call(_itself)
         return PLUGIN_VERSION
+
+    async def start_plugin(self, name: str, bundle: Path, config: dict[str, object], bounds: PluginLimits) -> None:  # noqa: ARG002
+        """Ready."""
+        await self._call(lambda guest: guest.bundled.add(name))
+
+    async def tell(self, plugin: str, message_id: str, fact: str, content: dict[str, object]) -> bool:  # noqa: ARG002
+        """Told."""
+        await self._call(_itself)
+        return True
+
+    async def end_plugin(self, name: str) -> PluginEnding:  # noqa: ARG002 - the port's shape
+        """Gone, with what it said."""
+        guest = await self._call(_itself)
+        await self._back()
+        return PluginEnding("completed", "", 1 if guest.launched else 0, b"", 1)
 
     async def arm(self) -> None:
         """Armed."""

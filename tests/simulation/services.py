@@ -59,7 +59,7 @@ from tests.simulation.world import SimWorld
 BEGINNING = datetime(2026, 1, 1, tzinfo=UTC)
 POLL_S = 6.0
 """The slow polls behind wakes are slower here: most of them find nothing, and each costs steps."""
-PLUGINS = ("identity", "syscalls", "behaviour")
+PLUGINS = ("identity", "syscalls", "filesystem", "behaviour")
 _MODULES: dict[str, ModuleType] = {
     "intake": intake_main,
     "scheduler": scheduler_main,
