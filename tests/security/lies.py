@@ -7,6 +7,7 @@ import grpc
 from contracts.guest import agent_pb2 as pb
 from contracts.ids import derived
 from tests.security.lies_collected import FILES
+from tests.security.lies_of_plugins import PLUGINS
 from tests.security.lies_recorded import RECORD
 from tests.security.lying import (
     BAD_TEXT,
@@ -186,5 +187,7 @@ _END = (
     ),
 )
 TRUTH = Lie(HONEST, COMPLETED, lambda _guest: None)
-LIES = tuple(sorted((*_HELLO, *_STEPS, *RECORD, *_END, *FILES), key=lambda lie: lie.ends not in (LOST, LOST_LATE)))
+LIES = tuple(
+    sorted((*_HELLO, *_STEPS, *RECORD, *_END, *FILES, *PLUGINS), key=lambda lie: lie.ends not in (LOST, LOST_LATE))
+)
 """Those that the host's clock has to end come first: they take longest."""
