@@ -50,6 +50,8 @@ def _parsed(content: bytes) -> Any:
 
 
 def _blocks(result: Result, document: Any) -> tuple[Block, ...]:
+    if isinstance(document, list) and document and isinstance(document[0], dict):
+        return (_table(result.name, document),)
     if not isinstance(document, dict):
         return (_raw(result.name, document),)
     hidden = SHOWN_ELSEWHERE.get(result.plugin, frozenset()) | ALWAYS_ELSEWHERE

@@ -117,6 +117,8 @@ def test_any_plugin_has_a_section_in_blocks() -> None:
     [section] = assemble(case({"novel": document})).sections
     assert [block.kind for block in section.blocks] == ["facts", "facts", "table"]
     assert section.blocks[0].model_dump()["facts"] == (("count", "3"), ("names", "a, b"))
+    [section] = assemble(case({"novel": [{"event": "created"}, {"event": "deleted"}]})).sections
+    assert section.blocks[0].model_dump()["rows"] == (("created",), ("deleted",))
 
 
 documents = st.dictionaries(
