@@ -150,7 +150,7 @@ class FoundChild(BaseModel):
 
 
 class ChildrenFound(StageFact):
-    """The stage's plugins found files inside the sample: each once, in the order of the results."""
+    """The stage's plugins found files inside the sample: each content once."""
 
     THING: ClassVar[str] = "children"
     WHAT: ClassVar[str] = "found"

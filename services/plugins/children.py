@@ -127,9 +127,9 @@ class Children:
 
 
 def distinct(produced: Sequence[Produced], sample: str) -> Iterator[Produced]:
-    """The files found inside, each content once, without the sample itself."""
+    """The files found inside, each content once, without the sample itself: by plugin, then as it handed them out."""
     seen = {sample}
-    for one in produced:
+    for one in sorted(produced, key=lambda one: (one.plugin, one.name)):
         if one.name.startswith(GROUP) and one.sha256 not in seen and one.size_bytes:
             seen.add(one.sha256)
             yield one

@@ -97,11 +97,12 @@ class Installation:
         raise AssertionError(f"task {task} was never {wanted}: {said}")
 
     def wait_for_children(self, task: str, timeout_s: float = READY_TIMEOUT_S) -> dict[str, Any]:
-        """The task's report once every child that has a task is judged in it."""
+        """The task's report once it names children, and every one that has a task is judged in it."""
         end = time.monotonic() + timeout_s
         while time.monotonic() < end:
             report = self.report(task)
-            if all(child["verdict"] for child in report["children"] if child["task_id"]):
+            awaited = [child for child in report["children"] if child["task_id"]]
+            if awaited and all(child["verdict"] for child in awaited):
                 return report
             time.sleep(POLL_S)
         raise AssertionError(f"the children of {task} were never all judged: {report['children']}")

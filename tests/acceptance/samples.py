@@ -200,7 +200,7 @@ def several(path: Path) -> Path:
     with pyzipper.AESZipFile(inner, "w") as archive:
         archive.writestr("inner.py", PYTHON)
     first = b"#!/bin/sh\n# " + eicar() + b"\ntrue\n"
-    with pyzipper.AESZipFile(path, "w") as archive:
+    with pyzipper.AESZipFile(path, "w", compression=pyzipper.ZIP_DEFLATED) as archive:
         archive.writestr("first.sh", first)
         archive.writestr("bin/second.sh", "#!/bin/sh\n/bin/echo second\n")
         archive.writestr("inner.zip", inner.getvalue())

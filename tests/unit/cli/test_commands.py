@@ -186,3 +186,12 @@ def test_a_task_is_shown_with_what_each_phase_took_and_why_attempts_were_lost(or
     outcome = malbox("task", "show", TASK_ID)
     assert all(word in outcome.out for word in ("queue", "12.5", "86400", "linux-2", "the guest was lost"))
     assert "grace" not in outcome.out
+
+
+def test_a_child_is_shown_with_the_task_that_it_was_found_in(origin: Origin, malbox: Malbox) -> None:
+    """And what it is called there, and what it was judged to be."""
+    parent_id = "tsk_" + "9" * 32
+    parent = {"task_id": parent_id, "depth": 1, "name": "bin/a.sh", "plugin": "archives"}
+    origin.answer("GET", f"/tasks/{TASK_ID}", as_json(task("completed", parent=parent, verdict="malicious", score=70)))
+    outcome = malbox("task", "show", TASK_ID)
+    assert all(word in outcome.out for word in (parent_id, "bin/a.sh", "archives", "malicious", "70/100"))

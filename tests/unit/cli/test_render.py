@@ -55,6 +55,7 @@ def evil(text: str) -> dict[str, Any]:
         "matches": [{"rule": text, "description": text, "severity": 3, "techniques": [text]}],
         "techniques": [{"id": text, "name": text, "sources": [text]}],
         "indicators": [{"kind": text, "role": text, "value": text}],
+        "children": [{"name": text, "verdict": text, "task_id": text, "reason": text}],
         "errors": [{"outcome": text, "stage": text, "plugin": text, "reason": text}],
         "artifacts": [{}],
         "sections": [
@@ -139,6 +140,23 @@ def test_a_kept_file_comes_with_the_command_that_fetches_it() -> None:
     """The command can be copied as it stands."""
     report = {"files": [{"path": "/tmp/a", "actions": ["written"], "result_id": "res_" + "0" * 32, "size_bytes": 5}]}
     assert f"malbox artifacts get res_{'0' * 32}" in shown(report, is_terminal=False)
+
+
+def test_what_was_found_inside_is_named_with_its_task_and_its_verdict() -> None:
+    """What has no task says why; what has one and no verdict is not judged yet."""
+    children = [
+        {"name": "a.sh", "task_id": "tsk_1", "verdict": "malicious"},
+        {"name": "b.sh", "task_id": "tsk_2", "verdict": None},
+        {"name": "c.txt", "task_id": None, "reason": "limit: 1 children of one task"},
+    ]
+    lines = shown({"children": children, "children_left_out": 7}, is_terminal=False).split("\n")
+    for words in (
+        ("a.sh", "malicious", "tsk_1"),
+        ("b.sh", "not judged yet", "tsk_2"),
+        ("c.txt", "not analysed", "limit: 1 children of one task"),
+    ):
+        assert any(all(word in line for word in words) for line in lines), words
+    assert any("7 more files" in line for line in lines)
 
 
 def test_what_the_sample_printed_is_shown_line_by_line_and_marked() -> None:

@@ -53,7 +53,7 @@ def test_every_option_arrives_as_its_field(taking: Origin, malbox: Malbox, sampl
         *("--package", "shell", "--archive-entry", "x", "--password", "p", "-a", "--fast", "--argument", "two words"),
         *("--plugin", "yara", "--plugin", '{"name":"elf"}', "--profile", "linux", "--machine", "linux-1"),
         *("--timeout", "60", "--enforce-timeout", "--route", "none", "--priority", "7", "--custom", "c"),
-        *("--tag", "t1", "--tag", "t2", "--tlp", "red"),
+        *("--tag", "t1", "--tag", "t2", "--tlp", "red", "--children", '{"depth": 1}'),
     ]
     outcome = malbox("submit", str(sample), *options, "--json")
     assert (outcome.code, outcome.json) == (0, SUBMISSION)
@@ -77,6 +77,7 @@ def test_every_option_arrives_as_its_field(taking: Origin, malbox: Malbox, sampl
             ("tag", None, b"t1"),
             ("tag", None, b"t2"),
             ("tlp", None, b"red"),
+            ("children", None, b'{"depth": 1}'),
             ("file", "a.sh", b"id\n"),
         ]
     )
