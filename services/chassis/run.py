@@ -1,6 +1,7 @@
 """Runs one service: what is plugged into what, in one place, from start to a clean end."""
 
 import asyncio
+import gc
 import os
 import signal
 from collections.abc import Awaitable, Callable, Coroutine, Mapping, Sequence
@@ -36,6 +37,8 @@ from services.chassis.work import Runner, Worker
 START_TRIES = 120
 START_RETRY_S = 0.5
 LAG_ALARM_S = 30.0
+YOUNG_OBJECTS_MAX = 20_000
+"""So many may be made before cycles are looked for among them. What a message makes is mostly freed without."""
 CHASSIS_EXPIRIES = (
     housekeeping.INBOX,
     housekeeping.Expiry("parked", "decided_at", DECIDED_DAYS),
@@ -135,6 +138,7 @@ async def serve(
         await _until_available(lambda: migrate(store, migrations))
         runtime = Runtime(settings, store, BlobStore(settings.blob_dir), clock, announce)
         service = await compose(runtime)
+        _spare_what_stays()
         if service.on_start is not None:
             await service.on_start()
         try:
@@ -145,6 +149,13 @@ async def serve(
     finally:
         await store.close()
     log.info("service_stopped")
+
+
+def _spare_what_stays() -> None:
+    """What was made until now lives as long as the process, and is never looked at again by who looks for cycles."""
+    gc.collect()
+    gc.freeze()
+    gc.set_threshold(YOUNG_OBJECTS_MAX, 10, 10)
 
 
 async def _serve(name: str, settings: ServiceSettings, runtime: Runtime, service: Service, stop: asyncio.Event) -> None:

@@ -122,7 +122,7 @@ async def check_outcome(lab: Laboratory) -> None:
     assert not any(fact.is_truncated for fact in results.values())
     assert len(bench.said(SampleStarted)) == len(bench.said(PluginStageCompleted)) == 1
     assert bench.said(PluginStageFailed) == []
-    assert {beat.lease.term for beat in bench.said(LeaseBeat)} == {1, 2}
+    assert max(beat.lease.term for beat in bench.said(LeaseBeat)) == 2  # the first may have had no time for a beat
 
 
 @pytest.mark.promise("P2", "P3", "P15")

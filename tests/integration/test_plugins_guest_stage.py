@@ -148,7 +148,7 @@ async def test_enforce_timeout_watches_to_the_end_of_the_window(opened: Open) ->
 async def test_the_driver_of_a_lease_says_that_it_lives(opened: Open) -> None:
     """Beats name the lease and its driver and count up; the end of the watch names both too."""
     async with opened(ScriptedGuest(long_life)) as bench:
-        await order(bench, timeout_s=6)
+        await order(bench, timeout_s=11)
         beats = await bench.hear(LeaseBeat, 2)
         [ended] = await bench.hear(ObservationEnded)
     assert [(beat.beat, beat.task_id) for beat in beats] == [(1, bench.task_id), (2, bench.task_id)]

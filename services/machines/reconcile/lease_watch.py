@@ -16,7 +16,7 @@ from services.chassis.unit import Unit
 from services.machines import app
 from services.machines.domain.machine import Machine
 from services.machines.policy import Observer, Verdict
-from services.machines.policy.beats import LOOK_INTERVAL_S, REPEAT_INTERVAL_S
+from services.machines.policy.beats import LOOK_INTERVAL_S, REPEAT_INTERVAL_S, Beat
 from services.machines.ports import Hypervisor
 
 OVERDUE_GRACE_S = 5.0
@@ -46,6 +46,7 @@ class LeaseWatch:
         self._hypervisor = hypervisor
         self._observer = Observer()
         self._held: dict[str, _Held] = {}
+        self._strangers: dict[str, Beat] = {}
         self._answered: dict[str, float] = {}
         self._wake = asyncio.Event()
         runtime.store.on_commit(self._on_commit)
@@ -92,7 +93,10 @@ class LeaseWatch:
         for verdict in self._observer.look(terms, beats, time.monotonic()):
             await self._carry_out(verdict)
         strangers = {row["lease_id"]: row["machine_id"] for row in heard if row["lease_id"] not in self._held}
-        await self._answer(strangers)
+        await self._answer(
+            {lease_id: name for lease_id, name in strangers.items() if self._is_driven_on(lease_id, beats[lease_id])}
+        )
+        self._strangers = {lease_id: beats[lease_id] for lease_id in strangers}
 
     async def keep_deadlines(self) -> None:
         """The guest of a lease past its hard deadline does not run, though nothing can be recorded now."""
@@ -118,11 +122,18 @@ class LeaseWatch:
 
         await self._decide(self._held[verdict.lease_id].machine_id, decide)
 
-    async def _answer(self, strangers: dict[str, str]) -> None:
+    def _is_driven_on(self, lease_id: str, beat: Beat) -> bool:
+        """Whether the lease, which is over, was so at the last look already, and has another beat since.
+
+        The last beat of a driver that ended with its lease calls for no answer.
+        """
+        return self._strangers.get(lease_id, beat) != beat
+
+    async def _answer(self, driven: dict[str, str]) -> None:
         """A driver of a lease that is over hears, now and then, how it ended."""
         now_s = time.monotonic()
         self._answered = {lease: at for lease, at in self._answered.items() if now_s - at < REPEAT_INTERVAL_S}
-        for lease_id in sorted(strangers.keys() - self._answered.keys()):
+        for lease_id in sorted(driven.keys() - self._answered.keys()):
             self._answered[lease_id] = now_s
 
             def decide(unit: Unit, machine: Machine, lease_id: str = lease_id) -> None:
@@ -130,7 +141,7 @@ class LeaseWatch:
                 if ended is not None:
                     app.repeat.outcome(unit, machine, ended)
 
-            await self._decide(strangers[lease_id], decide)
+            await self._decide(driven[lease_id], decide)
 
     async def _decide(self, machine_id: str, decide: Callable[[Unit, Machine], None]) -> None:
         machine = await self._runtime.store.load(Machine, Machine.stream(machine_id))
