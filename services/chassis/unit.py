@@ -70,7 +70,10 @@ class WorkClaim:
 
 @dataclass
 class Unit:
-    """Collects changes. Nothing happens until the store commits it."""
+    """Collects changes. Nothing happens until the store commits it.
+
+    `news` are for listeners in this process, who are told after the commit; nothing of them is stored.
+    """
 
     service: str
     at: datetime
@@ -81,6 +84,7 @@ class Unit:
     outbox: list[OutboxRow] = field(default_factory=list)
     work: list[WorkRow] = field(default_factory=list)
     statements: list[tuple[str, tuple[Any, ...]]] = field(default_factory=list)
+    news: set[str] = field(default_factory=set)
     finishes: WorkClaim | None = None
     holds: WorkClaim | None = None
 

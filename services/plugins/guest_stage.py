@@ -104,10 +104,11 @@ class GuestStage:
 
     async def _adopt_or_sit(self, record: StageRecord, prepared: Prepared, assignment: GuestAssignment) -> None:
         """A driver whose predecessor had brought everything home only has to say so; the guest may be gone by now."""
-        known = await rows.load_stage(record.work.store, record.key)
-        if known is not None and known.collected_errors is not None:
-            await record.stage_completed(known.ended_by, known.collected_errors)
-            return
+        if record.work.item.attempt > 1:
+            known = await rows.load_stage(record.work.store, record.key)
+            if known is not None and known.collected_errors is not None:
+                await record.stage_completed(known.ended_by, known.collected_errors)
+                return
         await self._sit(record, prepared, assignment)
 
     async def _sit(self, record: StageRecord, prepared: Prepared, assignment: GuestAssignment) -> None:
@@ -130,7 +131,7 @@ class GuestStage:
     ) -> None:
         hello = await session.hello()
         lease_id = assignment.lease.lease_id
-        await record.say(record.fact(GuestConnected, lease_id=lease_id, agent_version=hello.agent_version))
+        record.keep_back(record.fact(GuestConnected, lease_id=lease_id, agent_version=hello.agent_version))
         known = await rows.load_stage(record.work.store, record.key)
         plugins = bundled(record, session, spool, hello.capabilities, self._registry)
         sitting = Sitting(
@@ -190,7 +191,7 @@ class GuestStage:
         plugin = self._registry.pinned(planned)
         if plugin is None:
             raise GuestStageFailed(f"version {planned.version} of {planned.plugin} is not in the catalogue")
-        await sitting.record.run_started(planned.plugin, planned.version)
+        sitting.record.keep_back(sitting.record.started(planned.plugin, planned.version))
         version = await sitting.session.init_plugin(
             planned.plugin, dict(plugin.manifest.effective_config(planned.config))
         )

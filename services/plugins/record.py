@@ -84,6 +84,7 @@ class StageRecord:
         self.occasion = Occasion(
             command.task_id, command.attempt, command.stage.name, command.sample.blob.sha256, command.owner
         )
+        self._kept_back: list[tuple[tuple[Message, ...], Also | None]] = []
         self._about = {"task_id": command.task_id, "attempt": command.attempt, "stage": command.stage.name}
 
     def run_id(self, plugin: str) -> str:
@@ -94,23 +95,31 @@ class StageRecord:
         """A fact about this stage."""
         return kind.model_validate({**self._about, **fields})
 
+    def keep_back(self, *facts: Message, also: Also | None = None) -> None:
+        """The facts, and whatever `also` adds, are committed with what is said next: nobody waits for them until then."""
+        self._kept_back.append((facts, also))
+
     async def say(self, *facts: Message, also: Also | None = None, finish: bool = False) -> None:
-        """The facts, and whatever `also` adds, are committed together."""
+        """What was kept back, the facts, and whatever `also` adds, are committed together."""
+        parts = [*self._kept_back, (facts, also)]
+        listed = [fact for some, _ in parts for fact in some]
 
         async def decide(unit: Unit) -> None:
-            for place, fact in enumerate(facts):
-                parts = (getattr(fact, name, "") for name in ("run_id", "result_id"))
-                message_id = derived("msg", fact.type_name(), *self.key.parts, *parts)
+            for place, fact in enumerate(listed):
+                names = (getattr(fact, name, "") for name in ("run_id", "result_id"))
+                message_id = derived("msg", fact.type_name(), *self.key.parts, *names)
                 unit.say(fact, message_id=message_id)
                 rows.keep_said(unit, self.key, message_id, fact, is_awaited=isinstance(fact, AWAITED), place=place)
-            if also is not None:
-                also(unit)
+            for _, add in parts:
+                if add is not None:
+                    add(unit)
 
         try:
             await self.work.commit(decide, finish=finish)
         except Fenced:
-            await self._file_late([fact for fact in facts if isinstance(fact, PluginResultProduced)])
+            await self._file_late([fact for fact in listed if isinstance(fact, PluginResultProduced)])
             raise
+        del self._kept_back[: len(parts) - 1]
 
     async def _file_late(self, results: Sequence[PluginResultProduced]) -> None:
         """Evidence of a lease that another drives by now is known, and is a result of nothing."""
@@ -128,7 +137,11 @@ class StageRecord:
 
     async def run_started(self, plugin: str, version: str) -> None:
         """A run begins."""
-        await self.say(self.fact(PluginStarted, run_id=self.run_id(plugin), plugin=plugin, version=version))
+        await self.say(self.started(plugin, version))
+
+    def started(self, plugin: str, version: str) -> Message:
+        """The fact that a run begins."""
+        return self.fact(PluginStarted, run_id=self.run_id(plugin), plugin=plugin, version=version)
 
     async def keep_launch(self, at: datetime, exec_error: str, *facts: Message) -> None:
         """The sample runs in the guest since then, or the guest could not run it."""
@@ -141,6 +154,17 @@ class StageRecord:
 
     async def run_ended(self, plugin: str, version: str, ending: Ending, evidence: Sequence[Evidence] = ()) -> None:
         """The run's results are durable, then they and its outcome are recorded and said together."""
+        facts, also = await self._ended(plugin, version, ending, evidence)
+        await self.say(*facts, also=also)
+
+    async def keep_ending(self, plugin: str, version: str, ending: Ending, evidence: Sequence[Evidence] = ()) -> None:
+        """The run's results are durable; they and its outcome are recorded and said together with what is said next."""
+        facts, also = await self._ended(plugin, version, ending, evidence)
+        self.keep_back(*facts, also=also)
+
+    async def _ended(
+        self, plugin: str, version: str, ending: Ending, evidence: Sequence[Evidence]
+    ) -> tuple[list[Message], Also]:
         produced = await self.store_evidence(plugin, version, evidence)
         run_id, reason = self.run_id(plugin), ending.reason[:REASON_MAX_CHARS]
         finished = self.fact(
@@ -171,7 +195,7 @@ class StageRecord:
                 log=log,
             )
 
-        await self.say(*produced, finished, also=also)
+        return [*produced, finished], also
 
     async def keep_results(
         self, plugin: str, version: str, evidence: Sequence[Evidence], *, and_also: Also | None = None

@@ -145,7 +145,7 @@ async def _keep(sitting: Sitting, collected: Collected, errors: list[RunError] |
     sitting.evidence.close()
     outcomes = run_endings(sitting.runs, sitting.evidence, sitting.exec_error) + sitting.plugins.outcomes()
     for planned, ending, evidence in outcomes:
-        await sitting.record.run_ended(planned.plugin, planned.version, ending, evidence)
+        await sitting.record.keep_ending(planned.plugin, planned.version, ending, evidence)
     own = agent_evidence(sitting.runs, sitting.evidence, collected, sitting.directory)
 
     def and_also(unit: Unit) -> None:

@@ -30,9 +30,8 @@ is heard in between would put the look off, and an order would lose its repetiti
 
 
 def dispatch_wanted(unit: Unit) -> None:
-    """Waiting tasks and ready machines are brought together soon, once however often the unit asks for it."""
-    if all(row.kind != DISPATCH for row in unit.work):
-        unit.enqueue(DISPATCH, f"{unit.uuid().hex}", {})
+    """Waiting tasks and ready machines are brought together once the unit is committed."""
+    unit.news.add(DISPATCH)
 
 
 def record(unit: Unit, task: Task) -> None:

@@ -2,10 +2,10 @@
 
 from services.chassis.housekeeping import Expiry
 from services.chassis.run import Runtime, Service
-from services.scheduler import dispatch, tables, timers, waiting
+from services.scheduler import tables, timers, waiting
 from services.scheduler.adapters.audit import AuditStream
 from services.scheduler.api import router
-from services.scheduler.app import dispatch_wanted
+from services.scheduler.dispatch import Dispatcher
 from services.scheduler.handlers import HANDLERS
 from services.scheduler.live import Live
 
@@ -17,6 +17,7 @@ MIGRATIONS = (
     waiting.MIGRATION,
     waiting.MIGRATION_WAITS,
     waiting.MIGRATION_LOOKS,
+    waiting.MIGRATION_WISHES,
 )
 
 
@@ -31,14 +32,12 @@ async def compose(runtime: Runtime) -> Service:
             runtime.store, running_per_owner_max=settings.running_per_owner_max, budgets=settings.budgets
         )
         await timers.resume(runtime)
-        unit = runtime.unit()
-        dispatch_wanted(unit)
-        await runtime.store.commit(unit)
 
     return Service(
         handlers=HANDLERS,
         projections=(tables.TASKS,),
-        runners=(dispatch.RUNNER, *timers.RUNNERS),
+        runners=timers.RUNNERS,
+        background=(Dispatcher(runtime).run,),
         routers=(router(runtime, live, AuditStream(runtime.settings.amqp_url)),),
         on_start=on_start,
         expiries=(Expiry("task_facts", "at", FACTS_DAYS),),

@@ -11,6 +11,7 @@ from services.scheduler.policy.turns import ANY, cost_s, occupation
 MIGRATION = (files("services.scheduler") / "queue.sql").read_text(encoding="utf-8")
 MIGRATION_WAITS = (files("services.scheduler") / "waits.sql").read_text(encoding="utf-8")
 MIGRATION_LOOKS = (files("services.scheduler") / "waits_2.sql").read_text(encoding="utf-8")
+MIGRATION_WISHES = "DELETE FROM work WHERE kind = 'dispatch'"  # what was once remembered of a wish to look
 SEATING = frozenset({"Queued", "Matched", "MatchRefused", "MachineGranted", "MachineReturned", "StageEnded", "Refused"})
 """The events after which a task's place is another."""
 MACHINES_COUNTED_MAX = 10_000

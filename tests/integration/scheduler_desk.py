@@ -4,6 +4,8 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from tempfile import gettempdir
 from typing import Any
 from uuid import UUID, uuid4
 
@@ -16,12 +18,15 @@ from contracts.intake import TaskSubmitted
 from contracts.machines import LeaseExpired, MachineFact, MachineLeased, MachineRegistered, MachineReverted
 from contracts.plugins import PluginManifest, PluginRegistered
 from contracts.scheduler import LeaseMachine, RunStage
+from services.chassis.blobs import BlobStore
 from services.chassis.migrations import migrate
+from services.chassis.run import Runtime
 from services.chassis.store import Duplicate, Fenced, Store
 from services.chassis.unit import Cause, Unit
 from services.chassis.work import WorkContext, WorkItem
-from services.scheduler import dispatch, timers
+from services.scheduler import timers
 from services.scheduler.announcements import announce
+from services.scheduler.dispatch import Dispatcher
 from services.scheduler.domain.task import Task
 from services.scheduler.handlers import HANDLERS
 from services.scheduler.main import MIGRATIONS
@@ -29,7 +34,7 @@ from services.scheduler.settings import SchedulerSettings
 from tests.contracts.examples import ENDPOINT, MACHINE
 from tests.unit.scheduler.tasks import submission
 
-RUNNERS = {runner.kind: runner for runner in (dispatch.RUNNER, *timers.RUNNERS)}
+RUNNERS = {runner.kind: runner for runner in timers.RUNNERS}
 RESULT = "res_" + "7" * 32
 HOST_PLUGIN = PluginManifest(name="identity", version="1.0.0", description="x", kind="host", stages=("static",))
 GUEST_PLUGIN = PluginManifest(name="syscalls", version="1.0.0", description="x", kind="guest", stages=("guest",))
@@ -63,6 +68,11 @@ class Desk:
     store: Store
     clock: Clock = field(default_factory=Clock)
     sequence: int = 0
+    dispatcher: Dispatcher = field(init=False)
+
+    def __post_init__(self) -> None:
+        blobs = BlobStore(Path(gettempdir()))  # nothing is put into it
+        self.dispatcher = Dispatcher(Runtime(None, self.store, blobs, self.clock, announce))
 
     async def furnish(self, *machines: str) -> None:
         """Plugins for every stage are known, and these machines stand ready."""
@@ -124,6 +134,9 @@ class Desk:
     async def work(self) -> None:
         """Everything that is due is done, and what is due because of it."""
         for _ in range(ROUNDS_MAX):
+            if self.dispatcher.is_wanted:
+                await self.dispatcher.look()
+                continue
             row = await self.store.fetchrow(
                 "UPDATE work SET attempts = attempts + 1, claimed_pid = 1 WHERE id = (SELECT id FROM work "
                 "WHERE due_at <= now() ORDER BY due_at, id LIMIT 1) "

@@ -41,6 +41,7 @@ from services.plugins.guest_stage import GuestStage
 from services.plugins.settings import PluginsSettings
 from services.results import main as results_main
 from services.results.settings import ResultsSettings
+from services.scheduler import dispatch as dispatch_module
 from services.scheduler import main as scheduler_main
 from services.scheduler.announcements import announce as scheduler_words
 from services.scheduler.settings import SchedulerSettings
@@ -290,6 +291,7 @@ def replaced(around: Surroundings) -> Iterator[None]:
         (intake_main, "build_router", empty),
         (relay_module, "IDLE_POLL_S", POLL_S),
         (projections_module, "IDLE_POLL_S", POLL_S),
+        (dispatch_module, "IDLE_POLL_S", POLL_S),
     )
     with ExitStack() as stack:
         for module, name, replacement in replacements:
