@@ -8,7 +8,7 @@ import re
 from functools import lru_cache
 from itertools import accumulate
 
-UNIT_PARAMETERS = 17
+UNIT_PARAMETERS = 20
 COMMIT = f"SELECT commit_unit({','.join(f'${number}' for number in range(1, UNIT_PARAMETERS + 1))})"
 _CALL = "SELECT "
 _PARAMETER = re.compile(r"\$(\d+)")

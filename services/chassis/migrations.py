@@ -11,7 +11,7 @@ from services.chassis.store import Connection, Store
 
 _LOCK = 0x6D616C62  # "malb": one migration at a time per database
 _FIRST = "schema.sql"
-_LATER = ("schema_2.sql", "schema_3.sql", "schema_4.sql", "schema_5.sql", "schema_6.sql", "schema_7.sql")
+_LATER = tuple(f"schema_{number}.sql" for number in range(2, 9))
 
 
 class SchemaIsNewer(PermanentError):

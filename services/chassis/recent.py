@@ -1,8 +1,9 @@
-"""Aggregates with long histories, as they were last seen: only what happened since is read again.
+"""Aggregates as they were last seen: those at hand are not read again, of those with long histories only what is new.
 
 A machine lives for years and is asked about at every step of every task; from its first event each time, a step would
 cost more with every lease. What is kept is only believed while the store still holds the very event that it ends with:
-a database restored from an older backup has another history.
+a database restored from an older backup has another history. For those at hand the unit that they are used in is
+refused otherwise.
 """
 
 import copy
@@ -23,6 +24,26 @@ class Seen:
     topic: str
     state: bytes
     aggregate: Any
+
+
+class AtHand:
+    """Aggregates as this process's last units left them. Each is handed out to one unit at a time, not copied."""
+
+    def __init__(self) -> None:
+        self._seen: OrderedDict[UUID, Seen] = OrderedDict()
+
+    def take(self, stream: UUID) -> Seen | None:
+        """The aggregate is the caller's alone."""
+        return self._seen.pop(stream, None)
+
+    def put(self, stream: UUID, seen: Seen) -> None:
+        """Nobody changes the aggregate any more until it is taken. Of two, the one that has seen more is kept."""
+        known = self._seen.get(stream)
+        if known is None or known.version < seen.version:
+            self._seen[stream] = seen
+        self._seen.move_to_end(stream)
+        if len(self._seen) > KEPT_MAX:
+            self._seen.popitem(last=False)
 
 
 class Recent:

@@ -2,7 +2,7 @@
 
 import asyncio
 import contextlib
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Sequence
 from itertools import chain
 from typing import Any, ClassVar, TypeAlias, TypeVar
 from uuid import UUID
@@ -21,7 +21,7 @@ from eventsourcing.persistence import (
 from services.chassis.crash_points import Point, around
 from services.chassis.errors import PermanentError, TransientError
 from services.chassis.joined import joined
-from services.chassis.recent import Recent
+from services.chassis.recent import AtHand, Recent, Seen
 from services.chassis.unit import Unit
 
 POOL_MAX_CONNECTIONS = 8
@@ -58,6 +58,12 @@ class HandledBefore(asyncpg.PostgresError):
     """`commit_unit` met the message in the inbox."""
 
     sqlstate: ClassVar[str] = "MB001"
+
+
+class HappenedElsewhere(asyncpg.PostgresError):
+    """`commit_unit` met another history of an aggregate than this process remembers."""
+
+    sqlstate: ClassVar[str] = "MB003"
 
 
 class ClaimedLater(asyncpg.PostgresError):
@@ -116,6 +122,7 @@ class Store:
         self.schema = schema
         self._mapper = make_mapper()
         self._recent = Recent()
+        self._at_hand = AtHand()
         self._listeners: list[Callable[[Unit], None]] = []
 
     @classmethod
@@ -150,8 +157,31 @@ class Store:
         """`listener` is called in this process after every commit; it must not block."""
         self._listeners.append(listener)
 
-    async def load(self, kind: type[A], stream: UUID) -> A | None:
-        """The aggregate as its events say, or None when it has none. Raises StoreUnavailable."""
+    async def load(self, kind: type[A], stream: UUID, unit: Unit | None = None) -> A | None:
+        """The aggregate as its events say, or None when it has none. Raises StoreUnavailable.
+
+        For a unit it may be as this process last knew it: then the unit stands only if nothing happened to it since.
+        """
+        if unit is None:
+            seen = await self._read(kind, stream)
+        elif stream in unit.loaded:
+            seen = unit.loaded[stream]
+        else:
+            seen = await self._load_for(unit, kind, stream)
+        aggregate: A | None = seen.aggregate
+        return aggregate
+
+    async def _load_for(self, unit: Unit, kind: type[A], stream: UUID) -> Seen:
+        seen = self._at_hand.take(stream)
+        if seen is not None and isinstance(seen.aggregate, kind):
+            unit.from_memory.add(stream)
+        else:
+            seen = await self._read(kind, stream)
+        if seen.aggregate is not None:
+            unit.loaded[stream] = seen
+        return seen
+
+    async def _read(self, kind: type[A], stream: UUID) -> Seen:
         seen = self._recent.get(stream)
         aggregate: Any = seen.aggregate if seen else None
         version, topic, state = (seen.version, seen.topic, seen.state) if seen else (0, "", b"")
@@ -166,7 +196,7 @@ class Store:
             if version:
                 if not rows or (rows[0]["version"], rows[0]["topic"], rows[0]["state"]) != (version, topic, state):
                     self._recent.forget(stream)  # the store has another history than it had
-                    return await self.load(kind, stream)
+                    return await self._read(kind, stream)
                 del rows[0]
             for row in rows:
                 version, topic, state = row["version"], row["topic"], row["state"]
@@ -177,7 +207,7 @@ class Store:
             raise PermanentError(f"stream {stream} is a {type(aggregate).__name__}, not a {kind.__name__}")
         if seen is None or version > seen.version:
             self._recent.keep(stream, version, topic, state, aggregate)
-        return aggregate
+        return Seen(version, topic, state, aggregate)
 
     def decode(self, stream: UUID, version: int, topic: str, state: bytes) -> Any:
         """The domain event in a row, upcast to its newest version."""
@@ -185,8 +215,10 @@ class Store:
 
     async def commit(self, unit: Unit) -> None:
         """Everything in the unit is durable. Raises Duplicate, Fenced, Conflict, StoreUnavailable: nothing is."""
+        stored = [self._mapper.to_stored_event(event) for event in unit.events]
         with translated(), around(Point.COMMIT_BEFORE, Point.COMMIT_AFTER):
-            await self._commit(unit)
+            await self._commit(unit, stored)
+        self._keep_at_hand(unit, stored)
         for listener in self._listeners:
             listener(unit)
 
@@ -207,28 +239,39 @@ class Store:
             async with self.pool.acquire(timeout=10) as connection, connection.transaction():
                 yield connection
 
-    async def _commit(self, unit: Unit) -> None:
+    def _keep_at_hand(self, unit: Unit, stored: Sequence[StoredEvent]) -> None:
+        """What the unit was decided on is the next unit's, as it is now."""
+        last = {event.originator_id: event for event in stored}
+        for stream, seen in unit.loaded.items():
+            event = last.get(stream)
+            if event is not None:
+                seen = Seen(event.originator_version, event.topic, event.state, seen.aggregate)  # noqa: PLW2901
+            if seen.aggregate.version == seen.version and not seen.aggregate.pending_events:
+                self._at_hand.put(stream, seen)
+
+    async def _commit(self, unit: Unit, stored: Sequence[StoredEvent]) -> None:
         statement = joined(tuple((sql, len(arguments)) for sql, arguments in unit.statements))
-        parameters = (*self._of_unit(unit), *chain.from_iterable(arguments for _, arguments in unit.statements))
+        parameters = (*_of_unit(unit, stored), *chain.from_iterable(arguments for _, arguments in unit.statements))
         try:
             async with self.pool.acquire(timeout=10) as connection:
                 await connection.execute(statement, *parameters)
         except asyncpg.UniqueViolationError as error:
             if error.constraint_name == "events_stream_version_key":
-                if await self._is_already_stored(unit):
+                if await self._is_already_stored(stored[0]):
                     raise Duplicate from error
                 raise Conflict(str(error)) from error
             raise
         except (asyncpg.SerializationError, asyncpg.DeadlockDetectedError) as error:
             raise Conflict(str(error)) from error
+        except HappenedElsewhere as error:
+            raise Conflict("the store holds another history than was remembered") from error
         except HandledBefore as error:
             raise Duplicate from error
         except ClaimedLater as error:
             raise Fenced from error
 
-    async def _is_already_stored(self, unit: Unit) -> bool:
+    async def _is_already_stored(self, first: StoredEvent) -> bool:
         """A conflict with our own events is a reply that was lost, not a conflict."""
-        first = self._mapper.to_stored_event(unit.events[0])
         row = await self.pool.fetchrow(
             "SELECT topic, state FROM events WHERE stream = $1 AND version = $2",
             first.originator_id,
@@ -236,24 +279,28 @@ class Store:
         )
         return row is not None and row["topic"] == first.topic and row["state"] == first.state
 
-    def _of_unit(self, unit: Unit) -> tuple[Any, ...]:
-        stored = [self._mapper.to_stored_event(event) for event in unit.events]
-        return (
-            unit.cause.message_id,
-            [event.originator_id for event in stored],
-            [event.originator_version for event in stored],
-            [event.topic for event in stored],
-            [event.state for event in stored],
-            [row.message_id for row in unit.outbox],
-            [row.exchange for row in unit.outbox],
-            [row.routing_key for row in unit.outbox],
-            [row.body for row in unit.outbox],
-            [row.kind for row in unit.work],
-            [row.key for row in unit.work],
-            [row.payload.decode() for row in unit.work],
-            [row.due_at - unit.at for row in unit.work],
-            unit.finishes.work_id if unit.finishes else None,
-            unit.finishes.attempt if unit.finishes else None,
-            unit.holds.work_id if unit.holds else None,
-            unit.holds.attempt if unit.holds else None,
-        )
+
+def _of_unit(unit: Unit, stored: Sequence[StoredEvent]) -> tuple[Any, ...]:
+    seen = {stream: unit.loaded[stream] for stream in unit.from_memory}
+    return (
+        unit.cause.message_id,
+        [event.originator_id for event in stored],
+        [event.originator_version for event in stored],
+        [event.topic for event in stored],
+        [event.state for event in stored],
+        [row.message_id for row in unit.outbox],
+        [row.exchange for row in unit.outbox],
+        [row.routing_key for row in unit.outbox],
+        [row.body for row in unit.outbox],
+        [row.kind for row in unit.work],
+        [row.key for row in unit.work],
+        [row.payload.decode() for row in unit.work],
+        [row.due_at - unit.at for row in unit.work],
+        unit.finishes.work_id if unit.finishes else None,
+        unit.finishes.attempt if unit.finishes else None,
+        unit.holds.work_id if unit.holds else None,
+        unit.holds.attempt if unit.holds else None,
+        list(seen),
+        [one.version for one in seen.values()],
+        [one.state for one in seen.values()],
+    )

@@ -11,6 +11,7 @@ from eventsourcing.domain import Aggregate
 
 from contracts.envelope import Command, Envelope, Message
 from contracts.ids import derived
+from services.chassis.recent import Seen
 
 FACTS_EXCHANGE = "malbox.facts"
 COMMANDS_EXCHANGE = "malbox.commands"
@@ -72,7 +73,8 @@ class WorkClaim:
 class Unit:
     """Collects changes. Nothing happens until the store commits it.
 
-    `news` are for listeners in this process, who are told after the commit; nothing of them is stored.
+    `news` are for listeners in this process, who are told after the commit; nothing of them is stored. `loaded` are the
+    aggregates that it is decided on, as they were loaded; `from_memory` those that nobody asked the store for.
     """
 
     service: str
@@ -85,6 +87,8 @@ class Unit:
     work: list[WorkRow] = field(default_factory=list)
     statements: list[tuple[str, tuple[Any, ...]]] = field(default_factory=list)
     news: set[str] = field(default_factory=set)
+    loaded: dict[UUID, Seen] = field(default_factory=dict)
+    from_memory: set[UUID] = field(default_factory=set)
     finishes: WorkClaim | None = None
     holds: WorkClaim | None = None
 
@@ -95,6 +99,10 @@ class Unit:
             for index, message in enumerate(self.announce(event, aggregate)):
                 message_id = message_id_of(event.originator_id, event.originator_version, index)
                 self._say(message, message_id, event.originator_version)
+
+    def leave_at_hand(self, aggregate: Aggregate) -> None:
+        """The next unit finds the new aggregate in memory: it is the chassis's from the commit on."""
+        self.loaded[aggregate.id] = Seen(0, "", b"", aggregate)
 
     def say(self, message: Message, *, message_id: str | None = None, sequence: int | None = None) -> None:
         """The message is sent after the commit, at least once. The same id is the same message to every receiver.

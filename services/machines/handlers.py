@@ -14,20 +14,20 @@ from services.machines.domain.machine import Machine
 async def do_lease_machine(command: LeaseMachine, unit: Unit, store: Store) -> None:
     """Lease it, or say why not."""
     row = await store.fetchrow("SELECT reason FROM refusals WHERE operation_id = $1", command.operation_id)
-    machine = await store.load(Machine, Machine.stream(command.machine_id))
+    machine = await store.load(Machine, Machine.stream(command.machine_id), unit)
     app.lease(unit, machine, command, refused=row["reason"] if row else None)
 
 
 async def do_release_machine(command: ReleaseMachine, unit: Unit, store: Store) -> None:
     """Take it back."""
-    app.release(unit, await store.load(Machine, Machine.stream(command.machine_id)), command)
+    app.release(unit, await store.load(Machine, Machine.stream(command.machine_id), unit), command)
 
 
 async def on_observation_ended(fact: ObservationEnded, unit: Unit, store: Store) -> None:
     """Evidence is being collected from the leased machine, and not for ever."""
     if fact.lease is None:
         return
-    machine = await store.load(Machine, Machine.stream(fact.lease.machine_id))
+    machine = await store.load(Machine, Machine.stream(fact.lease.machine_id), unit)
     if machine is not None:
         app.drain(unit, machine, fact.lease, fact.ended_by)
 

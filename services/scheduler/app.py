@@ -95,6 +95,7 @@ def start(
         task.refuse(str(refusal), unit.at)
     else:
         task.start(planned, wanted(asked.request), unit.at, budgets)
+    unit.leave_at_hand(task)
     record(unit, task)
 
 

@@ -67,7 +67,7 @@ class Dispatcher:
 
     async def _match(self, task_id: str, machine_id: str, host: str, epoch: int) -> None:
         unit = self._runtime.unit()
-        task = await self._runtime.store.load(Task, uuid_of(task_id))
+        task = await self._runtime.store.load(Task, uuid_of(task_id), unit)
         if task is None:
             unit.execute("SELECT stand_aside($1, '')", task_id)
         else:

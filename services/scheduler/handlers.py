@@ -15,9 +15,9 @@ from services.scheduler.app import dispatch_wanted, keep_orphan, lease_seems_los
 from services.scheduler.domain.task import NotPossible, Task
 
 
-async def load(store: Store, task_id: str) -> Task:
-    """The task. Raises TransientError when its submission has not been heard of yet."""
-    task = await store.load(Task, uuid_of(task_id))
+async def load(store: Store, task_id: str, unit: Unit) -> Task:
+    """The task that the unit is about. Raises TransientError when its submission has not been heard of yet."""
+    task = await store.load(Task, uuid_of(task_id), unit)
     if task is None:
         raise TransientError(f"no task {task_id} is known yet")
     return task
@@ -35,7 +35,7 @@ async def on_task_submitted(fact: intake.TaskSubmitted, unit: Unit, store: Store
 
 async def on_task_cancellation_requested(fact: intake.TaskCancellationRequested, unit: Unit, store: Store) -> None:
     """The task is to end."""
-    task = await load(store, fact.task_id)
+    task = await load(store, fact.task_id, unit)
     try:
         task.cancel(fact.by, fact.reason, unit.at)
     except NotPossible:
@@ -98,7 +98,7 @@ async def on_machine_retired(fact: machines.MachineRetired, unit: Unit, store: S
 
 async def on_machine_leased(fact: machines.MachineLeased, unit: Unit, store: Store) -> None:
     """The task has its machine; one that has no use for it gives it back."""
-    task = await store.load(Task, uuid_of(fact.task_id))
+    task = await store.load(Task, uuid_of(fact.task_id), unit)
     if task is None:
         keep_orphan(unit, fact)
         return
@@ -120,21 +120,21 @@ async def on_machine_leased(fact: machines.MachineLeased, unit: Unit, store: Sto
 async def on_lease_refused(fact: machines.LeaseRefused, unit: Unit, store: Store) -> None:
     """The task waits for another machine."""
     tables.mark_not_ready(unit, fact.machine_id, epoch=fact.epoch, condition="not to be had")
-    task = await load(store, fact.task_id)
+    task = await load(store, fact.task_id, unit)
     task.refuse_match(fact.operation_id, fact.reason, unit.at)
     record(unit, task)
 
 
 async def on_lease_expired(fact: machines.LeaseExpired, unit: Unit, store: Store) -> None:
     """The task lost its machine."""
-    task = await load(store, fact.task_id)
+    task = await load(store, fact.task_id, unit)
     task.lose_machine(fact, unit.at)
     record(unit, task)
 
 
 async def on_stage_started(fact: plugins.PluginStageStarted, unit: Unit, store: Store) -> None:
     """The stage's turn has come."""
-    task = await load(store, fact.task_id)
+    task = await load(store, fact.task_id, unit)
     task.begin_stage(fact.stage, fact.attempt, unit.at)
     record(unit, task)
 
@@ -142,21 +142,21 @@ async def on_stage_started(fact: plugins.PluginStageStarted, unit: Unit, store: 
 async def on_sample_started(fact: plugins.SampleStarted, unit: Unit, store: Store) -> None:
     """The sample runs: what was spent until now was the boot."""
     await on_progress(fact, unit, store)
-    task = await load(store, fact.task_id)
+    task = await load(store, fact.task_id, unit)
     task.begin_observation(fact.attempt, unit.at)
     record(unit, task)
 
 
 async def on_observation_ended(fact: plugins.ObservationEnded, unit: Unit, store: Store) -> None:
     """Watching is over."""
-    task = await load(store, fact.task_id)
+    task = await load(store, fact.task_id, unit)
     task.end_observation(fact.attempt, fact.ended_by, unit.at)
     record(unit, task)
 
 
 async def on_stage_completed(fact: plugins.PluginStageCompleted, unit: Unit, store: Store) -> None:
     """The stage ran."""
-    task = await load(store, fact.task_id)
+    task = await load(store, fact.task_id, unit)
     task.end_stage(
         fact.stage,
         fact.attempt,
@@ -170,7 +170,7 @@ async def on_stage_completed(fact: plugins.PluginStageCompleted, unit: Unit, sto
 
 async def on_stage_failed(fact: plugins.PluginStageFailed, unit: Unit, store: Store) -> None:
     """The stage could not be done."""
-    task = await load(store, fact.task_id)
+    task = await load(store, fact.task_id, unit)
     task.end_stage(
         fact.stage,
         fact.attempt,
@@ -194,7 +194,7 @@ async def on_stage_skipped(fact: plugins.PluginStageSkipped, unit: Unit, store: 
 
 async def on_report_ready(fact: results.ReportReady, unit: Unit, store: Store) -> None:
     """The report can be read."""
-    task = await load(store, fact.task_id)
+    task = await load(store, fact.task_id, unit)
     task.seal(fact.verdict, fact.score, unit.at, missing_results=len(fact.missing_results))
     record(unit, task)
 
@@ -223,7 +223,7 @@ async def _machine_left(
 ) -> None:
     if fact.task_id is None:
         return
-    task = await store.load(Task, uuid_of(fact.task_id))
+    task = await store.load(Task, uuid_of(fact.task_id), unit)
     if task is not None:
         task.machine_left(fact.machine_id, condition, unit.at, epoch=fact.epoch)
         record(unit, task)

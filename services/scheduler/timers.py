@@ -24,7 +24,7 @@ async def look(item: WorkItem, context: WorkContext) -> None:
     """Whatever the task waits for too long has ended, and every order that was not answered is given again."""
 
     async def decide(unit: Unit) -> None:
-        task = await context.store.load(Task, uuid_of(item.key))
+        task = await context.store.load(Task, uuid_of(item.key), unit)
         if task is None:
             return
         for wait in waits(task):
@@ -52,7 +52,7 @@ async def recover(item: WorkItem, context: WorkContext) -> None:
     is_first = item.attempt == 1
 
     async def decide(unit: Unit) -> None:
-        task = await context.store.load(Task, uuid_of(item.payload["task_id"]))
+        task = await context.store.load(Task, uuid_of(item.payload["task_id"]), unit)
         if task is None or task.guest is None or task.guest.lease.epoch >= item.payload["epoch"]:
             return
         lease = task.guest.lease
@@ -73,7 +73,7 @@ async def give_back(item: WorkItem, context: WorkContext) -> None:
     fact = MachineLeased.model_validate(item.payload["fact"])
 
     async def decide(unit: Unit) -> None:
-        task = await context.store.load(Task, uuid_of(fact.task_id))
+        task = await context.store.load(Task, uuid_of(fact.task_id), unit)
         if task is not None and not task.is_over:
             task.grant(fact, unit.at)
             record(unit, task)
@@ -99,7 +99,7 @@ async def strand(_item: WorkItem, context: WorkContext) -> None:
 
 async def _strand(context: WorkContext, task_id: str) -> None:
     async def decide(unit: Unit) -> None:
-        task = await context.store.load(Task, uuid_of(task_id))
+        task = await context.store.load(Task, uuid_of(task_id), unit)
         if task is None:
             unit.execute("SELECT stand_aside($1, '')", task_id)
             return

@@ -206,6 +206,7 @@ async def clock_jumped(arena: Arena, service: str, times: int = 1) -> str:
     }
     await asyncio.to_thread(arena.ground.bed.stop, service)
     await asyncio.to_thread(arena.ground.start, service, environment)
+    await asyncio.to_thread(arena.ground.bed.start, service)  # ready: a clock that it starts with is believed
 
     async def harm() -> None:
         for jump in JUMPS * times:

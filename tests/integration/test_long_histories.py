@@ -141,3 +141,84 @@ async def test_only_so_many_are_kept(store: Store, monkeypatch: pytest.MonkeyPat
     for stream in streams:
         await words(store, stream)
     assert [store._recent.get(stream) is not None for stream in (short, *streams)] == [False, False, True, True]
+
+
+async def known(store: Store, events: int = 3) -> UUID:
+    """The stream of one that this process has at hand."""
+    stream = await begun(store, events)
+    unit = Unit(service="machines", at=NOW, uuid=uuid4, announce=no_announcements)
+    assert await store.load(Counted, stream, unit) is not None
+    await store.commit(unit)
+    return stream
+
+
+async def say(store: Store, stream: UUID, word: str, *, is_saved: bool = True) -> None:
+    """A unit is decided on what the store knows, and says one more word, or decides that there is nothing to say."""
+    unit = Unit(service="machines", at=NOW, uuid=uuid4, announce=no_announcements)
+    counted = await store.load(Counted, stream, unit)
+    assert counted is not None
+    if is_saved:
+        counted.say(word)
+        unit.save(counted)
+    await store.commit(unit)
+
+
+@pytest.mark.promise("P15")
+async def test_what_is_at_hand_is_not_read_again_and_is_what_the_store_holds(
+    store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Ten words are said without a read, each after the one before, and all of them are stored."""
+    stream = await known(store)
+    with monkeypatch.context() as patched:
+        patched.setattr(store, "fetch", None)
+        for number in range(10):
+            await say(store, stream, f"word {number}")
+    counted = await store.load(Counted, stream)
+    assert counted is not None
+    assert counted.words == ["0", "1", *(f"word {number}" for number in range(10))]
+
+
+@pytest.mark.promise("P15")
+@pytest.mark.parametrize("is_saved", [True, False])
+async def test_a_unit_decided_on_what_another_process_changed_is_refused(
+    store: Store, database_url: str, is_saved: bool
+) -> None:
+    """Also one that decided to do nothing; asked again, it is decided on what the store holds."""
+    stream = await known(store)
+    other = await Store.open(database_url, "machines")
+    await say(other, stream, "of another")
+    await other.close()
+    with pytest.raises(Conflict):
+        await say(store, stream, "mine", is_saved=is_saved)
+    await say(store, stream, "mine", is_saved=is_saved)
+    counted = await store.load(Counted, stream)
+    assert counted is not None
+    assert counted.words == ["0", "1", "of another", *(["mine"] if is_saved else [])]
+
+
+@pytest.mark.promise("P15")
+async def test_what_is_at_hand_is_not_believed_against_a_store_of_another_history(store: Store) -> None:
+    """The last event is gone, or another stands in its place: the unit is refused, and the next is not."""
+    stream = await known(store)
+    await store.fetch("DELETE FROM events WHERE stream = $1 AND version = 3", stream)
+    with pytest.raises(Conflict):
+        await say(store, stream, "after the end")
+    await say(store, stream, "again")
+    await store.fetch("UPDATE events SET state = $2 WHERE stream = $1 AND version = 3", stream, b'{"word":"b"}')
+    with pytest.raises(Conflict):
+        await say(store, stream, "beside the point")
+
+
+@pytest.mark.promise("P15")
+async def test_what_was_changed_and_not_saved_is_no_next_units(store: Store) -> None:
+    """Only what was committed is at hand."""
+    stream = await known(store)
+    unit = Unit(service="machines", at=NOW, uuid=uuid4, announce=no_announcements)
+    counted = await store.load(Counted, stream, unit)
+    assert counted is not None
+    counted.say("never saved")
+    await store.commit(unit)
+    await say(store, stream, "saved")
+    found = await store.load(Counted, stream)
+    assert found is not None
+    assert found.words == ["0", "1", "saved"]

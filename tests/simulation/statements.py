@@ -6,9 +6,10 @@ import sqlite3
 from collections.abc import Callable, Iterator
 from functools import cache, partial
 from typing import Any
+from uuid import UUID
 
 from services.chassis.joined import COMMIT, UNIT_PARAMETERS
-from services.chassis.store import ClaimedLater, HandledBefore
+from services.chassis.store import ClaimedLater, HandledBefore, HappenedElsewhere
 from tests.simulation import projected
 from tests.simulation.database import Database, Handwritten, Row, violation
 from tests.simulation.spelling import bound
@@ -39,7 +40,7 @@ def answers(sql: str) -> Handwritten | None:
 
 
 def commit(database: Database, arguments: tuple[Any, ...], *, statement: str) -> list[Row]:
-    """All of the unit, or none, as services/chassis/schema_6.sql has it, and the statements beside it."""
+    """All of the unit, or none, as services/chassis/schema_8.sql has it, and the statements beside it."""
     sqlite = database.sqlite
     sqlite.execute("SAVEPOINT unit")
     try:
@@ -78,7 +79,7 @@ def _renumbered(sql: str, behind: int) -> str:
 
 def _committed(sqlite: sqlite3.Connection, arguments: tuple[Any, ...]) -> None:
     inbox_id, streams, versions, topics, states = arguments[:5]
-    finishes, holds = arguments[13:15], arguments[15:UNIT_PARAMETERS]
+    finishes, holds = arguments[13:15], arguments[15:17]
     if finishes[0] is not None:
         if not sqlite.execute("DELETE FROM work WHERE id = ? AND attempts = ?", finishes).rowcount:
             raise ClaimedLater
@@ -88,6 +89,9 @@ def _committed(sqlite: sqlite3.Connection, arguments: tuple[Any, ...]) -> None:
             raise ClaimedLater
     if inbox_id is not None and not is_new(sqlite, inbox_id):
         raise HandledBefore
+    for seen in zip(*arguments[17:UNIT_PARAMETERS], strict=True):
+        if not is_last(sqlite, *seen):
+            raise HappenedElsewhere
     append(sqlite, [(stream.hex, *rest) for stream, *rest in zip(streams, versions, topics, states, strict=True)])
     sqlite.executemany(
         "INSERT INTO outbox (message_id, exchange, routing_key, body) VALUES (?, ?, ?, ?) "
@@ -106,6 +110,13 @@ def is_new(sqlite: sqlite3.Connection, message_id: str) -> bool:
     """Whether the message was never handled before."""
     new = sqlite.execute("INSERT INTO inbox (message_id) VALUES (?) ON CONFLICT DO NOTHING", (message_id,))
     return bool(new.rowcount)
+
+
+def is_last(sqlite: sqlite3.Connection, stream: UUID, version: int, state: bytes) -> bool:
+    """Whether the stream ends with that event."""
+    ((last,),) = sqlite.execute("SELECT max(version) FROM events WHERE stream = ?", (stream.hex,))
+    same = "SELECT 1 FROM events WHERE stream = ? AND version = ? AND state = ?"
+    return last == version and sqlite.execute(same, (stream.hex, version, state)).fetchone() is not None
 
 
 def append(sqlite: sqlite3.Connection, rows: list[tuple[Any, ...]]) -> None:

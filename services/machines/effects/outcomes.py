@@ -52,9 +52,9 @@ class Outcomes:
         self._hypervisor = hypervisor
         self._network = network
 
-    async def current(self, item: WorkItem, context: WorkContext) -> Charge | None:
+    async def current(self, item: WorkItem, context: WorkContext, unit: Unit | None = None) -> Charge | None:
         """The machine, if the work still makes sense: same epoch, and the state that the work is for."""
-        machine = await context.store.load(Machine, Machine.stream(item.payload["machine_id"]))
+        machine = await context.store.load(Machine, Machine.stream(item.payload["machine_id"]), unit)
         if machine is None:
             raise TransientError(f"no machine {item.payload['machine_id']}")
         if machine.epoch != item.payload["epoch"] or work_for(machine) != item.kind:
@@ -66,7 +66,7 @@ class Outcomes:
         """The outcome is recorded on the machine as it is now, if the work still makes sense."""
 
         async def decide(unit: Unit) -> None:
-            charge = await self.current(item, context)
+            charge = await self.current(item, context, unit)
             if charge is not None:
                 happen(charge.machine, unit)
                 app.record(unit, charge.machine)
@@ -77,7 +77,7 @@ class Outcomes:
         """The work is over with what is decided about the machine as it is now."""
 
         async def fill(unit: Unit) -> None:
-            machine = await context.store.load(Machine, Machine.stream(item.payload["machine_id"]))
+            machine = await context.store.load(Machine, Machine.stream(item.payload["machine_id"]), unit)
             if machine is not None:
                 decide(machine, unit)
 
@@ -114,7 +114,7 @@ class Outcomes:
         """The same work is to be done a little later, as if it had not been tried."""
 
         async def decide(unit: Unit) -> None:
-            charge = await self.current(item, context)
+            charge = await self.current(item, context, unit)
             if charge is not None:
                 app.begin_work(unit, charge.machine, after_s=AWAY_RETRY_S)
 

@@ -22,8 +22,8 @@ def test_every_statement_keeps_its_own_parameters() -> None:
     )
     assert joined(statements).splitlines() == [
         "WITH",
-        "write_1 AS (INSERT INTO a VALUES ($18, $19)),",
-        "write_2 AS (UPDATE b SET c = $21 WHERE d = $22)",
+        "write_1 AS (INSERT INTO a VALUES ($21, $22)),",
+        "write_2 AS (UPDATE b SET c = $24 WHERE d = $25)",
         f"{COMMIT},",
-        "call($20, $20)",
+        "call($23, $23)",
     ]
