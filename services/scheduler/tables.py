@@ -1,5 +1,7 @@
 """The scheduler's own rows: what is known of others, who waits, and what is shown of a task."""
 
+from functools import lru_cache
+
 import orjson
 
 from contracts.machines import MachineSummary
@@ -9,6 +11,7 @@ from services.chassis.store import Store
 from services.chassis.unit import Unit
 from services.scheduler.domain.lifecycle import successor
 
+PARSED_MAX = 1_000  # rows of catalogue and pool that were read before are not parsed again
 MIGRATION = """
 CREATE TABLE catalogue (name text PRIMARY KEY, manifest jsonb NOT NULL);
 CREATE TABLE pool (
@@ -38,16 +41,26 @@ CREATE INDEX task_facts_by_task ON task_facts (task_id, position);
 MIGRATION_2 = "ALTER TABLE pool ADD COLUMN sequence bigint NOT NULL DEFAULT 0"
 
 
+@lru_cache(maxsize=PARSED_MAX)
+def _manifest(text: str) -> PluginManifest:
+    return PluginManifest.model_validate_json(text)
+
+
+@lru_cache(maxsize=PARSED_MAX)
+def _summary(text: str) -> MachineSummary:
+    return MachineSummary.model_validate_json(text)
+
+
 async def catalogue(store: Store) -> dict[str, PluginManifest]:
     """Every plugin that may be planned, by name."""
     rows = await store.fetch("SELECT name, manifest::text AS manifest FROM catalogue")
-    return {row["name"]: PluginManifest.model_validate_json(row["manifest"]) for row in rows}
+    return {row["name"]: _manifest(row["manifest"]) for row in rows}
 
 
 async def pool(store: Store) -> list[MachineSummary]:
     """Every machine that is known and not retired."""
     rows = await store.fetch("SELECT summary::text AS summary FROM pool WHERE NOT is_retired ORDER BY machine_id")
-    return [MachineSummary.model_validate_json(row["summary"]) for row in rows]
+    return [_summary(row["summary"]) for row in rows]
 
 
 async def has_pool(store: Store) -> bool:
@@ -60,7 +73,7 @@ async def machine(store: Store, machine_id: str) -> MachineSummary | None:
     row = await store.fetchrow(
         "SELECT summary::text AS summary FROM pool WHERE machine_id = $1 AND NOT is_retired", machine_id
     )
-    return None if row is None else MachineSummary.model_validate_json(row["summary"])
+    return None if row is None else _summary(row["summary"])
 
 
 async def host_of(store: Store, machine_id: str) -> str | None:

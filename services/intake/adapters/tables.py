@@ -2,6 +2,7 @@
 
 import contextlib
 from collections.abc import Callable
+from functools import lru_cache
 from typing import Any
 
 import asyncpg
@@ -22,6 +23,17 @@ from services.intake.policy import Catalogue
 COMMIT_TRIES = 3
 CATALOGUE_MAX_ROWS = 10_000
 PAGE_MAX = 200
+PARSED_MAX = 1_000  # rows of the catalogue that were read before are not parsed again
+
+
+@lru_cache(maxsize=PARSED_MAX)
+def _manifest(text: str) -> PluginManifest:
+    return PluginManifest.model_validate_json(text)
+
+
+@lru_cache(maxsize=PARSED_MAX)
+def _summary(text: str) -> MachineSummary:
+    return MachineSummary.model_validate_json(text)
 
 
 class Tables:
@@ -41,8 +53,8 @@ class Tables:
             "SELECT machine::text FROM known_machines WHERE machine IS NOT NULL ORDER BY machine_id LIMIT $1",
             CATALOGUE_MAX_ROWS,
         )
-        manifests = [PluginManifest.model_validate_json(row["manifest"]) for row in plugins]
-        summaries = [MachineSummary.model_validate_json(row["machine"]) for row in machines]
+        manifests = [_manifest(row["manifest"]) for row in plugins]
+        summaries = [_summary(row["machine"]) for row in machines]
         return Catalogue(
             plugins={manifest.name: manifest for manifest in manifests},
             machines={summary.machine_id: summary for summary in summaries},
