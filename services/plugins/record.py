@@ -96,7 +96,7 @@ class StageRecord:
         return kind.model_validate({**self._about, **fields})
 
     def keep_back(self, *facts: Message, also: Also | None = None) -> None:
-        """The facts, and whatever `also` adds, are committed with what is said next: nobody waits for them until then."""
+        """The facts, and whatever `also` adds, are committed with what is said next; nobody waits for them before."""
         self._kept_back.append((facts, also))
 
     async def say(self, *facts: Message, also: Also | None = None, finish: bool = False) -> None:

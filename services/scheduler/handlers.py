@@ -187,7 +187,7 @@ async def on_stage_failed(fact: plugins.PluginStageFailed, unit: Unit, store: St
 
 async def on_stage_skipped(fact: plugins.PluginStageSkipped, unit: Unit, store: Store) -> None:
     """The stage has nothing to do."""
-    task = await load(store, fact.task_id)
+    task = await load(store, fact.task_id, unit)
     task.skip_stage(fact.stage, fact.reason, unit.at)
     record(unit, task)
 

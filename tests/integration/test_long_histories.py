@@ -181,7 +181,7 @@ async def test_what_is_at_hand_is_not_read_again_and_is_what_the_store_holds(
 @pytest.mark.promise("P15")
 @pytest.mark.parametrize("is_saved", [True, False])
 async def test_a_unit_decided_on_what_another_process_changed_is_refused(
-    store: Store, database_url: str, is_saved: bool
+    store: Store, database_url: str, *, is_saved: bool
 ) -> None:
     """Also one that decided to do nothing; asked again, it is decided on what the store holds."""
     stream = await known(store)
