@@ -26,14 +26,14 @@ BEGIN
         IF NOT FOUND THEN RAISE EXCEPTION 'the message was handled before' USING ERRCODE = 'MB001'; END IF;
     END IF;
     -- What was decided on from memory must be what the store holds, up to its last event.
-    IF cardinality(seen_streams) > 0 AND EXISTS (
-        SELECT FROM unnest(seen_streams, seen_versions, seen_states) AS seen(of_stream, at_version, last_state)
-        WHERE NOT EXISTS (
-            SELECT FROM events WHERE stream = of_stream AND version = at_version AND state = last_state)
-        OR EXISTS (SELECT FROM events WHERE stream = of_stream AND version = at_version + 1)
-    ) THEN
-        RAISE EXCEPTION 'the store holds another history' USING ERRCODE = 'MB003';
-    END IF;
+    FOR number IN 1 .. cardinality(seen_streams) LOOP
+        IF (
+            SELECT count(*) = 1 AND bool_and(state = seen_states[number]) FROM events
+            WHERE stream = seen_streams[number] AND version >= seen_versions[number]
+        ) IS NOT TRUE THEN
+            RAISE EXCEPTION 'the store holds another history' USING ERRCODE = 'MB003';
+        END IF;
+    END LOOP;
     IF cardinality(streams) > 0 THEN
         INSERT INTO events (stream, version, topic, state) SELECT * FROM unnest(streams, versions, topics, states);
     END IF;
