@@ -201,7 +201,7 @@ async def on_report_ready(fact: results.ReportReady, unit: Unit, store: Store) -
 
 async def on_verdict_changed(fact: results.VerdictChanged, unit: Unit, store: Store) -> None:
     """What was found inside the sample was judged after the report."""
-    task = await load(store, fact.task_id)
+    task = await load(store, fact.task_id, unit)
     task.change_verdict(fact.verdict, fact.score, fact.revision, unit.at)
     record(unit, task)
 
