@@ -101,7 +101,8 @@ class StageRecord:
 
     async def say(self, *facts: Message, also: Also | None = None, finish: bool = False) -> None:
         """What was kept back, the facts, and whatever `also` adds, are committed together."""
-        parts = [*self._kept_back, (facts, also)]
+        kept_back = tuple(self._kept_back)
+        parts = (*kept_back, (facts, also))
         listed = [fact for some, _ in parts for fact in some]
 
         async def decide(unit: Unit) -> None:
@@ -119,7 +120,7 @@ class StageRecord:
         except Fenced:
             await self._file_late([fact for fact in listed if isinstance(fact, PluginResultProduced)])
             raise
-        del self._kept_back[: len(parts) - 1]
+        self._kept_back = [part for part in self._kept_back if not any(part is said for said in kept_back)]
 
     async def _file_late(self, results: Sequence[PluginResultProduced]) -> None:
         """Evidence of a lease that another drives by now is known, and is a result of nothing."""
