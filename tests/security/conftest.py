@@ -1,4 +1,4 @@
-"""A bench for hostile plugins, and one of them whose sandbox goes on living."""
+"""A bench for hostile plugins, one of them whose sandbox goes on living, and a laboratory for the red team."""
 
 from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
@@ -8,6 +8,7 @@ import pytest
 
 from malbox.sdk.manifest import load_manifest
 from services.plugins.adapters.bubblewrap import BubblewrapRunner
+from tests.security.red_team import Lab
 from tests.security.sandbox_bench import Bench, Living
 
 
@@ -29,3 +30,11 @@ async def living(bench: Bench) -> AsyncIterator[Living]:
     sandbox = await BubblewrapRunner().start(load_manifest(bench.root / "plugin"), bench.root / "plugin")
     yield Living(bench, sandbox)
     await sandbox.close()
+
+
+@pytest.fixture
+async def lab() -> AsyncIterator[Lab]:
+    """One for each attempt, below /tmp and open: the sandbox's processes are nobody's when root runs the test."""
+    made = Lab(Path(mkdtemp(prefix="malbox-red-")))
+    yield made
+    made.close()

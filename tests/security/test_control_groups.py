@@ -17,8 +17,8 @@ from services.plugins.adapters.bubblewrap import BubblewrapRunner
 from services.plugins.adapters.groups import PREFIX, Groups, Limits
 from services.plugins.errors import SandboxUnavailable
 from services.plugins.ports import SandboxReport
+from tests.security.bombs import BOMBS
 from tests.security.sandbox_bench import Bench, processes_with
-from tests.security.test_red_team import BOMBS
 
 pytestmark = pytest.mark.skipif(os.geteuid() != 0, reason="only root may make control groups where none are delegated")
 END_TIMEOUT_S = 10.0
