@@ -11,7 +11,7 @@ from contracts.catalogue import BY_TYPE
 from contracts.envelope import Message
 from contracts.machines import LeaseRef
 from contracts.planning import EndedBy, Plan, PlannedRun
-from contracts.plugins import PluginResultProduced, RunError
+from contracts.plugins import ChildrenFound, PluginResultProduced, RunError
 from services.chassis.housekeeping import Expiry
 from services.chassis.store import Store
 from services.chassis.unit import Unit
@@ -141,6 +141,11 @@ def await_decision(unit: Unit, key: StageKey) -> None:
 def end_awaiting(unit: Unit, task_id: str) -> None:
     """It was heard what became of what was found inside the task's sample."""
     unit.execute("DELETE FROM work WHERE kind = $1 AND key = $2", CONFIRM_CHILDREN, task_id)
+    unit.execute(
+        "DELETE FROM said WHERE task_id = $1 AND type = $2 "
+        "AND EXISTS (SELECT 1 FROM pins WHERE task_id = $1 AND ended_at IS NOT NULL)",
+        *(task_id, ChildrenFound.type_name()),
+    )
 
 
 def keep_launch(unit: Unit, key: StageKey, at: datetime, exec_error: str) -> None:
@@ -180,8 +185,12 @@ def keep_said(unit: Unit, key: StageKey, message_id: str, fact: Message, *, is_a
 
 
 def forget_said(unit: Unit, task_id: str) -> None:
-    """Nothing runs any more that could be told of it, and nobody waits to hear it again."""
-    unit.execute("DELETE FROM said WHERE task_id = $1", task_id)
+    """Nothing runs any more that could be told of it. What was found inside stays until its fate is heard of."""
+    unit.execute(
+        "DELETE FROM said WHERE task_id = $1 "
+        "AND (type <> $2 OR NOT EXISTS (SELECT 1 FROM work WHERE kind = $3 AND key = $1))",
+        *(task_id, ChildrenFound.type_name(), CONFIRM_CHILDREN),
+    )
 
 
 async def load_events(store: Store, task_id: str) -> list[tuple[str, Message]]:

@@ -7,7 +7,8 @@ from uuid import uuid4
 import pytest
 
 from contracts.ids import derived
-from contracts.plugins import PluginStageStarted
+from contracts.intake import ChildrenChosen
+from contracts.plugins import ChildrenFound, PluginStageStarted
 from contracts.scheduler import TaskCancelled, TaskCompleted, TaskFact, TaskFailed, TaskTimedOut, TaskUnserviceable
 from services.chassis.housekeeping import expire
 from services.chassis.migrations import migrate
@@ -55,6 +56,37 @@ async def test_what_was_said_of_a_task_is_forgotten_with_its_end(end: TaskFact, 
     await store.commit(unit)
     assert await rows.load_events(store, TASK) == []
     assert [fact.task_id for _id, fact in await rows.load_events(store, OTHER)] == [OTHER]  # type: ignore[attr-defined]
+
+
+async def test_what_was_found_inside_is_remembered_until_it_is_heard_what_became_of_it(store: Store) -> None:
+    """The broker may lose it, and the task may end before anybody notices; it is said again until it is answered."""
+    found = ChildrenFound(task_id=TASK, attempt=1, stage="static", submission_id=derived("sub", "one"), children=())
+    key = rows.StageKey(TASK, 1, "static")
+    end = TaskCompleted(task_id=TASK, attempts=1, machine="clean")
+    chosen = ChildrenChosen(task_id=TASK, submission_id=found.submission_id, children=())
+    unit = _unit()
+    rows.keep_said(unit, key, "msg found", found, is_awaited=True, place=1)
+    rows.await_decision(unit, key)
+    await store.commit(unit)
+    for fact, remembered in ((end, [found]), (chosen, [])):
+        unit = _unit()
+        await HANDLERS[type(fact)](fact, unit, store)
+        await store.commit(unit)
+        assert [fact for _, fact in await rows.load_events(store, TASK)] == remembered
+
+
+async def test_what_was_found_inside_goes_with_the_task_once_it_was_answered(store: Store) -> None:
+    """As it is mostly: the answer comes before the end. What others may be told of stays until then."""
+    found = ChildrenFound(task_id=TASK, attempt=1, stage="static", submission_id=derived("sub", "one"), children=())
+    unit = _unit()
+    rows.keep_said(unit, rows.StageKey(TASK, 1, "static"), "msg found", found, is_awaited=True, place=1)
+    await store.commit(unit)
+    chosen = ChildrenChosen(task_id=TASK, submission_id=found.submission_id, children=())
+    for fact, count in ((chosen, 2), (TaskCompleted(task_id=TASK, attempts=1, machine="clean"), 0)):
+        unit = _unit()
+        await HANDLERS[type(fact)](fact, unit, store)
+        await store.commit(unit)
+        assert len(await rows.load_events(store, TASK)) == count
 
 
 async def test_what_was_said_of_a_task_whose_end_nobody_heard_of_is_forgotten_at_last(store: Store) -> None:
