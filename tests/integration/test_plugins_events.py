@@ -13,8 +13,8 @@ from tests.integration.test_plugins_guest_stage import SCRIPT, short_life
 from tests.integration.test_plugins_service import add_plugin
 from tests.unit.guest.bundled import make_plugin
 
-OF_NO_GUEST = {"PluginStageSkipped"}
-"""Said of a sample that no guest runs."""
+OF_ARCHIVES = {"ChildrenFound", "PluginStageSkipped"}
+"""Said of samples that have others inside, which no guest runs."""
 LISTENER = (
     "def run(context):\n    context.emit_json('count', [[event.fact, event.content] for event in context.events])\n"
 )
@@ -69,7 +69,7 @@ async def test_each_fact_of_the_stages_is_delivered(amqp_url: str, database_url:
             said = [message for message in bench.heard if type(message).__name__ in SUBSCRIBABLE]
             heard = await heard_by(bench, "listener")
             picked = await bench.json_of("picky", "count")
-    assert {fact for fact, _ in heard} == set(SUBSCRIBABLE) - OF_NO_GUEST
+    assert {fact for fact, _ in heard} == set(SUBSCRIBABLE) - OF_ARCHIVES
     before = heard[: len(said)]
     assert [fact for fact, _ in before] == [type(message).__name__ for message in said]
     assert [content for _, content in before] == [message.model_dump(mode="json") for message in said]
@@ -95,5 +95,5 @@ async def test_each_fact_of_the_stages_is_delivered_to_a_guest_plugin(amqp_url: 
                 await bench.hear(*((PluginStageFailed,) if attempt == 1 else (PluginStageCompleted, 2)))
             said = [message for message in bench.heard if type(message).__name__ in SUBSCRIBABLE]
     last = max(place for place, message in enumerate(said) if isinstance(message, ObservationEnded))
-    assert {fact for _plugin, _id, fact, _content in guest.told} == set(SUBSCRIBABLE) - OF_NO_GUEST
+    assert {fact for _plugin, _id, fact, _content in guest.told} == set(SUBSCRIBABLE) - OF_ARCHIVES
     assert [content for *_, content in guest.told] == [message.model_dump(mode="json") for message in said[: last + 1]]
