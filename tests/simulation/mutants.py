@@ -187,6 +187,6 @@ SINGLE: tuple[tuple[Mutation, int], ...] = (
     (outbox_deleted_before_the_confirm, 20),
     (ready_from_memory, 200),
     (a_lease_never_expires, 60),
-    (term_not_checked, 100),
+    (term_not_checked, 200),
 )
 """Each alone, and in how many seeds at most it has to be noticed."""
