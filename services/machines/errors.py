@@ -31,6 +31,10 @@ class GuestUnreachable(TransientError):
     """the guest's agent does not answer"""
 
 
+class GuestMute(PermanentError):
+    """the guest was booted, runs, and its agent never answered"""
+
+
 class GuestRefused(PermanentError):
     """what answered at the guest's address is not the enrolled agent"""
 

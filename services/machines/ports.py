@@ -87,7 +87,7 @@ class Hypervisor(Protocol):
         """Image, disk and warm snapshot are built; an interrupted earlier build is thrown away first.
 
         `enrolment` is what the guest's agent reads at its first start (JSON, under 16 KiB); `agent_waits` returns when
-        the agent answers at the given address.
+        the agent answers at the given address. Raises GuestMute when a guest that runs has no agent after all.
         """
 
     async def restore(self, spec: MachineSpec, *, epoch: int, claim: Claim | None = None) -> Incarnation:

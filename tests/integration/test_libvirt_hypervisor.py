@@ -21,6 +21,7 @@ from services.machines.adapters.machine_files import DISK, MEMORY
 from services.machines.domain.fence import Claim
 from services.machines.errors import (
     DigestMismatch,
+    GuestMute,
     GuestUnreachable,
     HypervisorRefused,
     HypervisorUnavailable,
@@ -203,6 +204,23 @@ async def test_of_one_epochs_workers_the_host_obeys_the_latest(lab: Laboratory, 
     assert await hypervisor.departures(SPEC.machine_id, epoch=epoch) == []
     await hypervisor.resume(SPEC.machine_id, epoch=lab.next_epoch(), grant="one", claim=Claim(8, 1))
     assert [path.name for path in lab.directory.glob("life-*")] == [f"life-{epoch}-7-2"]
+
+
+@pytest.mark.promise("P3")
+async def test_a_boot_that_stays_mute_is_given_up_at_its_deadline(lab: Laboratory) -> None:
+    """Not as a fault that another attempt may cure; what was booted can be destroyed."""
+    host = LibvirtHypervisor(lab.settings.model_copy(update={"boot_timeout_s": 1.0}))
+    spec = SPEC.model_copy(update={"machine_id": "mute"})
+
+    async def never(_address: object) -> None:
+        await asyncio.Event().wait()
+
+    with as_machine_user():
+        with pytest.raises(GuestMute, match="no agent within 1 s of booting"):
+            await host.provision(spec, epoch=1, enrolment=lab.authority.enrolment, agent_waits=never)
+        assert "mute" in [domain.machine_id for domain in await host.observe()]
+        await host.destroy("mute", epoch=2)
+        await host.close()
 
 
 @pytest.mark.promise("P25")

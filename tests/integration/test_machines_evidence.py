@@ -9,10 +9,12 @@ from typing import Any
 
 import pytest
 
+from services.machines.adapters.instant import NOWHERE
 from services.machines.domain.fence import Claim
-from services.machines.errors import DigestMismatch, HypervisorUnavailable
-from services.machines.ports import DomainSeen, Enrolment, Incarnation
-from tests.integration.machines_bench import M1, M2, Bench, lease_order, release_order, two_ready
+from services.machines.domain.machine import REBUILDS_MAX
+from services.machines.errors import DigestMismatch, GuestUnreachable, HypervisorUnavailable
+from services.machines.ports import Attestation, DomainSeen, Enrolment, Incarnation, Provisioned
+from tests.integration.machines_bench import M1, M2, Bench, lease_order, release_order, spec, two_ready
 
 pytestmark = pytest.mark.integration
 
@@ -59,6 +61,27 @@ async def test_a_guest_that_draws_a_name_that_was_drawn_before_is_not_ready(made
         await made.hear(release_order(await made.load(name)))
         machine = await made.is_in(name, expected)
     assert "not re-seeded" in machine.quarantine_reason
+
+
+@pytest.mark.promise("P3")
+async def test_a_guest_that_never_answers_is_booted_once_for_each_build(made: Bench) -> None:
+    """Another boot of the same build would be as silent: it is built anew, as often as may be, and out of the pool."""
+    boots: list[int] = []
+
+    async def provision(*_arguments: Any, epoch: int, agent_waits: Any, **_named: Any) -> Provisioned:
+        boots.append(epoch)
+        await agent_waits(NOWHERE)
+        return Provisioned("none", {})
+
+    async def attest(*_arguments: Any, **_named: Any) -> Attestation:
+        raise GuestUnreachable("no agent answers")
+
+    made.host.provision, made.host.attest = provision, attest  # type: ignore[method-assign]
+    made.wishes.put(spec(M1, memory_mib=2048), spec(M2))
+    await made.reconcile()
+    machine = await made.is_in(M1, "quarantined")
+    assert "no agent answers" in machine.quarantine_reason
+    assert len(boots) == len(set(boots)) == 1 + REBUILDS_MAX
 
 
 @pytest.mark.promise("P10", "P3")

@@ -34,7 +34,7 @@ from services.machines.adapters.libvirt_settings import LibvirtSettings
 from services.machines.adapters.machine_files import CONSOLE, DISK, ENROLMENT, MEMORY, VARIABLES, MachineFiles
 from services.machines.domain.fence import Claim
 from services.machines.domain.spec import MachineSpec
-from services.machines.errors import GuestUnreachable, HypervisorRefused
+from services.machines.errors import GuestMute, GuestUnreachable, HypervisorRefused
 from services.machines.network.layout import socket_name
 from services.machines.ports import Departure, DomainSeen, GuestAddress, Incarnation, Provisioned
 
@@ -103,14 +103,14 @@ class LibvirtHypervisor:
     async def _until_waiting(
         self, build: _Build, address: GuestAddress, agent_waits: Callable[[GuestAddress], Awaitable[None]]
     ) -> None:
-        """The agent waits. Raises GuestUnreachable at the deadline, or as soon as the guest has ended."""
+        """The agent waits. Raises GuestMute at the deadline, GuestUnreachable as soon as the guest has ended."""
         limit_s = self._settings.boot_timeout_s
         try:
             async with asyncio.timeout(limit_s):
                 await self._while_it_runs(build, agent_waits(address))
         except TimeoutError as error:
             said = await self._last_words(build)
-            raise GuestUnreachable(f"no agent within {limit_s:.0f} s of booting; the console ends {said}") from error
+            raise GuestMute(f"no agent within {limit_s:.0f} s of booting; the console ends {said}") from error
 
     async def _while_it_runs(self, build: _Build, answer: Awaitable[None]) -> None:
         try:

@@ -2,7 +2,7 @@
 
 from contracts.machines import GuestEndpoint
 from services.machines.effects.outcomes import Charge
-from services.machines.errors import GuestRefused
+from services.machines.errors import GuestMute, GuestRefused, GuestUnreachable
 from services.machines.policy import EVIDENCE_MAX_AGE_S, LEASE_MAX_S
 from services.machines.ports import Authority, Enrolment, GuestAddress, GuestEnroller, Hypervisor, Incarnation
 
@@ -24,8 +24,11 @@ class Guests:
         return self._enroller.create_authority(on.machine_id)
 
     async def wait_for(self, on: Charge, address: GuestAddress, authority: Authority) -> None:
-        """A guest that boots has an agent that answers."""
-        await self._enroller.attest(address, authority, on.machine_id, timeout_s=AGENT_BOOT_TIMEOUT_S)
+        """A guest that boots has an agent that answers. Raises GuestMute: another boot of it would be as silent."""
+        try:
+            await self._enroller.attest(address, authority, on.machine_id, timeout_s=AGENT_BOOT_TIMEOUT_S)
+        except GuestUnreachable as error:
+            raise GuestMute(str(error)) from error
 
     async def evidence(self, on: Charge, incarnation: Incarnation, authority: Authority) -> dict[str, str]:
         """What shows that the restored agent is fresh. Raises GuestRefused."""
