@@ -21,6 +21,7 @@ BINARIES = Path("/usr/lib/postgresql")
 INITDB_TIMEOUT_S = 120.0
 READY_TIMEOUT_S = 60.0
 CONNECTIONS_MAX = 100
+_SERVER, _ANOTHER = "server", "another"
 
 
 @dataclass(frozen=True)
@@ -49,6 +50,7 @@ class Postgres:
                 processes.end_orphans(self.state, NAME)
                 self._forget_recycled_lock(self.data / "postmaster.pid")
                 self._forget_recycled_lock(self.state.postgres / f".s.PGSQL.{self.port}.lock")
+                self._end_what_a_killed_one_left()
                 running = processes.spawn(self.state, self._command())
         self._await_ready(running)
         return running
@@ -91,13 +93,29 @@ class Postgres:
 
         That may be another process, or the dead server itself while nobody has reaped it.
         """
+        if self._holder(lock) == _ANOTHER:
+            lock.unlink()
+
+    def _holder(self, lock: Path) -> str | None:
+        """Who has the number in a lock file: a server of this cluster, another process, or nobody."""
         try:
             pid = int(lock.read_text(encoding="utf-8").split()[0])
             words = Path(f"/proc/{pid}/cmdline").read_bytes().split(b"\0")
         except (OSError, ValueError, IndexError):
-            return  # no lock, or one of a process that is gone: the server copes with both
-        if os.fsencode(self.data) not in words:
-            lock.unlink()
+            return None
+        return _SERVER if os.fsencode(self.data) in words else _ANOTHER
+
+    def _end_what_a_killed_one_left(self) -> None:
+        """Each process of a server is a session of its own, and ends when it next looks whether the first one lives.
+
+        Until then it holds the shared memory, beside which no new server starts. Where a server has the lock, which is
+        not ours then, its processes are left alone.
+        """
+        lock = self.data / "postmaster.pid"
+        if self._holder(lock) == _SERVER:
+            return
+        for process in processes.working_in(self.data, b"postgres: "):
+            processes.end(process, signal.SIGKILL, processes.KILL_TIMEOUT_S)
 
     def _command(self) -> processes.Command:
         settings = {

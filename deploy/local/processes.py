@@ -178,6 +178,16 @@ def session_members(session: int) -> list[Identity]:
     return [member for member in members if member is not None]
 
 
+def working_in(folder: Path, title: bytes) -> list[Identity]:
+    """The processes in that working directory whose command line begins with the title (proc(5), cwd and cmdline)."""
+    found, place = [], folder.resolve()
+    for entry in sorted(Path("/proc").glob("[0-9]*"))[:_PROCESS_LIST_MAX]:
+        with contextlib.suppress(OSError):  # it has ended, or is somebody else's
+            if (entry / "cwd").readlink() == place and (entry / "cmdline").read_bytes().startswith(title):
+                found.append(Identity.of(int(entry.name)))
+    return [process for process in found if process is not None]
+
+
 def end(identity: Identity, how: signal.Signals, timeout_s: float) -> bool:
     """The process has ended: asked first, killed when it does not answer in time. Returns whether it ran."""
     descriptor = identity.open_pidfd()

@@ -117,6 +117,18 @@ def test_the_gateway_answers_with_problems(here: Installation) -> None:
             assert response.headers["Content-Type"] == "application/problem+json"
 
 
+def test_a_killed_database_whose_process_does_not_end_is_started_again(here: Installation) -> None:
+    """One of its processes is stopped, and so never sees that the first one died: the shared memory stays in use."""
+    server = processes.started(here.state, "postgres")
+    assert server is not None
+    [stopped, *_] = processes.working_in(here.postgres().data, b"postgres: checkpointer")
+    os.kill(stopped.pid, signal.SIGSTOP)
+    processes.end(server, signal.SIGKILL, 10)
+    assert stopped.is_running()
+    assert here.postgres().start() != server
+    assert not stopped.is_running()
+
+
 def test_a_gateway_killed_in_the_middle_starts_again(here: Installation) -> None:
     """Its orphaned worker held the port; the next start ends it first."""
     master = processes.started(here.state, nginx.NAME)
