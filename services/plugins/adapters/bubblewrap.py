@@ -23,6 +23,7 @@ from services.plugins.adapters.command_line import BWRAP, TASKS_MAX, command, st
 from services.plugins.adapters.control import Control
 from services.plugins.adapters.groups import CONTROLLERS, Group, Groups, Limits
 from services.plugins.adapters.inbox import Inbox
+from services.plugins.adapters.output import storable
 from services.plugins.adapters.process_tree import Init, read_init
 from services.plugins.adapters.sandbox import END_TIMEOUT_S, BubblewrapSandbox, Outer
 from services.plugins.adapters.seccomp import build_filter
@@ -197,7 +198,8 @@ async def _until_ready(control: Control, manifest: Manifest, outer: Outer) -> No
     except SandboxLost as error:
         with contextlib.suppress(TimeoutError):
             await outer.end()
-        words = outer.said[-500:].decode("utf-8", "replace").strip()
+        words = storable(outer.said[-500:].decode("utf-8", "replace")).strip()
         raise PluginNotReady(f"the plugin ended while it was loaded. {words}".strip(), bytes(outer.said)) from error
     if said["frame"] == "refused":
-        raise PluginNotReady(f"the plugin cannot be loaded: {str(said.get('reason'))[:1000]}", bytes(outer.said))
+        reason = storable(str(said.get("reason")))[:1000]
+        raise PluginNotReady(f"the plugin cannot be loaded: {reason}", bytes(outer.said))

@@ -1,6 +1,7 @@
 """Reads what a sandboxed plugin writes, as data to be checked: frames in, spooled results out."""
 
 import asyncio
+import json
 import re
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -71,7 +72,7 @@ class Output:
             raise OutputRefused("output after the outcome")
         match said["frame"]:
             case "log":
-                self.append_log(orjson.dumps({"event": said.get("event"), "keys": said.get("keys")}) + b"\n")
+                self.append_log(_log_line(said))
             case "result":
                 await self._take_result(stream, said)
             case "outcome":
@@ -83,7 +84,7 @@ class Output:
         outcome, reason = said.get("outcome"), said.get("reason")
         if outcome not in SAYABLE_OUTCOMES or not isinstance(reason, str):
             raise OutputRefused("an outcome that is none")
-        self.outcome, self.reason = cast("RunOutcome", outcome), reason[:REASON_MAX_CHARS]
+        self.outcome, self.reason = cast("RunOutcome", outcome), storable(reason)[:REASON_MAX_CHARS]
 
     async def _take_result(self, stream: PipeReader, said: dict[str, Any]) -> None:
         name, kind, media_type, size = self._checked(said)
@@ -123,6 +124,20 @@ class Output:
                 spool.write(await stream.readexactly(length))
                 left -= length
         self._total_bytes += size
+
+
+def storable(text: str) -> str:
+    """The text without what no database stores and no message carries: NUL, and halves of surrogate pairs."""
+    return text.encode("utf-8", "replace").decode("utf-8").replace("\0", "")
+
+
+def _log_line(said: dict[str, Any]) -> bytes:
+    """In ASCII: what came as JSON goes as JSON, whatever numbers and characters are in it. Raises OutputRefused."""
+    try:
+        line = json.dumps({"event": said.get("event"), "keys": said.get("keys")}, separators=(",", ":"))
+    except (ValueError, RecursionError) as error:
+        raise OutputRefused("a line of the log that is none") from error
+    return line.encode() + b"\n"
 
 
 async def _rest(stream: PipeReader, count: int) -> bytes:

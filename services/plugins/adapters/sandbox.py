@@ -6,6 +6,7 @@ import os
 import time
 from contextlib import AsyncExitStack
 from dataclasses import dataclass
+from typing import Any
 
 from contracts.plugins import RunOutcome
 from malbox.sdk.manifest import Manifest
@@ -23,6 +24,7 @@ MEMORY_POLL_S = 0.2
 PING_TIMEOUT_S = 10.0
 END_TIMEOUT_S = 10.0
 PIECE_BYTES = 64 * 1024
+WAIT_STATUS_MAX = 0xFFFF
 
 
 class Outer:
@@ -168,7 +170,7 @@ class BubblewrapSandbox:
                     os.close(log.writer)
                 await output.read(said.reader)
                 try:
-                    status = int((await self._control.hear("idle"))["status"])
+                    status = _status_of(await self._control.hear("idle"))
                 except SandboxLost:
                     status = None
                 memory.cancel()
@@ -190,6 +192,16 @@ class BubblewrapSandbox:
 async def _read_log(reader: PipeReader, output: Output) -> None:
     while content := await reader.read(PIECE_BYTES):
         output.append_log(content)
+
+
+def _status_of(said: dict[str, Any]) -> int:
+    """The wait status of a process that ended. Raises SandboxLost for anything else: that is not our process's word."""
+    status = said.get("status")
+    if type(status) is not int or not 0 <= status <= WAIT_STATUS_MAX:
+        raise SandboxLost
+    if not os.WIFEXITED(status) and not os.WIFSIGNALED(status):
+        raise SandboxLost
+    return status
 
 
 def _over(memory_mib: int) -> str:
