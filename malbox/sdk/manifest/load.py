@@ -34,6 +34,8 @@ def load_manifest(folder: Path) -> Manifest:
         raise ManifestError(f"{path}: cannot be read: {error}") from error
     except tomllib.TOMLDecodeError as error:
         raise ManifestError(f"{path}: not TOML: {error}") from error
+    except RecursionError as error:
+        raise ManifestError(f"{path}: nested too deeply; make it flatter") from error
     except ValidationError as error:
         faults = [
             _words(path, text, fault["loc"], _remedy(fault), is_there=fault["type"] != "missing")

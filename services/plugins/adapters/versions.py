@@ -104,11 +104,22 @@ def files_of(folder: Path) -> Iterator[tuple[Path, str]]:
                 continue
             if not stat.S_ISREG(described.st_mode):
                 raise ManifestError(f"{path}: a plugin has plain files only; put a copy of what it leads to there")
+            if not is_legible(path):
+                raise ManifestError(f"{folder}: the name {name!a} of a file in it is not UTF-8; rename it")
             found.append((path, path.relative_to(folder).as_posix()))
             size_bytes += described.st_size
             if len(found) > FILES_MAX or size_bytes > BYTES_MAX:
                 raise ManifestError(f"{folder}: more than {FILES_MAX} files or {BYTES_MAX} bytes; make it smaller")
     yield from sorted(found, key=lambda each: each[1])
+
+
+def is_legible(path: Path) -> bool:
+    """Whether the path is text: Linux takes any bytes for a name, a digest and a message do not."""
+    try:
+        str(path).encode()
+    except UnicodeEncodeError:
+        return False
+    return True
 
 
 def _is_part(name: str) -> bool:

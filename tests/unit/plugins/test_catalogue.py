@@ -1,11 +1,16 @@
 """The catalogue takes what is a plugin and keeps the reason for what is not."""
 
+import os
 from pathlib import Path
 
 import pytest
 from jsonschema import Draft202012Validator
 
+from contracts.envelope import Envelope
+from contracts.plugins import PluginRegistered, PluginRejected
+from services.chassis.clock import SystemClock
 from services.plugins.adapters.folders import BUILTIN_DIR, read_catalogue
+from services.plugins.adapters.versions import KeptVersions
 from tests.unit.plugins.test_manifest import GOOD
 
 
@@ -85,3 +90,48 @@ def test_whoever_needs_a_rejected_plugin_is_rejected_too(tmp_path: Path) -> None
         ("a", "b"),
         ("b", "absent"),
     ]
+
+
+CONFIG = 'type = "object"'
+STRANGE = {
+    "a file's name that is no text": ("", b"\xff.py", "not UTF-8"),
+    "arrays without end": (f"{CONFIG}\nx = {'[' * 3000}{']' * 3000}", b"", "nested too deeply"),
+    "tables without end": (f"{CONFIG}\n{'x.' * 3000}y = 1", b"", "nested too deeply"),
+    "schemas without end": (f"{CONFIG}\n{'properties.x.' * 1000}type = 'object'", b"", "nested too deeply"),
+    "words that grow in JSON": (f"{CONFIG}\ndescription = '{chr(92) * 40_000}'", b"", "bytes of it are for others"),
+}
+
+
+@pytest.mark.promise("D6", "P37")
+@pytest.mark.parametrize("strange", STRANGE)
+def test_nothing_that_a_folder_can_hold_takes_the_catalogue_along(strange: str, tmp_path: Path) -> None:
+    """It is rejected with its reason, the plugin beside it is there, and of both everybody can be told."""
+    config, file, reason = STRANGE[strange]
+    plugins, versions = tmp_path / "plugins", KeptVersions(tmp_path / "versions")
+    plugins.mkdir()
+    versions.sweep()
+    add(plugins, "good", GOOD)
+    add(plugins, "strange", GOOD.replace('"counter"', '"strange"').replace(CONFIG, config or CONFIG))
+    if file:
+        Path(os.fsdecode(os.fsencode(plugins / "strange") + b"/" + file)).touch()
+    catalogue = read_catalogue((plugins,), versions.keep)
+    assert set(catalogue.plugins) == {"counter"}
+    [rejected] = catalogue.rejected
+    assert rejected.folder == "strange"
+    assert reason in rejected.reason
+    for fact in (
+        PluginRejected(folder=rejected.folder, reason=rejected.reason),
+        *(PluginRegistered(manifest=plugin.public()) for plugin in catalogue.plugins.values()),
+    ):
+        assert Envelope.wrap(fact, message_id="msg", source="plugins", at=SystemClock().now()).to_json()
+
+
+@pytest.mark.promise("D6")
+def test_a_folder_whose_name_is_no_text_is_rejected_under_a_name_that_is(tmp_path: Path) -> None:
+    """Whatever is in it."""
+    add(tmp_path, "good", GOOD)
+    (tmp_path / "good").rename(os.fsdecode(os.fsencode(tmp_path) + b"/caf\xe9"))
+    catalogue = read_catalogue((tmp_path,))
+    [rejected] = catalogue.rejected
+    assert (catalogue.plugins, rejected.folder.isprintable(), "rename it" in rejected.reason) == ({}, True, True)
+    assert PluginRejected(folder=rejected.folder, reason=rejected.reason).model_dump_json()
