@@ -170,7 +170,10 @@ class PluginProcess:
                     raise frames.FrameRefused("it answered what it was not asked")
                 current.answered.set()
             case "ended" if said.get("outcome") in ENDED_BY_ITSELF:
-                self._be_over(str(said["outcome"]), str(said.get("reason"))[: limits.LOG_DETAIL_MAX_CHARS])
+                words = str(said.get("reason"))[: limits.LOG_DETAIL_MAX_CHARS]
+                self._be_over(
+                    str(said["outcome"]), words.encode("utf-8", "replace").decode()
+                )  # JSON has half characters
             case _:
                 raise frames.FrameRefused("a frame is of no known kind")
 
