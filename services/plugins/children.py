@@ -7,13 +7,13 @@ data.
 import asyncio
 from collections.abc import Iterator, Sequence
 
-import orjson
 import structlog
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from contracts.blobs import BlobRef
 from contracts.limits import CHILDREN_FOUND_MAX, SAMPLE_NAME_MAX_CHARS
 from contracts.plugins import ChildrenFound, FoundChild
+from malbox.sdk.findings import printable
 from services.chassis.blobs import BlobMissing, BlobStore
 from services.chassis.store import Store
 from services.chassis.unit import Unit
@@ -22,7 +22,7 @@ from services.plugins import rows
 from services.plugins.domain.catalogue import Plugin
 from services.plugins.errors import SandboxUnavailable
 from services.plugins.host_runs import HostRuns
-from services.plugins.preparation import IDENTITY_MAX_BYTES
+from services.plugins.preparation import kind_of
 from services.plugins.record import StageRecord
 from services.plugins.rows import Prepared, Produced
 
@@ -117,13 +117,10 @@ class Children:
             async with self._runs.run(
                 self._identity, record.occasion, sample=sample, sample_name=child.name, config=config
             ) as report:
-                if report.outcome != "completed" or report.results[0].size_bytes > IDENTITY_MAX_BYTES:
-                    return child
-                said = orjson.loads(report.results[0].path.read_bytes())
+                kind = kind_of(report.results) if report.outcome == "completed" else None
         except (SandboxUnavailable, BlobMissing):
             return child
-        kind = {"package": said["package"], "platform": said["platform"], "mime": said["mime"]}
-        return FoundChild.model_validate({**child.model_dump(), **kind})
+        return child if kind is None else child.model_copy(update=kind.model_dump())
 
 
 def distinct(produced: Sequence[Produced], sample: str) -> Iterator[Produced]:
@@ -136,8 +133,9 @@ def distinct(produced: Sequence[Produced], sample: str) -> Iterator[Produced]:
 
 
 def inside(path: str) -> str:
-    """The part of the path that names the file in its own container."""
-    return path.rpartition(INSIDE)[2].strip().encode("utf-8", "replace")[-NAME_MAX_BYTES:].decode("utf-8", "ignore")
+    """The part of the path that names the file in its own container, on one line: a plugin's word is data."""
+    name = printable(path.rpartition(INSIDE)[2].strip()[-NAME_MAX_BYTES:])
+    return name.encode("utf-8")[-NAME_MAX_BYTES:].decode("utf-8", "ignore")
 
 
 def _child(one: Produced, name: str) -> FoundChild:

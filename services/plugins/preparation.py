@@ -1,10 +1,12 @@
 """Makes a sample ready: what kind it is, which file of an archive is meant. Hostile bytes: in the sandbox only."""
 
 import asyncio
+from collections.abc import Sequence
 from weakref import WeakValueDictionary
 
-import orjson
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
+from contracts.limits import SAMPLE_NAME_MAX_CHARS
 from services.chassis.blobs import BlobMissing, BlobStore
 from services.chassis.store import Store
 from services.chassis.unit import Unit
@@ -13,13 +15,33 @@ from services.plugins.domain.catalogue import Plugin
 from services.plugins.domain.occasion import Occasion
 from services.plugins.errors import PreparationFailed
 from services.plugins.host_runs import HostRuns
-from services.plugins.ports import SandboxReport
+from services.plugins.ports import SandboxReport, SpooledResult
 from services.plugins.record import Evidence, StageRecord
 from services.plugins.rows import Prepared
 
 IDENTITY_MAX_BYTES = 64 * 1024
 LISTING_MAX_BYTES = 1024 * 1024
+NOT_BELIEVED = "what came out of the sandbox is not what may"
 ARCHIVE_TYPE = "application/zip"
+ANY_TEXT = r"^[^\x00-\x1f]*$"
+
+
+class Kind(BaseModel):
+    """What `identity` says of bytes: the word of a process that has met them."""
+
+    model_config = ConfigDict(frozen=True, strict=True, extra="ignore")
+
+    package: str = Field(pattern=r"^[a-z]{1,32}$")
+    platform: str | None = Field(max_length=32, pattern=ANY_TEXT)
+    mime: str = Field(max_length=128, pattern=ANY_TEXT)
+
+
+class Listing(BaseModel):
+    """What `unpack` says of an archive, as far as it matters here."""
+
+    model_config = ConfigDict(frozen=True, strict=True, extra="ignore")
+
+    chosen: str = Field(max_length=SAMPLE_NAME_MAX_CHARS, pattern=ANY_TEXT)
 
 
 class Preparation:
@@ -74,9 +96,10 @@ class Preparation:
         config = {"similarity": False}  # the task waits for this run; the plugin's own in the static stage has them
         async with self._runs.run(self._identity, occasion, sample=sample, sample_name=name, config=config) as report:
             _must_complete(report, "the sample's kind could not be determined")
-            blob = await self._blobs.put_file(report.results[0].path)
-        said = orjson.loads(await self._blobs.read(blob.sha256, limit_bytes=IDENTITY_MAX_BYTES))
-        return str(said["package"]), said["platform"], str(said["mime"])
+            kind = kind_of(report.results)
+        if kind is None:
+            raise PreparationFailed(f"the sample's kind could not be determined: {NOT_BELIEVED}")
+        return kind.package, kind.platform, kind.mime
 
     async def _open(self, record: StageRecord) -> Prepared:
         """The archive's file that is meant, as a sample of its own; the archive itself, where it is none of several."""
@@ -89,19 +112,41 @@ class Preparation:
         ) as report:
             _must_complete(report, "the archive could not be opened")
             results = {result.name: result for result in report.results}
+            said = _listing_of(results)
+            if said is None:
+                raise PreparationFailed(f"the archive could not be opened: {NOT_BELIEVED}")
             listing = await self._blobs.put_file(results["archive"].path)
             if "entry" not in results:
                 name = command.sample.name
                 return Prepared("archive", None, name, archive, listing=listing.sha256, mime=ARCHIVE_TYPE)
             entry = await self._blobs.put_file(results["entry"].path)
-        said = orjson.loads(await self._blobs.read(listing.sha256, limit_bytes=LISTING_MAX_BYTES))
-        name = str(said["chosen"])
-        package, platform, mime = await self._identify(occasion, entry.sha256, name)
-        return Prepared(package, platform, name, entry.sha256, archive, listing.sha256, mime)
+        package, platform, mime = await self._identify(occasion, entry.sha256, said.chosen)
+        return Prepared(package, platform, said.chosen, entry.sha256, archive, listing.sha256, mime)
 
     async def _keep_listing(self, record: StageRecord, listing: str) -> None:
         evidence = Evidence("archive", "json", "application/json", self._blobs.local_path(listing))
         await record.keep_results(self._unpack.name, self._unpack.version, (evidence,))
+
+
+def kind_of(results: Sequence[SpooledResult]) -> Kind | None:
+    """What `identity` says of the bytes; None where that is not what it may say."""
+    if len(results) != 1 or results[0].size_bytes > IDENTITY_MAX_BYTES:
+        return None
+    try:
+        return Kind.model_validate_json(results[0].path.read_bytes())
+    except ValidationError:
+        return None
+
+
+def _listing_of(results: dict[str, SpooledResult]) -> Listing | None:
+    """What `unpack` says of the archive; None where that is not what it may say."""
+    told = results.get("archive")
+    if told is None or told.size_bytes > LISTING_MAX_BYTES:
+        return None
+    try:
+        return Listing.model_validate_json(told.path.read_bytes())
+    except ValidationError:
+        return None
 
 
 def _must_complete(report: SandboxReport, words: str) -> None:

@@ -33,9 +33,10 @@ def test_each_content_is_found_once_in_an_order_of_its_own() -> None:
         ("a.zip > inner.zip > c.py", "c.py"),
         ("attachment.exe", "attachment.exe"),
         ("", ""),
+        ("a.zip > b\0c\n.sh", "b\N{REPLACEMENT CHARACTER}c\N{REPLACEMENT CHARACTER}.sh"),
         ("a.zip > " + "ü" * 300, "ü" * (NAME_MAX_BYTES // 2)),
     ],
 )
 def test_a_file_is_called_as_in_its_own_container(path: str, name: str) -> None:
-    """Its end, where that is long."""
+    """Its end, where that is long; what no database stores and no line shows is replaced."""
     assert inside(path) == name
