@@ -52,9 +52,7 @@ async def test_an_honest_plugin_reads_its_sample_and_inputs_and_emits(bench: Ben
 
 
 @pytest.mark.promise("P33")
-@pytest.mark.parametrize(
-    "path", ["/etc/shadow", "/etc/passwd", "/proc/1/environ", "/root", "/var", "/work", "/dev/sda"]
-)
+@pytest.mark.parametrize("path", ["/etc/shadow", "/etc/passwd", "/proc/1/environ", "/root", "/var", "/srv", "/dev/sda"])
 async def test_the_hosts_files_are_not_there(path: str, bench: Bench) -> None:
     """The path does not even exist inside; the control path of the same call does."""
     said = await bench.said(f"context.emit_json('said', [os.path.lexists({path!r}), os.path.lexists('/usr/bin')])")
@@ -190,6 +188,19 @@ async def test_output_that_is_not_what_it_should_be_is_refused(body: str, words:
     assert report.outcome == "crashed"
     assert words in report.reason
     assert all(result.path.stat().st_size == result.size_bytes for result in report.results)
+
+
+@pytest.mark.promise("P35", "P37")
+async def test_words_that_nothing_can_store_cost_nothing(bench: Bench) -> None:
+    """An honest plugin repeats what a hostile file says: line and reason arrive, without what cannot be kept."""
+    report = await bench.run(
+        """
+        context.log("met", name="a\\0\\ud800")
+        raise PluginFailure("no such thing: a\\0b\\ud800c")
+        """
+    )
+    assert (report.outcome, report.reason) == ("failed", "no such thing: ab?c")
+    assert b'"event":"met"' in report.log
 
 
 @pytest.mark.promise("P37")

@@ -53,6 +53,28 @@ async def test_a_crash_harms_its_own_run_only(command: str, living: Living) -> N
     assert said(await living.run("context.emit_json('said', 1)")) == 1
 
 
+FORGES = """
+import gc
+from malbox.sdk import frames
+for one in gc.get_objects():
+    if isinstance(one, socket.socket):
+        one.sendall(frames.encode_json({"frame": "ready", "landlock": 1}) + frames.encode_json(FRAME))
+"""
+
+
+@pytest.mark.promise("P35", "P37")
+@pytest.mark.parametrize("status", [None, "0", -1, 2**70, 0x137F, True])
+async def test_a_plugin_that_speaks_for_the_sandbox_costs_its_own_run_only(status: object, bench: Bench) -> None:
+    """Code that is loaded with the plugin reaches the control socket: what it says there is data too."""
+    bench.write("context.emit_json('said', 1)")
+    code = bench.root / "plugin/plugin.py"
+    forged = FORGES.replace("FRAME", repr({"frame": "idle", "status": status}))
+    code.write_text(code.read_text().replace("\ndef run", f"{forged}\ndef run"))
+    report = await BubblewrapRunner().run(bench.request())
+    assert report.outcome == "completed"
+    assert said(report) == 1
+
+
 @pytest.mark.promise("P34", "P37")
 @pytest.mark.parametrize(
     ("command", "outcome"),
