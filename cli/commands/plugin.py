@@ -8,10 +8,10 @@ from urllib.parse import quote
 import typer
 
 from cli import output
-from cli.commands.shared import AsJson, Reason, api, show_page
+from cli.commands.shared import AsJson, Reason, TaskArgument, api, show_page
 from cli.errors import DONE, FAILED
 
-app = typer.Typer(help="Plugins: list, show, instances, replace; new, validate, test.", no_args_is_help=True)
+app = typer.Typer(help="Plugins: list, show, log, instances, replace; new, validate, test.", no_args_is_help=True)
 
 RESULT_SHOWN_MAX_CHARS = 4000
 PLUGINS: dict[str, output.Column] = {
@@ -28,6 +28,7 @@ INSTANCES = output.named("plugin", "version", "lifecycle", "state", "since", "ru
     "scope": lambda each: each.get("scope") or "",
     "reason": lambda each: each.get("reason") or "",
 }
+RUNS = output.named("plugin", "version", "stage", "attempt", "outcome", "duration_ms", "log_chars", "reason")
 Folder = Annotated[Path, typer.Argument(metavar="PATH", help="The plugin's folder.")]
 
 
@@ -63,6 +64,26 @@ def list_instances(as_json: AsJson = False) -> None:
     with api() as client:
         page = client.get("/plugins/instances")
     show_page(page, INSTANCES, empty="No plugin runs, and none waits.", as_json=as_json)
+
+
+@app.command("log")
+def show_log(
+    task: TaskArgument,
+    plugin: Annotated[str, typer.Argument(metavar="[PLUGIN]", help="Whose log. Default: the list of all runs.")] = "",
+    as_json: AsJson = False,
+) -> None:
+    """Show what the runs of a task's plugins came to, or what one of them logged."""
+    with api() as client:
+        page = client.get("/".join(("/plugins/runs", *(quote(part, safe="") for part in (task, plugin) if part))))
+    if as_json or not plugin:
+        show_page(page, RUNS, empty="No run of a plugin has ended for this task.", as_json=as_json)
+        return
+    for run in output.items_of(page):
+        output.print_line(
+            f"{run.get('stage')}, attempt {run.get('attempt')}: {run.get('outcome')} {run.get('reason') or ''}".strip()
+        )
+        for line in str(run.get("log") or "").splitlines():
+            output.print_line(f"log: {line}")
 
 
 @app.command("replace")

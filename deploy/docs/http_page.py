@@ -28,8 +28,12 @@ from services.intake.adapters.tables import Tables
 from services.intake.api import build_router as intake_router
 from services.intake.settings import IntakeSettings
 from services.machines.api import router as machines_router
+from services.plugins.adapters.bubblewrap import BubblewrapRunner
 from services.plugins.api import router as plugins_router
+from services.plugins.api_instances import instances_router
+from services.plugins.api_runs import runs_router
 from services.plugins.domain.catalogue import Catalogue
+from services.plugins.instances import Instances
 from services.plugins.registry import Registry
 from services.results.api import router as results_router
 from services.scheduler.adapters.audit import AuditStream
@@ -74,18 +78,24 @@ async def _apps() -> dict[str, FastAPI]:
         settings = IntakeSettings(admin_token_sha256="0" * 64, **_shared(Path(directory)).model_dump())
         runtime = Runtime(settings, store, blobs, SystemClock(), no_announcements)
         routers = {
-            "intake": intake_router(
-                settings, Tables(store, runtime.unit), Backlog(store, queued_max=1), blobs, runtime.clock
+            "intake": (
+                intake_router(
+                    settings, Tables(store, runtime.unit), Backlog(store, queued_max=1), blobs, runtime.clock
+                ),
             ),
-            "scheduler": scheduler_router(runtime, Live(), AuditStream(settings.amqp_url)),
-            "machines": machines_router(runtime),
-            "plugins": plugins_router(Registry(Catalogue({}, ()))),
-            "results": results_router(store, blobs),
+            "scheduler": (scheduler_router(runtime, Live(), AuditStream(settings.amqp_url)),),
+            "machines": (machines_router(runtime),),
+            "plugins": (
+                instances_router(Instances(BubblewrapRunner(), runtime.clock, most=1)),
+                runs_router(store),
+                plugins_router(Registry(Catalogue({}, ()))),
+            ),
+            "results": (results_router(store, blobs),),
         }
         parked, rebuilds = ParkedMessages(store, lambda: None), Rebuilds(store, {}, runtime.unit)
         return {
-            service: _app(service, router, dead_router(service, parked), projections_router(service, rebuilds))
-            for service, router in routers.items()
+            service: _app(service, *own, dead_router(service, parked), projections_router(service, rebuilds))
+            for service, own in routers.items()
         }
 
 

@@ -14,6 +14,7 @@ from services.plugins.adapters.versions import KeptVersions
 from services.plugins.adapters.watching import WatchedFolders
 from services.plugins.api import router
 from services.plugins.api_instances import instances_router
+from services.plugins.api_runs import runs_router
 from services.plugins.cancellations import Cancellations
 from services.plugins.children import RUNNER as CONFIRMING
 from services.plugins.children import Children
@@ -93,7 +94,7 @@ async def compose(runtime: Runtime, connector: GuestConnector | None = None) -> 
     return Service(
         handlers=HANDLERS,
         runners=(stages.runner(stages_at_once=settings.stages_at_once), CONFIRMING),
-        routers=(instances_router(instances), router(registry)),
+        routers=(instances_router(instances), runs_router(runtime.store), router(registry)),
         expiries=rows.EXPIRIES,
         background=(
             reconciler.run,

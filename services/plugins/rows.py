@@ -21,6 +21,7 @@ CONFIRM_AFTER_S = 60.0
 INPUTS_MAX = 400
 PRODUCED_MAX = 2000
 SAID_MAX = 5000
+RUNS_SHOWN_MAX = 500
 SAID_DAYS = 400
 """What is said of a task goes with its end. For tasks whose end nobody heard of; longer than any may wait."""
 EXPIRIES = (
@@ -227,6 +228,25 @@ async def load_errors(store: Store, key: StageKey) -> tuple[RunError, ...]:
         *key.parts,
     )
     return tuple(RunError(**dict(row)) for row in rows)
+
+
+async def load_runs(store: Store, task_id: str) -> list[dict[str, Any]]:
+    """The runs of the task that have an outcome, in order, each with the length of its log."""
+    return await _load_runs(store, "length(log) AS log_chars", "", task_id)
+
+
+async def load_runs_of(store: Store, task_id: str, plugin: str) -> list[dict[str, Any]]:
+    """Those of one plugin, in order, each with its log."""
+    return await _load_runs(store, "log", "AND plugin = $3", task_id, plugin)
+
+
+async def _load_runs(store: Store, log: str, more: str, task_id: str, *plugin: str) -> list[dict[str, Any]]:
+    found = await store.fetch(
+        f"SELECT attempt, stage, plugin, version, outcome, reason, duration_ms, {log} FROM stage_runs "  # noqa: S608
+        f"WHERE task_id = $1 {more} ORDER BY recorded_at, plugin LIMIT $2",  # both are ours
+        *(task_id, RUNS_SHOWN_MAX, *plugin),
+    )
+    return [dict(row) for row in found]
 
 
 def keep_result(unit: Unit, result: PluginResultProduced) -> None:

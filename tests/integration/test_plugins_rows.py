@@ -8,7 +8,7 @@ import pytest
 
 from contracts.ids import derived
 from contracts.intake import ChildrenChosen
-from contracts.plugins import ChildrenFound, PluginStageStarted
+from contracts.plugins import ChildrenFound, PluginStageStarted, RunError
 from contracts.scheduler import TaskCancelled, TaskCompleted, TaskFact, TaskFailed, TaskTimedOut, TaskUnserviceable
 from services.chassis.housekeeping import expire
 from services.chassis.migrations import migrate
@@ -103,3 +103,23 @@ async def test_what_was_said_of_a_task_whose_end_nobody_heard_of_is_forgotten_at
 
 def _unit() -> Unit:
     return Unit(service="plugins", at=NOW, uuid=uuid4, announce=lambda _event, _version: ())
+
+
+async def test_what_runs_came_to_and_what_they_logged_can_be_read(store: Store) -> None:
+    """Of one task alone, in order; the log only where it is asked for."""
+    unit = _unit()
+    for task_id, plugin, outcome in ((TASK, "yara", "completed"), (TASK, "pe", "crashed"), (OTHER, "pe", "failed")):
+        key = rows.StageKey(task_id, 1, "static")
+        ended = RunError.model_validate({"plugin": plugin, "stage": "static", "outcome": outcome, "reason": "so"})
+        run_id = derived("run", task_id, plugin)
+        rows.keep_run(unit, key, run_id, "1.0.0", ended, is_error=False, duration_ms=7, log=f"log of {plugin}")
+    await store.commit(unit)
+    listed = await rows.load_runs(store, TASK)
+    assert {(one["plugin"], one["outcome"], one["log_chars"]) for one in listed} == {
+        ("yara", "completed", 11),
+        ("pe", "crashed", 9),
+    }
+    assert all("log" not in one for one in listed)
+    [run] = await rows.load_runs_of(store, TASK, "pe")
+    assert (run["stage"], run["reason"], run["duration_ms"], run["log"]) == ("static", "so", 7, "log of pe")
+    assert await rows.load_runs_of(store, TASK, "absent") == []

@@ -127,6 +127,20 @@ def test_instances_are_listed_with_what_each_does(malbox: Malbox, origin: Origin
     assert all(word in lines["looper"] for word in ("quarantined", "no module x"))
 
 
+def test_what_a_run_logged_is_shown_and_moves_no_cursor(malbox: Malbox, origin: Origin) -> None:
+    """All runs as a list; of one plugin every line, whatever it wrote."""
+    run = {"plugin": "yara", "version": "1.0.0", "stage": "static", "attempt": 1, "outcome": "crashed", "reason": "odd"}
+    origin.answer("GET", "/plugins/runs/tsk_1", as_json({"items": [{**run, "duration_ms": 7, "log_chars": 42}]}))
+    listed = malbox("plugin", "log", "tsk_1").out
+    assert all(word in listed for word in ("yara", "static", "crashed", "odd", "42"))
+    origin.answer("GET", "/plugins/runs/tsk_1/yara", as_json({"items": [{**run, "log": "first\n\x1b[2Jsecond\n"}]}))
+    shown = malbox("plugin", "log", "tsk_1", "yara").out
+    assert "static, attempt 1: crashed odd" in shown
+    assert "log: first" in shown
+    assert "second" in shown
+    assert "\x1b" not in shown
+
+
 def test_replacing_needs_a_reason_and_sends_it(malbox: Malbox, origin: Origin) -> None:
     """Without one nothing is sent."""
     origin.answer("POST", "/plugins/instances/yara/replace", as_json({"items": []}, 202))
