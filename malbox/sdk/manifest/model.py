@@ -1,11 +1,15 @@
 """The tables of `plugin.toml`, and what holds for each of them whatever folder it stands in."""
 
+from collections.abc import Iterator
 from fnmatch import fnmatchcase
 from typing import Annotated, Any, Literal, Self
 
 from jsonschema import Draft202012Validator
 from jsonschema.exceptions import SchemaError
 from pydantic import BaseModel, ConfigDict, Field, StringConstraints, field_validator, model_validator
+from referencing import Registry
+from referencing.exceptions import Unresolvable
+from referencing.jsonschema import DRAFT202012
 
 from malbox.sdk.manifest.events import fault_of_fact, fault_of_filter
 
@@ -162,6 +166,12 @@ class Manifest(Section):
             Draft202012Validator.check_schema(schema)
         except SchemaError as error:
             raise ValueError(f"not a JSON Schema: {error.message}") from error
+        inside = Registry().resolver_with_root(DRAFT202012.create_resource(schema))
+        for reference in _references(schema):
+            try:
+                inside.lookup(reference)
+            except Unresolvable as error:
+                raise ValueError(f"$ref {reference!r} leads nowhere in it, and nothing is fetched") from error
         return schema
 
     def declares(self, result_name: str, kind: str) -> bool:
@@ -191,8 +201,24 @@ class Manifest(Section):
             if isinstance(schema, dict) and "default" in schema
         }
         effective = {**defaults, **given}
-        fault = next(Draft202012Validator(self.config_schema or {"maxProperties": 0}).iter_errors(effective), None)
+        schema = self.config_schema or {"maxProperties": 0}
+        try:
+            fault = next(Draft202012Validator(schema, registry=Registry()).iter_errors(effective), None)
+        except (Unresolvable, RecursionError) as error:
+            raise ManifestError(f"configuration of {self.plugin.name}: its schema leads nowhere") from error
         if fault is not None:
             where = "/".join(str(part) for part in fault.absolute_path) or "config"
             raise ManifestError(f"configuration of {self.plugin.name}: {where}: {fault.message}")
         return effective
+
+
+def _references(schema: object) -> Iterator[str]:
+    """Every `$ref` in the schema, wherever in it."""
+    if isinstance(schema, dict):
+        for key, value in schema.items():
+            if key == "$ref" and isinstance(value, str):
+                yield value
+            yield from _references(value)
+    elif isinstance(schema, list):
+        for value in schema:
+            yield from _references(value)

@@ -212,3 +212,25 @@ def test_only_declared_results_may_be_emitted(tmp_path: Path) -> None:
 def test_every_plugin_that_ships_has_a_good_manifest(name: str) -> None:
     """A plugin's folder bears the plugin's name."""
     assert load_manifest(BUILTIN / name).plugin.name == name
+
+
+CONFIG = '[config]\ntype = "object"\n'
+
+
+@pytest.mark.promise("A1", "D6")
+@pytest.mark.parametrize("reference", ["#/$defs/nowhere", "http://192.0.2.1/schema", "other.json", "#nowhere"])
+def test_a_schema_that_leads_out_of_itself_is_refused_and_nothing_is_fetched(reference: str, tmp_path: Path) -> None:
+    """At load: otherwise every task that it is planned for would meet it. A reference inside is followed."""
+    inside = GOOD.replace(CONFIG, f"{CONFIG}[config.properties.other]\n'$ref' = '#/$defs/there'\ndefault = 1\n"
+                          "[config.'$defs'.there]\ntype = 'integer'\n")  # fmt: skip
+    assert load_manifest(folder_with(tmp_path, inside)).effective_config({}) == {"limit": 3, "other": 1}
+    with pytest.raises(ManifestError, match=r"config: \$ref '.*' leads nowhere in it, and nothing is fetched"):
+        load_manifest(folder_with(tmp_path, inside.replace("#/$defs/there", reference)))
+
+
+@pytest.mark.promise("P37")
+def test_a_schema_that_never_ends_costs_the_run_that_meets_it(tmp_path: Path) -> None:
+    """A circle is a fault of the configuration, not of the service."""
+    circle = GOOD.replace(CONFIG, f"{CONFIG}'$ref' = '#'\n")
+    with pytest.raises(ManifestError, match="its schema leads nowhere"):
+        load_manifest(folder_with(tmp_path, circle)).effective_config({})
