@@ -138,6 +138,7 @@ class PluginRecord:
         path = self.directory / f"{self.manifest.plugin.name}-{len(self.results):03d}"
         is_json = piece.kind == "json"
         result = Growing(piece.kind, piece.media_type, path, path.open("xb"), is_whole=is_json)
+        result.is_truncated = self.gaps > 0  # what never came may have been its beginning
         if is_json:
             result.size_bytes += result.stream.write(b"[")
         self.results[piece.name] = result

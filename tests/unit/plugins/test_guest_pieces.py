@@ -77,6 +77,14 @@ def test_a_gap_in_the_count_is_seen_and_marks_what_came(record: PluginRecord) ->
 
 
 @pytest.mark.promise("P30")
+def test_a_gap_before_the_first_piece_of_a_result_marks_it_too(record: PluginRecord) -> None:
+    """What never came may have been its beginning."""
+    record.take(a_record(1))
+    record.take(a_piece(2, b"x", is_last=True))
+    assert (record.gaps, truncated(record)) == (1, {"seen", "kept"})
+
+
+@pytest.mark.promise("P30")
 def test_pieces_that_never_came_at_the_end_are_seen(record: PluginRecord) -> None:
     """The guest recorded three and one came; an absurd number does not get an absurd report."""
     record.take(a_record(0))
