@@ -8,13 +8,14 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from services.results.domain.bounds import INPUT_MAX_BYTES, TEXT_MAX_CHARS
-from services.results.domain.inputs import Behaviour, Identity, Input, Matches, Unreadable, read
+from services.results.domain.inputs import Behaviour, Findings, Identity, Input, Matches, Unreadable, read
 
 pytestmark = pytest.mark.promise("P35")
-MODELS: tuple[type[Input], ...] = (Identity, Matches, Behaviour)
+MODELS: tuple[type[Input], ...] = (Identity, Matches, Behaviour, Findings)
 words = st.sampled_from(
-    ["processes", "timeline", "files", "network", "matches", "pid", "ppid", "argv", "path", "actions", "rule", "event"]
-)
+    ["processes", "timeline", "files", "network", "matches", "traits", "indicators", "name", "value", "kind", "pid",
+     "ppid", "argv", "path", "actions", "rule", "event"]
+)  # fmt: skip
 values: st.SearchStrategy[Any] = st.recursive(
     st.none() | st.booleans() | st.integers() | st.floats(allow_nan=True) | st.text(),
     lambda inner: st.lists(inner, max_size=4) | st.dictionaries(words | st.text(), inner, max_size=4),
