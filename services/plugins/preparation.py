@@ -96,7 +96,10 @@ class Preparation:
         config = {"similarity": False}  # the task waits for this run; the plugin's own in the static stage has them
         async with self._runs.run(self._identity, occasion, sample=sample, sample_name=name, config=config) as report:
             _must_complete(report, "the sample's kind could not be determined")
-            kind = kind_of(report.results)
+            if sole(report.results) is None:
+                raise PreparationFailed(f"the sample's kind could not be determined: {NOT_BELIEVED}")
+            blob = await self._blobs.put_file(report.results[0].path)
+        kind = believed(await self._blobs.read(blob.sha256, limit_bytes=IDENTITY_MAX_BYTES))
         if kind is None:
             raise PreparationFailed(f"the sample's kind could not be determined: {NOT_BELIEVED}")
         return kind.package, kind.platform, kind.mime
@@ -130,10 +133,19 @@ class Preparation:
 
 def kind_of(results: Sequence[SpooledResult]) -> Kind | None:
     """What `identity` says of the bytes; None where that is not what it may say."""
-    if len(results) != 1 or results[0].size_bytes > IDENTITY_MAX_BYTES:
-        return None
+    one = sole(results)
+    return None if one is None else believed(one.path.read_bytes())
+
+
+def sole(results: Sequence[SpooledResult]) -> SpooledResult | None:
+    """The one result that `identity` emits; None where there are others, or it is too long."""
+    return results[0] if len(results) == 1 and results[0].size_bytes <= IDENTITY_MAX_BYTES else None
+
+
+def believed(content: bytes) -> Kind | None:
+    """What the bytes say of a kind; None where that cannot be."""
     try:
-        return Kind.model_validate_json(results[0].path.read_bytes())
+        return Kind.model_validate_json(content)
     except ValidationError:
         return None
 
