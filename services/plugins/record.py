@@ -32,9 +32,9 @@ from services.chassis.unit import Unit
 from services.chassis.work import WorkContext
 from services.plugins import rows
 from services.plugins.domain.occasion import Occasion
+from services.plugins.policy.errors_told import errors_told
 
 RESULTS_PER_STAGE_MAX = 800
-SHORT_REASON_MAX_CHARS = 400  # in the message that ends a stage: with every plugin's reason it stays under 64 KiB
 LOG_MAX_CHARS = 64 * 1024
 
 AWAITED = (
@@ -287,5 +287,4 @@ class StageRecord:
         if len(ids) > RESULTS_PER_STAGE_MAX:
             words = f"{len(ids)} results; only the first {RESULTS_PER_STAGE_MAX} are in the report"
             known.insert(0, RunError(plugin=None, stage=self.command.stage.name, outcome="failed", reason=words))
-        short = [error.model_copy(update={"reason": error.reason[:SHORT_REASON_MAX_CHARS]}) for error in known]
-        return ids[:RESULTS_PER_STAGE_MAX], tuple(short)
+        return ids[:RESULTS_PER_STAGE_MAX], errors_told(known)
