@@ -22,7 +22,7 @@ TALKING = (Point.AGENT_BEFORE, Point.AGENT_AFTER)
 HOSTING = (Point.FENCE_BEFORE, Point.FENCE_AFTER, Point.HYPERVISOR_BEFORE, Point.HYPERVISOR_AFTER)
 PASSED_BY: dict[str, tuple[Point, ...]] = {
     "intake": (*EVERYWHERE, *STORING),
-    "scheduler": (*EVERYWHERE, *CLAIMING, *PROJECTING),
+    "scheduler": (*EVERYWHERE, *PROJECTING),  # what it claims is due only when somebody else's word stays away
     "machines": (*EVERYWHERE, *CLAIMING, *PROJECTING, *HOSTING, *TALKING),
     "plugins": (*EVERYWHERE, *CLAIMING, *STORING, *TALKING),
     "results": (*EVERYWHERE, *CLAIMING, *STORING),
