@@ -82,10 +82,10 @@ class Lab:
         return [pid for pid in descendants(self.helper.pid) if word.encode() in words(pid)]
 
     def namespace_of_egress(self) -> Namespace:
-        """The one that the helper holds and nothing runs in."""
+        """The one that the helper holds and none of its own processes runs in; commands look into it at any time."""
         folder = Path(f"/proc/{self.helper.pid}/fd")
         held = {target: entry for entry in folder.iterdir() if (target := target_of(entry)).startswith("net:")}
-        for pid in (self.helper.pid, *children(self.helper.pid)):
+        for pid in (self.helper.pid, *self.processes("services.machines.network.")):
             held.pop(target_of(Path(f"/proc/{pid}/ns/net")), None)
         (entry,) = held.values()
         return Namespace.at(str(entry))
