@@ -15,6 +15,8 @@ from tests.crash.runs import Arena, PromiseBroken
 from tests.crash.servers import Servers
 
 BETWEEN_TASKS_S = 0.7
+AT_ONCE_MAX = 12
+"""More would only queue: how long they take afterwards says how slow the machine is, not what the harm did."""
 BETWEEN_JUMPS_S = 2.5
 JUMPS = ("+2h", "-2h", "+3d", "+0")
 FAKETIME = "/usr/lib/x86_64-linux-gnu/faketime/libfaketime.so.1"
@@ -37,12 +39,19 @@ class Stream:
 
 @asynccontextmanager
 async def submitting(arena: Arena, name: str, every_s: float = BETWEEN_TASKS_S) -> AsyncIterator[Stream]:
-    """One file after another is submitted for as long as the block lasts; each was accepted at the end of it."""
-    stream, sending = Stream([]), []
+    """One file after another is submitted for as long as the block lasts; each was accepted at the end of it.
+
+    At most AT_ONCE_MAX are not over at any time.
+    """
+    stream = Stream([])
+    sending: list[asyncio.Task[Accepted]] = []
 
     async def send() -> None:
         while True:
-            sending.extend(arena.send(1, name))
+            accepted = [one.result().task_id for one in sending if one.done()]
+            on_their_way = len(sending) - len(accepted)
+            if on_their_way + await arena.record.not_over(accepted) < AT_ONCE_MAX:
+                sending.extend(arena.send(1, name))
             await asyncio.sleep(every_s)
 
     sender = asyncio.create_task(send())

@@ -151,6 +151,18 @@ class Record:
         finally:
             await connection.close(timeout=TIMEOUT_S)
 
+    async def not_over(self, tasks: Sequence[str]) -> int:
+        """How many of the tasks are not over; all of them while the database does not answer."""
+        try:
+            connection = await asyncpg.connect(self._database_url, timeout=TIMEOUT_S)
+            try:
+                sql = "SELECT count(*) FROM scheduler.task_rows WHERE task_id = ANY($1) AND state = ANY($2)"
+                return len(tasks) - int(await connection.fetchval(sql, tasks, OVER))
+            finally:
+                await connection.close(timeout=TIMEOUT_S)
+        except (OSError, asyncpg.PostgresError, asyncpg.InterfaceError, TimeoutError):
+            return len(tasks)
+
     async def faults(self, accepted: Sequence[Accepted], submissions: int) -> list[str]:
         """Whatever contradicts the promises, in words; nothing when all of them were kept."""
         connection = await asyncpg.connect(self._database_url, timeout=TIMEOUT_S)
