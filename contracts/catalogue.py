@@ -58,6 +58,7 @@ COMMANDS: tuple[type[Command], ...] = (
     scheduler.ReleaseMachine,
     scheduler.RunStage,
     scheduler.CancelStage,
+    scheduler.NameResults,
     scheduler.SealReport,
 )
 BY_TYPE: dict[str, type[Message]] = {message.type_name(): message for message in (*FACTS, *COMMANDS)}

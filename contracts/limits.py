@@ -11,6 +11,11 @@ ARGUMENT_MAX_CHARS = 4096
 CUSTOM_MAX_CHARS = 4096
 REASON_MAX_CHARS = 1000
 PLUGINS_PER_TASK_MAX = 32
+RUNS_PER_TASK_MAX = 160
+PLAN_MAX_BYTES = 36 * 1024
+"""Of a plan as JSON. So many runs without configuration fit; beside it a message holds the largest request."""
+RESULTS_NAMED_MAX = 1000
+"""In one message that names little else."""
 CHILDREN_FOUND_MAX = 64
 CHILD_DEPTH_MAX = 8
 TASKS_PER_SUBMISSION_MAX = 1000

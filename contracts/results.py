@@ -46,6 +46,7 @@ class ReportReady(ResultFact):
     score: int = Field(ge=0, le=100)
     report: BlobRef
     missing_results: tuple[ResultId, ...] = ()
+    missing_more: int = Field(default=0, ge=0, description="missing results beyond those that are named here")
     revision: int = Field(default=0, ge=0, description="of the report: it grows when a child of the task is judged")
 
 

@@ -7,6 +7,7 @@ from pydantic import Field
 
 from contracts.envelope import Command, Message
 from contracts.ids import LeaseId, MachineId, ResultId, SubmissionId, TaskId
+from contracts.limits import RESULTS_NAMED_MAX
 from contracts.machines import Acceleration, GuestEndpoint, LeaseRef
 from contracts.planning import Budgets, EndedBy, PhaseCost, Plan, PlannedStage
 from contracts.plugins import RunError
@@ -211,8 +212,24 @@ class CancelStage(Command):
         return self.task_id
 
 
+class NameResults(Command):
+    """These results are to be in the report, beside those that the order to seal it names itself."""
+
+    RECEIVER: ClassVar[str] = "results"
+    THING: ClassVar[str] = "report"
+    WHAT: ClassVar[str] = "name-results"
+
+    task_id: TaskId
+    part: int = Field(ge=1)
+    result_ids: tuple[ResultId, ...] = Field(min_length=1, max_length=RESULTS_NAMED_MAX)
+
+    def subject(self) -> str:
+        """The task."""
+        return self.task_id
+
+
 class SealReport(Command):
-    """Every result named here is to be in the report; then the report is sealed."""
+    """Every result named here, or in the `NameResults` of the task, is to be in the report; then it is sealed."""
 
     RECEIVER: ClassVar[str] = "results"
     THING: ClassVar[str] = "report"
@@ -223,7 +240,7 @@ class SealReport(Command):
     owner: str
     sample: SampleRef
     request: AnalysisRequest
-    plan: Plan
+    plan: Plan = Field(description="without stages: no report is made from it, and earlier releases demand it")
     submitted_at: datetime
     observed_from: datetime | None = None
     machine_id: MachineId | None = None
@@ -234,6 +251,7 @@ class SealReport(Command):
     reason: str = ""
     ended_by: EndedBy | None = None
     result_ids: tuple[ResultId, ...]
+    more_results: int = Field(default=0, ge=0, description="how many results the task's `NameResults` name")
     errors: tuple[RunError, ...]
     phases: tuple[PhaseCost, ...] = ()
     attempt_reasons: tuple[str, ...] = ()

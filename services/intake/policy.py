@@ -17,7 +17,7 @@ from contracts.submission import AnalysisRequest, PluginChoice
 from services.intake.domain.form import Asked
 from services.intake.errors import NotYet, Refusal
 
-REQUEST_MAX_BYTES = 20 * 1024  # a request and the plan made of it travel in one message of at most 64 KiB
+REQUEST_MAX_BYTES = 20 * 1024  # a request and the plan made of it (PLAN_MAX_BYTES) travel in one message
 FAULT_MAX_CHARS = 300
 CATALOGUE_RETRY_S = 5
 OPENED_BY: dict[str, frozenset[str]] = {

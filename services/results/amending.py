@@ -69,6 +69,7 @@ class Amender:
             score=after.score,
             report=blob,
             missing_results=ready.missing_results,
+            missing_more=ready.missing_more,
             revision=ready.revision + 1,
         )
         log.info("report_amended", task_id=task_id, verdict=after.verdict, score=after.score)

@@ -11,6 +11,7 @@ from contracts.machines import CaptureStored, MachineQuarantined, MachineReverte
 from contracts.plugins import PluginResultProduced
 from contracts.results import ArtifactStored, ReportReady
 from contracts.scheduler import (
+    NameResults,
     SealReport,
     TaskCancelled,
     TaskCompleted,
@@ -92,6 +93,13 @@ async def do_seal_report(command: SealReport, unit: Unit, store: Store) -> None:
     unit.enqueue(SEAL, command.task_id, {"task_id": command.task_id})
 
 
+async def do_name_results(command: NameResults, unit: Unit, store: Store) -> None:
+    """More results are to be in the report; one that waits for them is looked at again."""
+    rows.remember_named(unit, command)
+    if await rows.is_seal_waiting(store, command.task_id):
+        unit.enqueue(SEAL, command.task_id, {"task_id": command.task_id})
+
+
 def say_ready(unit: Unit, ready: ReportReady) -> None:
     """The same fact as before under an id of its own for each order, so that a receiver who missed it hears it."""
     unit.say(ready, message_id=derived("msg", "report-ready", ready.task_id, unit.cause.message_id or ""))
@@ -138,5 +146,6 @@ def handlers(blobs: BlobStore) -> Mapping[type[Message], Handler]:
         CaptureStored: recorder.on_capture_stored,
         MachineReverted: on_machine_left,
         MachineQuarantined: on_machine_left,
+        NameResults: do_name_results,
         SealReport: do_seal_report,
     }

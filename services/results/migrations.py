@@ -12,7 +12,8 @@ MIGRATIONS: tuple[str, ...] = (
         "PRIMARY KEY (task_id, machine_id, epoch))"
     ),
     (files("services.results") / "schema_3.sql").read_text(encoding="utf-8"),
+    (files("services.results") / "schema_4.sql").read_text(encoding="utf-8"),
 )
 
-EXPIRIES = (Expiry("departures", "left_at", 30),)
-"""A report that was not sealed a month after its machine left waits for no packets any more."""
+EXPIRIES = (Expiry("departures", "left_at", 30), Expiry("named_results", "named_at", 30))
+"""A report that was not sealed a month after its machine left, or results were named, waits for neither any more."""

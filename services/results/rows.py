@@ -11,7 +11,7 @@ from contracts.intake import ChildrenChosen
 from contracts.machines import CaptureStored
 from contracts.plugins import PluginResultProduced
 from contracts.results import ReportReady
-from contracts.scheduler import SealReport
+from contracts.scheduler import NameResults, SealReport
 from services.chassis.store import Store
 from services.chassis.unit import Unit
 from services.results.domain.result import Result
@@ -26,7 +26,8 @@ _SELECT = (
 _REPORTS = (
     "SELECT r.task_id, coalesce(v.verdict, r.verdict) AS verdict, coalesce(v.score, r.score) AS score, "
     "coalesce(v.sha256, r.sha256) AS sha256, coalesce(v.size_bytes, r.size_bytes) AS size_bytes, r.missing, "
-    "coalesce(v.revision, 0) AS revision FROM reports r LEFT JOIN report_revisions v ON v.task_id = r.task_id"
+    "r.missing_more, coalesce(v.revision, 0) AS revision FROM reports r "
+    "LEFT JOIN report_revisions v ON v.task_id = r.task_id"
 )
 TERMINAL = ("completed", "failed", "timed_out", "cancelled", "unserviceable")
 
@@ -138,17 +139,42 @@ def remember_seal(unit: Unit, command: SealReport) -> None:
     )
 
 
+def remember_named(unit: Unit, command: NameResults) -> None:
+    """Those results are named, too; the same part again changes nothing."""
+    unit.execute(
+        "INSERT INTO named_results (task_id, part, result_ids, named_at) VALUES ($1, $2, $3, $4) "
+        "ON CONFLICT (task_id, part) DO NOTHING",
+        command.task_id,
+        command.part,
+        list(command.result_ids),
+        unit.at,
+    )
+
+
+async def named_by(store: Store, seal: SealReport) -> tuple[str, ...]:
+    """The results that are to be in the report, in order: those in the order, and those named beside it until now."""
+    if not seal.more_results:
+        return seal.result_ids
+    found = await store.fetch(
+        "SELECT result_ids FROM named_results WHERE task_id = $1 ORDER BY part LIMIT $2",
+        seal.task_id,
+        RESULTS_PER_TASK_MAX,
+    )
+    return (*seal.result_ids, *(result_id for row in found for result_id in row["result_ids"]))
+
+
 def remember_report(unit: Unit, ready: ReportReady) -> None:
     """The report is sealed: the first one stays."""
     unit.execute(
-        "INSERT INTO reports (task_id, verdict, score, sha256, size_bytes, missing, sealed_at) "
-        "VALUES ($1, $2, $3, $4, $5, $6, $7) ON CONFLICT (task_id) DO NOTHING",
+        "INSERT INTO reports (task_id, verdict, score, sha256, size_bytes, missing, missing_more, sealed_at) "
+        "VALUES ($1, $2, $3, $4, $5, $6, $7, $8) ON CONFLICT (task_id) DO NOTHING",
         ready.task_id,
         ready.verdict,
         ready.score,
         ready.report.sha256,
         ready.report.size_bytes,
         list(ready.missing_results),
+        ready.missing_more,
         unit.at,
     )
 
@@ -168,6 +194,7 @@ async def report_of(store: Store, task_id: str) -> ReportReady | None:
             "score": row["score"],
             "report": {"sha256": row["sha256"], "size_bytes": row["size_bytes"]},
             "missing_results": row["missing"],
+            "missing_more": row["missing_more"],
             "revision": row["revision"],
         }
     )

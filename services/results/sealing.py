@@ -12,6 +12,7 @@ from datetime import timedelta
 
 import structlog
 
+from contracts.limits import RESULTS_NAMED_MAX
 from contracts.results import ReportReady
 from services.chassis.blobs import BlobMissing, BlobStore
 from services.chassis.errors import PermanentError
@@ -54,20 +55,22 @@ class Sealer:
         if order is None or await rows.report_of(context.store, task_id) is not None:
             return  # sealed, and announced, since this was put down
         seal, ordered_at = order
-        named = await rows.results_named(context.store, seal.result_ids)
+        result_ids = await rows.named_by(context.store, seal)
+        unnamed = max(0, len(seal.result_ids) + seal.more_results - len(result_ids))
+        named = await rows.results_named(context.store, result_ids)
         captures = await rows.captures_of(context.store, task_id)
-        missing = await self._missing((*seal.result_ids, *(one.result_id for one in captures)), [*named, *captures])
-        is_early = bool(missing) or await rows.is_capture_due(context.store, seal)
+        missing = await self._missing((*result_ids, *(one.result_id for one in captures)), [*named, *captures])
+        is_early = bool(missing or unnamed) or await rows.is_capture_due(context.store, seal)
         if is_early and min(context.clock.now() - ordered_at, _waited_at_least(item.attempt)) < self._patience:
-            log.info("report_waits_for_results", missing=len(missing))
+            log.info("report_waits_for_results", missing=len(missing) + unnamed)
             await context.reschedule(_wait_s(item.attempt))
             return
-        case = Case(seal, context.clock.now(), (*named, *captures), {}, {}, missing)
+        case = Case(seal, context.clock.now(), (*named, *captures), {}, {}, missing, unnamed=unnamed)
         report = await asyncio.to_thread(_assembled, await self._with_contents(case))
         found = await children_of(context.store, task_id)
         if found is not None:
             report = with_children(report, found[0], left_out=found[1])
-        await self._announce(await self._seal(report), case, context)
+        await self._announce(await self._seal(report, unnamed), case, context)
 
     async def give_up(self, item: WorkItem, _context: WorkContext, error: Exception) -> None:
         """The order stays recorded; a repeated order begins again."""
@@ -128,15 +131,17 @@ class Sealer:
             raise BlobMissing("its bytes in the object store are not those that were recorded")
         return content
 
-    async def _seal(self, report: Report) -> ReportReady:
+    async def _seal(self, report: Report, unnamed: int) -> ReportReady:
         blob = await self._blobs.put_bytes(report.to_json())
+        missing = report.missing_results
         log.info("report_sealed", verdict=report.verdict, score=report.score, errors=len(report.errors))
         return ReportReady(
             task_id=report.task.task_id,
             verdict=report.verdict,
             score=report.score,
             report=blob,
-            missing_results=report.missing_results,
+            missing_results=missing[:RESULTS_NAMED_MAX],
+            missing_more=len(missing[RESULTS_NAMED_MAX:]) + unnamed,
         )
 
 

@@ -1,4 +1,8 @@
-"""What of a task's history is public, and which orders follow from it. Pure."""
+"""What of a task's history is public, and which orders follow from it. Pure.
+
+A message has its bound, a task's history has none: what the order to seal tells of it is cut, and says how much is left
+out. Only results are never left out: those for which it has no room are named in messages beside it.
+"""
 
 from collections.abc import Callable, Iterable
 from datetime import datetime
@@ -6,10 +10,17 @@ from typing import Any
 
 from contracts import scheduler as public
 from contracts.envelope import Message
+from contracts.fitting import fitting, shortened
+from contracts.limits import RESULTS_NAMED_MAX
+from contracts.planning import Plan
+from contracts.plugins import RunError
 from services.scheduler.domain.task import Task, events
 from services.scheduler.domain.task.waits import Wait
 
-ERRORS_MAX = 50
+ERRORS_MAX_BYTES = 12 * 1024
+REASON_MAX_BYTES = 2 * 1024
+RESULTS_WITH_SEAL_MAX = 320
+"""Beside the largest request, errors and reasons this leaves room for the envelope in 64 KiB."""
 Words = Callable[[Any, Task], Iterable[Message]]
 
 
@@ -87,7 +98,7 @@ def _cancel_requested(event: events.CancelRequested, task: Task) -> Iterable[Mes
     for stage in task.running_stages():
         yield _cancel(task, stage, event.reason or f"cancelled by {event.by}")
     if task.state == "reporting":  # the report that is being made is to say so, too
-        yield _seal(task, event.timestamp)
+        yield from _seal(task, event.timestamp)
 
 
 def _budget_spent(event: events.BudgetSpent, task: Task) -> Iterable[Message]:
@@ -100,18 +111,24 @@ def _cancel(task: Task, stage: str, reason: str) -> Message:
 
 
 def _report_requested(event: events.ReportRequested, task: Task) -> Iterable[Message]:
-    yield _seal(task, event.timestamp)
+    yield from _seal(task, event.timestamp)
 
 
-def _seal(task: Task, at: datetime) -> Message:
+def _seal(task: Task, at: datetime) -> Iterable[Message]:
+    """The order, and the messages that name the results for which it has no room."""
     ran_on = task.ran_on
-    return public.SealReport(
+    result_ids = tuple(dict.fromkeys(task.result_ids))
+    others = result_ids[RESULTS_WITH_SEAL_MAX:]
+    for part, first in enumerate(range(0, len(others), RESULTS_NAMED_MAX), start=1):
+        named = others[first : first + RESULTS_NAMED_MAX]
+        yield public.NameResults(task_id=task.task_id, part=part, result_ids=named)
+    yield public.SealReport(
         task_id=task.task_id,
         submission_id=task.submission_id,
         owner=task.owner,
         sample=task.sample,
         request=task.request,
-        plan=task.plan,
+        plan=Plan(stages=()),
         submitted_at=task.created_on,
         observed_from=task.observed_from,
         machine_id=ran_on.lease.machine_id if ran_on else None,
@@ -119,14 +136,25 @@ def _seal(task: Task, at: datetime) -> Message:
         acceleration=ran_on.acceleration if ran_on else "none",
         attempts=task.attempts,
         outcome=task.outcome or "failed",
-        reason=task.outcome_reason,
+        reason=shortened(task.outcome_reason, REASON_MAX_BYTES),
         ended_by=task.ended_by,
-        result_ids=tuple(dict.fromkeys(task.result_ids)),
-        errors=tuple(task.errors[:ERRORS_MAX]),
+        result_ids=result_ids[:RESULTS_WITH_SEAL_MAX],
+        more_results=len(others),
+        errors=_errors(task),
         phases=task.phases(at),
-        attempt_reasons=tuple(task.attempt_reasons),
+        attempt_reasons=tuple(shortened(reason, REASON_MAX_BYTES) for reason in task.attempt_reasons),
         parent=task.parent,
     )
+
+
+def _errors(task: Task) -> tuple[RunError, ...]:
+    """As many as fit, in their order; how many more there are is an error of its own."""
+    short = [error.model_copy(update={"reason": shortened(error.reason, REASON_MAX_BYTES)}) for error in task.errors]
+    told = fitting(short, ERRORS_MAX_BYTES)
+    if len(told) == len(short):
+        return told
+    words = f"{len(short) - len(told)} more errors of this task: malbox plugin log TASK lists every run"
+    return (*told, RunError(stage=short[len(told)].stage, outcome="failed", reason=words))
 
 
 def _ended(kind: type[public.TaskEnded]) -> Words:
@@ -185,7 +213,7 @@ def again(wait: Wait, task: Task, at: datetime) -> Iterable[Message]:
             for machine_id, lost in task.returned.items():
                 yield _release(task, machine_id, lost.host, lost.lease_id, lost.epoch)
         case "seal":  # what waits may be a result that was said and lost: whoever ran the stages says it again
-            yield _seal(task, at)
+            yield from _seal(task, at)
             for stage, state in task.stages.items():
                 if state != "skipped":
                     yield from _run(task, stage, task.attempt_of(stage))

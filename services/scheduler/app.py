@@ -3,6 +3,7 @@
 from collections.abc import Mapping, Sequence
 from datetime import timedelta
 
+from contracts.fitting import shortened
 from contracts.intake import TaskSubmitted
 from contracts.machines import MachineLeased, MachineSummary
 from contracts.planning import Budgets
@@ -23,6 +24,7 @@ STRAND = "strand"
 HEARSAY_S = 5.0
 """How long a lease may seem lost before that is looked into: the word of how it ended may be on its way."""
 PATIENCE_S = 60.0
+REFUSAL_MAX_BYTES = 8 * 1024
 OVERDUE_AGAIN = timedelta(seconds=1)
 """How soon what is overdue already is looked at again. What is not has its own instant, to which nothing is added: what
 is heard in between would put the look off, and an order would lose its repetition.
@@ -92,7 +94,7 @@ def start(
         has_access = all(machine.has_guest_access for machine in fitting)
         planned = plan(asked.request, catalogue, platform=fitting[0].platform, has_guest_access=has_access)
     except PlanRefused as refusal:
-        task.refuse(str(refusal), unit.at)
+        task.refuse(shortened(str(refusal), REFUSAL_MAX_BYTES), unit.at)
     else:
         task.start(planned, wanted(asked.request), unit.at, budgets)
     unit.leave_at_hand(task)
@@ -110,4 +112,4 @@ def misfit(request: AnalysisRequest, pool: Sequence[MachineSummary]) -> str:
     there_are = offers or "none, every machine was retired"
     untrusted = ", untrusted samples" if request.untrusted else ""
     terms = f"{machine}profile {request.profile}, route {request.route}{untrusted}"
-    return f"no machine fits {terms}; there are: {there_are}"
+    return shortened(f"no machine fits {terms}; there are: {there_are}", REFUSAL_MAX_BYTES)

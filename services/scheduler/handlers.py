@@ -195,7 +195,8 @@ async def on_stage_skipped(fact: plugins.PluginStageSkipped, unit: Unit, store: 
 async def on_report_ready(fact: results.ReportReady, unit: Unit, store: Store) -> None:
     """The report can be read."""
     task = await load(store, fact.task_id, unit)
-    task.seal(fact.verdict, fact.score, unit.at, missing_results=len(fact.missing_results))
+    missing = len(fact.missing_results) + fact.missing_more
+    task.seal(fact.verdict, fact.score, unit.at, missing_results=missing)
     record(unit, task)
 
 

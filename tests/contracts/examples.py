@@ -188,6 +188,7 @@ _FIELDS: dict[type[Message], dict[str, object]] = {
         "guest": GUEST,
     },
     scheduler.CancelStage: {"task_id": TASK, "attempt": 1, "stage": "guest", "reason": "cancelled by ana"},
+    scheduler.NameResults: {"task_id": TASK, "part": 1, "result_ids": (RESULT,)},
     scheduler.SealReport: {
         "task_id": TASK,
         "submission_id": SUBMISSION,
@@ -245,6 +246,12 @@ GROWN: dict[str, Message] = {
         {**_FIELDS[results.ReportReady], "revision": 2}
     ),
     "malbox.stage.run.v1.owner": scheduler.RunStage.model_validate({**_FIELDS[scheduler.RunStage], "owner": "ann"}),
+    "malbox.report.ready.v1.missing-more": results.ReportReady.model_validate(
+        {**_FIELDS[results.ReportReady], "missing_results": (RESULT,), "missing_more": 3}
+    ),
+    "malbox.report.seal.v1.more-results": scheduler.SealReport.model_validate(
+        {**_FIELDS[scheduler.SealReport], "more_results": 1}
+    ),
     "malbox.report.seal.v1.phases": scheduler.SealReport.model_validate(
         {
             **_FIELDS[scheduler.SealReport],

@@ -105,8 +105,12 @@ class Bench:
         message_id: str | None = None,
         request: dict[str, Any] | None = None,
         parent: str | None = None,
+        more_results: int = 0,
     ) -> None:
-        """The report of these results is ordered; of a sample that was found in that of `parent`, if one is named."""
+        """The report of these results is ordered; of a sample that was found in that of `parent`, if one is named.
+
+        `more_results`: how many others are named beside the order.
+        """
         found = {"depth": 1, "result_id": derived("res", "found"), "plugin": "archives", "name": "a.sh"}
         await self.tell(
             SealReport.model_validate(
@@ -125,6 +129,7 @@ class Bench:
                     "outcome": "completed",
                     "ended_by": "sample_exit",
                     "result_ids": [result.result_id for result in results],
+                    "more_results": more_results,
                     "errors": [],
                     "parent": {"task_id": parent, **found} if parent else None,
                 }

@@ -12,8 +12,9 @@ import pytest
 from contracts.blobs import BlobRef
 from contracts.ids import derived
 from contracts.intake import ChildDecision, ChildrenChosen
+from contracts.limits import RESULTS_NAMED_MAX
 from contracts.results import ArtifactStored, ReportReady, VerdictChanged
-from contracts.scheduler import TaskStarted
+from contracts.scheduler import NameResults, TaskStarted
 from services.chassis.run import serve
 from services.results.main import compose
 from services.results.migrations import MIGRATIONS
@@ -206,6 +207,57 @@ async def test_a_result_whose_bytes_are_lost_is_waited_for_and_then_named(impati
     assert "10 bytes are not in the object store" in reasons[lost.result_id]
     assert "never arrived" in reasons[never.result_id]
     assert (await bench.get(f"/artifacts/{lost.result_id}")).status_code == httpx.codes.GONE
+
+
+@pytest.mark.promise("G8")
+async def test_a_report_waits_for_results_that_are_named_beside_its_order(bench: Bench) -> None:
+    """It is not sealed from those that the order has room for; in what order the names come does not matter."""
+    await bench.submit()
+    named = await bench.produce("identity", b"{}")
+    others = [await bench.produce("agent", b"x", name=f"file/{number}", kind="bytes") for number in range(3)]
+    yara = await bench.produce("yara", YARA)
+    ids = [one.result_id for one in (*others, yara)]
+    await bench.tell(NameResults(task_id=bench.task_id, part=2, result_ids=tuple(ids[2:])))
+    await bench.seal(named, more_results=len(ids))
+    await bench.hear(ArtifactStored, 5)
+    await asyncio.sleep(1)
+    assert not bench.said(ReportReady)
+    await bench.tell(NameResults(task_id=bench.task_id, part=1, result_ids=tuple(ids[:2])))
+    [ready] = await bench.hear(ReportReady)
+    assert (ready.verdict, ready.missing_results, ready.missing_more) == ("malicious", (), 0)
+    report = (await bench.get(f"/tasks/{bench.task_id}/report")).json()
+    assert [artifact["result_id"] for artifact in report["artifacts"]] == ids[:3]
+    assert report["errors"] == []
+
+
+@pytest.mark.promise("G8")
+async def test_results_that_are_never_named_are_counted(impatient_bench: Bench) -> None:
+    """A task is not complete because nobody said what is missing."""
+    bench = impatient_bench
+    await bench.submit()
+    await bench.seal(await bench.produce("yara", YARA), more_results=7)
+    [ready] = await bench.hear(ReportReady)
+    assert (ready.missing_results, ready.missing_more) == ((), 7)
+    [error] = (await bench.get(f"/tasks/{bench.task_id}/report")).json()["errors"]
+    assert error["reason"].startswith("7 results of the task were never named")
+
+
+@pytest.mark.promise("G8")
+async def test_the_loss_of_very_many_results_can_be_said(impatient_bench: Bench) -> None:
+    """As many are named as a message holds, the others are counted, also when it is said again."""
+    bench = impatient_bench
+    lost = tuple(derived("res", bench.task_id, number) for number in range(2 * RESULTS_NAMED_MAX))
+    await bench.submit()
+    for part in (1, 2):
+        named = lost[(part - 1) * RESULTS_NAMED_MAX : part * RESULTS_NAMED_MAX]
+        await bench.tell(NameResults(task_id=bench.task_id, part=part, result_ids=named))
+    await bench.seal(more_results=len(lost))
+    await bench.hear(ReportReady)
+    await bench.seal(more_results=len(lost))
+    for ready in await bench.hear(ReportReady, 2):
+        assert (ready.missing_results, ready.missing_more) == (lost[:RESULTS_NAMED_MAX], RESULTS_NAMED_MAX)
+    report = (await bench.get(f"/tasks/{bench.task_id}/report")).json()
+    assert tuple(report["missing_results"]) == lost
 
 
 @pytest.mark.promise("P30", "P35")

@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 
+from contracts.fitting import fitting
 from contracts.plugins import RunError
 
 REASON_MAX_CHARS = 400
@@ -11,13 +12,9 @@ TOLD_MAX_BYTES = 24 * 1024
 
 def errors_told(errors: Sequence[RunError]) -> tuple[RunError, ...]:
     """As many as fit, in their order, with short reasons; how many more there are is an error of its own."""
-    told: list[RunError] = []
-    left_bytes = TOLD_MAX_BYTES
-    for place, error in enumerate(errors):
-        short = error.model_copy(update={"reason": error.reason[:REASON_MAX_CHARS]})
-        left_bytes -= len(short.model_dump_json().encode())
-        if left_bytes < 0:
-            words = f"{len(errors) - place} more errors of this stage: malbox plugin log TASK lists every run"
-            return (*told, RunError(plugin=None, stage=error.stage, outcome="failed", reason=words))
-        told.append(short)
-    return tuple(told)
+    short = [error.model_copy(update={"reason": error.reason[:REASON_MAX_CHARS]}) for error in errors]
+    told = fitting(short, TOLD_MAX_BYTES)
+    if len(told) == len(errors):
+        return told
+    words = f"{len(errors) - len(told)} more errors of this stage: malbox plugin log TASK lists every run"
+    return (*told, RunError(plugin=None, stage=errors[len(told)].stage, outcome="failed", reason=words))

@@ -234,7 +234,12 @@ def _errors(case: Case) -> list[r.ReportError]:
         )
         for error in case.seal.errors
     ]
-    return [*task, *lost, *runs, *unread]
+    return [*task, *([_unnamed(case.unnamed)] if case.unnamed else []), *lost, *runs, *unread]
+
+
+def _unnamed(count: int) -> r.ReportError:
+    reason = f"{count} results of the task were never named to this service: the list of its results has what came"
+    return r.ReportError(source="task", stage=None, plugin=None, result_id=None, outcome="missing", reason=reason)
 
 
 def _lost(result_id: str, reason: str, result: Result | None) -> r.ReportError:

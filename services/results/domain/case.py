@@ -15,7 +15,8 @@ class Case:
     """The order to seal, the results it names, and what could be had of them.
 
     `contents` holds the bytes of JSON results, `previews` the first bytes of what is text;
-    `unreadable` and `missing` say why others are not there. All by result id.
+    `unreadable` and `missing` say why others are not there. All by result id. `unnamed` counts those that the order
+    counts and whose names never came.
     """
 
     seal: SealReport
@@ -25,6 +26,7 @@ class Case:
     unreadable: dict[str, str] = field(default_factory=dict)
     missing: dict[str, str] = field(default_factory=dict)
     previews: dict[str, bytes] = field(default_factory=dict)
+    unnamed: int = 0
 
     @property
     def has_children(self) -> bool:

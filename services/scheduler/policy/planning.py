@@ -8,6 +8,7 @@ from collections.abc import Mapping, Sequence
 from graphlib import CycleError, TopologicalSorter
 from itertools import pairwise
 
+from contracts.limits import PLAN_MAX_BYTES, RUNS_PER_TASK_MAX
 from contracts.planning import Plan, PlannedRun, PlannedStage
 from contracts.plugins import PluginManifest
 from contracts.submission import AnalysisRequest, PluginChoice
@@ -46,7 +47,24 @@ def plan(
             waits = _waits(members)
             ordered = [members[name] for name in _ordered(waits, position)]
             stages.append(PlannedStage(name=stage, groups=_grouped(ordered, waits, config)))
-    return Plan(stages=tuple(stages))
+    made = Plan(stages=tuple(stages))
+    _check_size(made)
+    return made
+
+
+def _check_size(made: Plan) -> None:
+    """The plan fits into the messages that carry it. Raises PlanRefused, saying what to do."""
+    if len(made.runs) > RUNS_PER_TASK_MAX:
+        raise PlanRefused(
+            f"{len(made.runs)} plugin runs would be planned, at most {RUNS_PER_TASK_MAX} may: "
+            "name the plugins that are wanted, or remove some from the plugin folders"
+        )
+    size_bytes = len(made.model_dump_json().encode())
+    if size_bytes > PLAN_MAX_BYTES:
+        raise PlanRefused(
+            f"the plan takes {size_bytes} bytes, at most {PLAN_MAX_BYTES}: shorten the configuration of plugins, "
+            "which each of their stages repeats, or name fewer plugins"
+        )
 
 
 def _whatever_applies(
