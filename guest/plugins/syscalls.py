@@ -23,7 +23,7 @@ class SyscallTracer:
     """Armed, it keeps the trace. Configuration: `trace_max_mib`, `string_bytes`, `keep_alive_s` (0: not at all)."""
 
     NAME: ClassVar[str] = "syscalls"
-    VERSION: ClassVar[str] = "1.1.0"
+    VERSION: ClassVar[str] = "1.2.0"
     RANGES: ClassVar[dict[str, tuple[int, int]]] = {
         "trace_max_mib": (1, 256),
         "string_bytes": (64, 8192),

@@ -36,7 +36,7 @@ from tests.simulation.world import Life, SimWorld
 
 HEARTBEAT_S = 1.0
 SILENCE_S = 10.0
-PLUGIN_VERSION = "1.1.0"
+PLUGIN_VERSION = "1.2.0"
 T = TypeVar("T")
 
 

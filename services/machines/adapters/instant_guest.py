@@ -16,7 +16,7 @@ from contracts.guest import agent_pb2 as pb
 from contracts.guest.agent_pb2_grpc import AgentServicer, add_AgentServicer_to_server
 
 AGENT_VERSION = "instant-fake"
-PLUGINS = {"syscalls": "1.1.0"}
+PLUGINS = {"syscalls": "1.2.0"}
 HEARTBEAT_S = 1.0
 MESSAGE_MAX_BYTES = 4 * 1024 * 1024
 
