@@ -1,15 +1,21 @@
-"""A bench for hostile plugins, one of them whose sandbox goes on living, and a laboratory for the red team."""
+"""A bench for hostile plugins, one whose sandbox goes on living, a laboratory for the red team, and control groups."""
 
+import contextlib
 from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 from tempfile import mkdtemp
+from uuid import uuid4
 
 import pytest
 
+from deploy.local.guest_group import hierarchies
 from malbox.sdk.manifest import load_manifest
 from services.plugins.adapters.bubblewrap import BubblewrapRunner
+from services.plugins.adapters.groups import Group
 from tests.security.red_team import Lab
 from tests.security.sandbox_bench import Bench, Living
+
+END_TIMEOUT_S = 10.0
 
 
 @pytest.fixture
@@ -38,3 +44,17 @@ async def lab() -> AsyncIterator[Lab]:
     made = Lab(Path(mkdtemp(prefix="malbox-red-")))
     yield made
     made.close()
+
+
+@pytest.fixture
+async def parents() -> AsyncIterator[tuple[Path, ...]]:
+    """A directory of the test's own in each tree that gives its controllers to others; all of it is gone afterwards."""
+    name = f"malbox-test-{uuid4().hex[:8]}"
+    made = tuple(dict.fromkeys(tree.parent / name for tree in hierarchies().values()))
+    for directory in made:
+        directory.mkdir()
+        with contextlib.suppress(OSError):  # of the second kind only
+            (directory / "cgroup.subtree_control").write_text("+memory +pids +cpu", encoding="ascii")
+    yield made
+    for directory in made:
+        await Group((directory,)).remove(END_TIMEOUT_S)

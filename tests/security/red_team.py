@@ -176,11 +176,11 @@ def _ipc_of(key: int) -> list[str]:
     return [line for table in tables for line in table.splitlines() if line.split()[0] == str(key)]
 
 
-async def inside(lab: Lab, name: str) -> SandboxReport:
-    """The attempt was made by a plugin in the sandbox."""
+def asked(lab: Lab, name: str) -> SandboxRequest:
+    """A run of the attempt, once in a lab."""
     spool = lab.root / "spool"
     spool.mkdir()
-    request = SandboxRequest(
+    return SandboxRequest(
         manifest=load_manifest(lab.root),
         plugin_dir=lab.root,
         sample=lab.root / "sample",
@@ -188,7 +188,11 @@ async def inside(lab: Lab, name: str) -> SandboxReport:
         spool_dir=spool,
         config={"name": name, "targets": lab.targets(is_inside=True)},
     )
-    return await BubblewrapRunner().run(request)
+
+
+async def inside(lab: Lab, name: str) -> SandboxReport:
+    """The attempt was made by a plugin in the sandbox."""
+    return await BubblewrapRunner().run(asked(lab, name))
 
 
 def outside(lab: Lab, name: str) -> dict[str, Any]:

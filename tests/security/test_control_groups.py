@@ -4,10 +4,9 @@ import contextlib
 import os
 import subprocess
 import time
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
-from uuid import uuid4
 
 import pytest
 
@@ -22,20 +21,6 @@ from tests.security.sandbox_bench import Bench, processes_with
 
 pytestmark = pytest.mark.skipif(os.geteuid() != 0, reason="only root may make control groups where none are delegated")
 END_TIMEOUT_S = 10.0
-
-
-@pytest.fixture
-async def parents() -> AsyncIterator[tuple[Path, ...]]:
-    """A directory of the test's own in each tree that gives its controllers to others; all of it is gone afterwards."""
-    name = f"malbox-test-{uuid4().hex[:8]}"
-    made = tuple(dict.fromkeys(tree.parent / name for tree in hierarchies().values()))
-    for directory in made:
-        directory.mkdir()
-        with contextlib.suppress(OSError):  # of the second kind only
-            (directory / "cgroup.subtree_control").write_text("+memory +pids +cpu", encoding="ascii")
-    yield made
-    for directory in made:
-        await groups_module.Group((directory,)).remove(END_TIMEOUT_S)
 
 
 @pytest.fixture

@@ -22,6 +22,7 @@ SMALL = partial(
     Budget,
     total_bytes=16 * MIB, file_bytes=8 * MIB, entries=2000, children=60, depth=6, ratio=250, ratio_floor_bytes=2 * MIB,
 )  # fmt: skip
+SCALE = made.Scale(entries=2500, file_bytes=24 * MIB)
 TWO = {"first.txt": b"one", "folder/second.txt": b"two"}
 WHOLE: dict[str, Callable[[], bytes]] = {
     "zip": lambda: made.zipped(TWO),
@@ -165,7 +166,7 @@ def test_a_bomb_meets_its_budget(
     monkeypatch.setattr(plugin, "Budget", SMALL)
     make, budget = made.BOMBS[name]
     scratch = tmp_path / "scratch"
-    emitted = unpacked(make_sample(make()), scratch)
+    emitted = unpacked(make_sample(make(SCALE)), scratch)
     said = emitted.json("archives")
     assert budget in {one["budget"] for one in said["exceeded"]}, said
     assert len(said["children"]) <= 60
