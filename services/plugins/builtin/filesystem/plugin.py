@@ -1,27 +1,23 @@
 """What happens to files while the sample runs, and the bytes of those that are gone when it ends.
 
 The agent hands out files that are there at the end. One that is written, run and deleted is not: so each that is closed
-after it was written is copied at once, and the copy is handed out when its original did not last.
+after it was written is copied at once, and the copy is handed out when its original did not last. What is not kept is
+counted, for each reason, in the result `not_kept`.
 """
 
 import os
-import stat
 import threading
 import time
 from collections import deque
-from pathlib import Path
 from typing import Any
 
 from malbox.sdk.guest import GuestPlugin, PluginFailure
 
+from .copies import Copies
 from .inotify import Notice, Notices
 
 LOOK_S = 0.2
 RECORDS_MAX = 10_000
-COPIES_MAX = 256
-COPY_MAX_BYTES = 4 * 1024 * 1024
-COPIES_MAX_BYTES = 32 * 1024 * 1024
-EMITTED_MAX_BYTES = 24 * 1024 * 1024
 LOOKS_AFTER_FLUSH = 20  # then it is somebody else who goes on
 
 
@@ -33,8 +29,7 @@ class Filesystem(GuestPlugin):
         self._files_max = config["files_max"]
         self._is_over = threading.Event()
         self._records = 0
-        self._copies: dict[bytes, tuple[Path, tuple[int, int, int]]] = {}
-        self._copied_bytes = 0
+        self._copies = Copies(self.scratch)
         try:
             self._notices = Notices()
         except OSError as error:
@@ -49,19 +44,20 @@ class Filesystem(GuestPlugin):
         self._reader.start()
 
     def flush(self) -> None:
-        """Everything that happened is recorded, and files that did not last are handed out."""
+        """Everything that happened is recorded, files that did not last are handed out, and what is missing is told."""
         self._is_over.set()
         self._reader.join()
+        if self._records > RECORDS_MAX:
+            self.emit("filesystem", {"event": "not_recorded", "changes": self._records - RECORDS_MAX})
         if self._notices.is_incomplete:
             self.emit("filesystem", {"event": "not_everything_was_watched"})
-        kept, size_bytes = 0, 0
-        for path, (copy, identity) in self._copies.items():
-            size_bytes += copy.stat().st_size
-            if _identity(path) != identity and kept < self._files_max and size_bytes <= EMITTED_MAX_BYTES:
-                name = f"transient/{kept:03d}"
-                self.emit_file(name, copy)
-                self.emit("filesystem", {"event": "kept", "path": _shown(path), "result": name})
-                kept += 1
+        for number, copy in enumerate(self._copies.transient(self._files_max)):
+            name = f"transient/{number:03d}"
+            self.emit_file(name, copy.file)
+            self.emit("filesystem", {"event": "kept", "path": _shown(copy.path), "result": name,
+                                     "missing_bytes": copy.missing_bytes})  # fmt: skip
+        for tally in self._copies.not_kept():
+            self.emit("not_kept", tally)
 
     def _read(self) -> None:
         left = LOOKS_AFTER_FLUSH
@@ -74,7 +70,9 @@ class Filesystem(GuestPlugin):
 
     def _take(self, notice: Notice) -> None:
         if notice.event in ("written", "moved_to", "created") and not notice.is_directory:
-            self._copy(notice.path)
+            self._copies.take(notice.path)
+        elif notice.event == "moved_from":
+            self._copies.moved(notice.path)
         self._records += 1
         if self._records > RECORDS_MAX:
             return
@@ -83,34 +81,6 @@ class Filesystem(GuestPlugin):
                                  "is_directory": notice.is_directory})  # fmt: skip
         if self._records == RECORDS_MAX:
             self.emit("filesystem", {"event": "no_more_is_recorded"})
-
-    def _copy(self, path: bytes) -> None:
-        """The file as it is now, unless it is none, or there is no room."""
-        identity = _identity(path)
-        if identity is None or len(self._copies) >= COPIES_MAX:
-            return
-        try:
-            descriptor = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK)
-        except OSError:
-            return
-        with os.fdopen(descriptor, "rb") as file:
-            if not stat.S_ISREG(os.fstat(descriptor).st_mode):
-                return
-            content = file.read(COPY_MAX_BYTES)
-        self._copied_bytes += len(content)
-        if content and self._copied_bytes <= COPIES_MAX_BYTES:
-            copy = self._copies[path][0] if path in self._copies else self.scratch / f"{len(self._copies):03d}"
-            copy.write_bytes(content)
-            self._copies[path] = copy, identity
-
-
-def _identity(path: bytes) -> tuple[int, int, int] | None:
-    """Tells whether a path leads to the same bytes; None when it leads nowhere."""
-    try:
-        facts = os.lstat(path)
-    except OSError:
-        return None
-    return facts.st_dev, facts.st_ino, facts.st_mtime_ns
 
 
 def _shown(path: bytes) -> str:
