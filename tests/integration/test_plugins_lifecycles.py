@@ -86,14 +86,15 @@ async def test_each_lifecycle_shares_what_its_manifest_says_and_no_more(bench: B
 
 @pytest.mark.promise("D5")
 async def test_busy_names_the_real_task_and_stage(bench: Bench) -> None:
-    """While it runs; afterwards the one that waits is ready, and the one of a single run is gone."""
+    """While it runs, to the task's owner; afterwards the one that waits is ready, the one of a single run gone."""
     await until_shown(bench, "persistent", ["ready"])
-    await bench.order(b"x", "slow", task_id=B_TASK, stage="static")
+    await bench.order(b"x", "slow", task_id=B_TASK, stage="static", owner="ann")
     await bench.hear(PluginStarted)
     [busy] = await instances(bench, "slow")
     shown = {key: busy[key] for key in ("state", "task_id", "attempt", "stage", "lifecycle")}
     expected = {"state": "busy", "task_id": B_TASK, "attempt": 1, "stage": "static", "lifecycle": "ephemeral"}
     assert shown == expected
+    assert B_TASK not in (await bench.get("/plugins/instances", subject="bob")).text
     await bench.hear(PluginStageCompleted)
     assert await instances(bench, "slow") == []
     [ready] = await instances(bench, "persistent")
