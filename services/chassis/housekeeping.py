@@ -17,11 +17,26 @@ log = structlog.get_logger()
 
 @dataclass(frozen=True)
 class Expiry:
-    """Rows of `table` whose instant in `column` is longer ago than `days` are deleted."""
+    """Rows of `table` whose instant in `column` is longer ago than `days` are deleted.
+
+    With `of`, the column is of that other table's row about the same `task_id`; a row without one stays. `only` is one
+    more condition, in SQL.
+    """
 
     table: str
     column: str
     days: int
+    of: str = ""
+    only: str = "true"
+
+    @property
+    def condition(self) -> str:
+        """Which rows go, in SQL; $1 is the interval of `days`."""
+        is_old = f"{self.of or self.table}.{self.column} < now() - $1::interval"
+        if self.of:
+            same = f"{self.of}.task_id = {self.table}.task_id"
+            is_old = f"EXISTS (SELECT FROM {self.of} WHERE {same} AND {is_old})"
+        return f"{is_old} AND {self.only}"
 
 
 INBOX = Expiry("inbox", "received_at", INBOX_DAYS)
@@ -34,7 +49,7 @@ async def expire(store: Store, expiry: Expiry) -> int:
     while True:
         rows = await store.fetch(
             f"DELETE FROM {expiry.table} WHERE ctid = ANY(ARRAY("  # noqa: S608 - names from our own code
-            f"SELECT ctid FROM {expiry.table} WHERE {expiry.column} < now() - $1::interval LIMIT $2)) RETURNING 1",
+            f"SELECT ctid FROM {expiry.table} WHERE {expiry.condition} LIMIT $2)) RETURNING 1",
             timedelta(days=expiry.days),
             BATCH_MAX,
         )

@@ -6,7 +6,6 @@ from pathlib import Path
 
 from malbox.sdk.manifest import load_manifest
 from services.chassis.run import Runtime, Service
-from services.plugins import rows
 from services.plugins.adapters.bubblewrap import BubblewrapRunner
 from services.plugins.adapters.folders import BUILTIN_DIR
 from services.plugins.adapters.guest_agent import GrpcGuestConnector
@@ -19,6 +18,7 @@ from services.plugins.cancellations import Cancellations
 from services.plugins.children import RUNNER as CONFIRMING
 from services.plugins.children import Children
 from services.plugins.domain.catalogue import Plugin
+from services.plugins.expiries import EXPIRIES
 from services.plugins.guest_stage import GuestStage
 from services.plugins.handlers import HANDLERS
 from services.plugins.host_runs import HostRuns
@@ -42,6 +42,7 @@ MIGRATIONS = tuple(
         "schema_6.sql",
         "schema_7.sql",
         "schema_8.sql",
+        "schema_9.sql",
     )
 )
 VERSIONS = "versions"
@@ -95,7 +96,7 @@ async def compose(runtime: Runtime, connector: GuestConnector | None = None) -> 
         handlers=HANDLERS,
         runners=(stages.runner(stages_at_once=settings.stages_at_once), CONFIRMING),
         routers=(instances_router(instances), runs_router(runtime.store), router(registry)),
-        expiries=rows.EXPIRIES,
+        expiries=EXPIRIES,
         background=(
             reconciler.run,
             source.watch,

@@ -12,7 +12,6 @@ from contracts.envelope import Message
 from contracts.machines import LeaseRef
 from contracts.planning import EndedBy, Plan, PlannedRun
 from contracts.plugins import ChildrenFound, PluginResultProduced, RunError
-from services.chassis.housekeeping import Expiry
 from services.chassis.store import Store
 from services.chassis.unit import Unit
 
@@ -22,13 +21,6 @@ INPUTS_MAX = 400
 PRODUCED_MAX = 2000
 SAID_MAX = 5000
 RUNS_SHOWN_MAX = 500
-SAID_DAYS = 400
-"""What is said of a task goes with its end. For tasks whose end nobody heard of; longer than any may wait."""
-EXPIRIES = (
-    Expiry("late_results", "recorded_at", 30),
-    Expiry("pins", "ended_at", 7),
-    Expiry("said", "recorded_at", SAID_DAYS),
-)
 _ERRORS = TypeAdapter(tuple[RunError, ...])
 _RUNS = TypeAdapter(tuple[PlannedRun, ...])
 CANCEL = (

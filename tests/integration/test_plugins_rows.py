@@ -1,26 +1,51 @@
 """What the plugins service remembers of tasks, and for how long."""
 
+from collections import Counter
 from collections.abc import AsyncIterator
 from datetime import UTC, datetime
+from typing import Any
 from uuid import uuid4
 
 import pytest
 
+from contracts.blobs import BlobRef
 from contracts.ids import derived
 from contracts.intake import ChildrenChosen
-from contracts.plugins import ChildrenFound, PluginStageStarted, RunError
-from contracts.scheduler import TaskCancelled, TaskCompleted, TaskFact, TaskFailed, TaskTimedOut, TaskUnserviceable
-from services.chassis.housekeeping import expire
+from contracts.planning import Plan, PlannedStage
+from contracts.plugins import ChildrenFound, PluginResultProduced, PluginStageStarted, RunError
+from contracts.scheduler import (
+    RunStage,
+    TaskCancelled,
+    TaskCompleted,
+    TaskFact,
+    TaskFailed,
+    TaskTimedOut,
+    TaskUnserviceable,
+)
+from services.chassis import housekeeping
+from services.chassis.housekeeping import INBOX_DAYS, expire
 from services.chassis.migrations import migrate
 from services.chassis.store import Store
 from services.chassis.unit import Unit
 from services.plugins import rows
-from services.plugins.handlers import HANDLERS
+from services.plugins.expiries import EXPIRIES, OF_TASKS
+from services.plugins.handlers import HANDLERS, RUN_STAGE, do_run_stage
 from services.plugins.main import MIGRATIONS
 
 pytestmark = pytest.mark.integration
 NOW = datetime(2026, 1, 2, 3, 4, 5, tzinfo=UTC)
-TASK, OTHER = derived("tsk", "one"), derived("tsk", "other")
+TASK, OTHER, RUNNING = derived("tsk", "one"), derived("tsk", "other"), derived("tsk", "running")
+STAGE = PlannedStage(name="static", groups=())
+PLAN = Plan(stages=(STAGE,))
+ORDER = RunStage.model_validate(
+    {
+        "task_id": TASK,
+        "attempt": 1,
+        "stage": STAGE,
+        "sample": {"blob": {"sha256": "0" * 64, "size_bytes": 1}, "name": "a"},
+        "request": {},
+    }
+)
 
 
 @pytest.fixture(name="store")
@@ -91,14 +116,151 @@ async def test_what_was_found_inside_goes_with_the_task_once_it_was_answered(sto
 
 async def test_what_was_said_of_a_task_whose_end_nobody_heard_of_is_forgotten_at_last(store: Store) -> None:
     """Nothing is remembered for ever; every table that is to forget can."""
-    await store.fetch("UPDATE said SET recorded_at = now() - interval '401 days' WHERE task_id = $1", TASK)
-    assert {expiry.table: await expire(store, expiry) for expiry in rows.EXPIRIES} == {
-        "late_results": 0,
-        "pins": 0,
-        "said": 1,
-    }
+    await remember(store, TASK)
+    for table in (*OF_TASKS, "pins", "said"):
+        await store.fetch(f"UPDATE {table} SET recorded_at = now() - interval '401 days' WHERE task_id = $1", TASK)  # noqa: S608
+    assert await expired(store) == {"late_results": 0, **dict.fromkeys(OF_TASKS, 1), "pins": 1, "said": 1}
     assert await rows.load_events(store, TASK) == []
     assert len(await rows.load_events(store, OTHER)) == 1
+
+
+async def test_what_is_remembered_of_a_task_goes_a_month_after_its_end(store: Store) -> None:
+    """In every table, its end last. Of a task that runs everything stays however old it is, of a later end all too."""
+    ages = {TASK: 31, OTHER: 29, RUNNING: None}
+    for task_id, days in ages.items():
+        await remember(store, task_id)
+        if days is not None:
+            await end(store, task_id, days=days)
+    for table in OF_TASKS:
+        await store.fetch(f"UPDATE {table} SET recorded_at = now() - interval '399 days'")  # noqa: S608
+    assert await expired(store) == {"late_results": 0, **dict.fromkeys(OF_TASKS, 1), "pins": 1, "said": 0}
+    for table in (*OF_TASKS, "pins"):
+        assert await tasks_in(store, table) == {OTHER, RUNNING}
+    assert [run["plugin"] for run in await rows.load_runs(store, RUNNING)] == ["pe"]
+
+
+async def test_a_task_whose_end_was_heard_of_before_its_plan_is_forgotten_too(store: Store) -> None:
+    """The plan that comes late does not make it a task that runs."""
+    await remember(store, TASK, is_planned=False)
+    await end(store, TASK, days=31)
+    unit = _unit()
+    rows.keep_pins(unit, TASK, PLAN)
+    await store.commit(unit)
+    await expired(store)
+    for table in (*OF_TASKS, "pins"):
+        assert await tasks_in(store, table) == set()
+
+
+async def test_rows_go_in_bounded_batches(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+    """However much there is, one statement deletes no more than the bound; in the end all of it is gone."""
+    monkeypatch.setattr(housekeeping, "BATCH_MAX", 2)
+    await remember(store, TASK, runs=5)
+    await end(store, TASK, days=31)
+    sizes = []
+    fetch = store.fetch
+
+    async def seen(sql: str, *arguments: Any) -> list[Any]:
+        found = await fetch(sql, *arguments)
+        sizes.append(len(found))
+        return found
+
+    monkeypatch.setattr(store, "fetch", seen)
+    [expiry] = [one for one in EXPIRIES if one.table == "stage_runs" and one.of]
+    assert await expire(store, expiry) == 5
+    assert sizes == [2, 2, 1]
+
+
+@pytest.mark.promise("P15")
+async def test_an_order_that_comes_again_while_the_inbox_may_have_forgotten_it_runs_nothing(store: Store) -> None:
+    """A message lives for two weeks at most, and the stage is known for longer than that after the end of its task."""
+    await remember(store, TASK)
+    await end(store, TASK, days=INBOX_DAYS + 1)
+    await expired(store)
+    unit = _unit()
+    await do_run_stage(ORDER, unit, store)
+    assert unit.work == []
+
+
+@pytest.mark.promise("P15")
+@pytest.mark.parametrize(
+    ("state", "decided_days", "left"),
+    [("parked", None, {TASK}), ("replayed", 29, {TASK}), ("replayed", 31, set()), ("dropped", 31, set())],
+)
+async def test_a_task_stays_known_while_an_operator_may_have_its_messages_handled(
+    state: str, decided_days: int | None, left: set[str], store: Store
+) -> None:
+    """A dead letter waits for as long as nobody decides; a copy of a replay may be on its way a while after it."""
+    await remember(store, TASK)
+    await end(store, TASK, days=300)
+    await store.fetch(
+        "INSERT INTO parked (id, queue, type, subject, reason, body, times, state, decided_at) "
+        "VALUES ('one', 'plugins.commands', 'x', $1, 'x', '', 1, $2, now() - make_interval(days => $3))",
+        *(TASK, state, decided_days),
+    )
+    await expired(store)
+    for table in (*OF_TASKS, "pins"):
+        assert await tasks_in(store, table) == left
+
+
+async def test_a_task_stays_known_while_work_for_it_is_to_be_done(store: Store) -> None:
+    """Its stage finds what it did before, though it ended long ago for everybody else; then it goes."""
+    await remember(store, TASK)
+    await end(store, TASK, days=31)
+    unit = _unit()
+    unit.enqueue(RUN_STAGE, f"{TASK}/1/static", {"task_id": TASK})
+    await store.commit(unit)
+    assert sum((await expired(store)).values()) == 0
+    await store.fetch("DELETE FROM work")
+    assert sum((await expired(store)).values()) == len(OF_TASKS) + 1
+
+
+async def remember(store: Store, task_id: str, *, runs: int = 1, is_planned: bool = True) -> None:
+    """Something is known of the task in every table."""
+    key, unit = rows.StageKey(task_id, 1, "static"), _unit()
+    if is_planned:
+        rows.keep_pins(unit, task_id, PLAN)
+    rows.order_stage(unit, key)
+    rows.keep_prepared(unit, task_id, rows.Prepared("elf", "linux", "a", "0" * 64))
+    for number in range(runs):
+        error = RunError(plugin="pe", stage="static", outcome="failed", reason="so")
+        run_id = derived("run", task_id, number)
+        rows.keep_run(unit, key, run_id, "1.0.0", error, is_error=True, duration_ms=7, log="log")
+    result = PluginResultProduced(
+        task_id=task_id,
+        attempt=1,
+        stage="static",
+        result_id=derived("res", task_id),
+        run_id=derived("run", task_id, 0),
+        plugin="pe",
+        version="1.0.0",
+        name="pe",
+        kind="bytes",
+        media_type="text/plain",
+        blob=BlobRef(sha256="0" * 64, size_bytes=1),
+    )
+    rows.keep_result(unit, result)
+    await store.commit(unit)
+
+
+async def end(store: Store, task_id: str, *, days: int) -> None:
+    """The end of the task was heard of so long ago."""
+    fact, unit = TaskCompleted(task_id=task_id, attempts=1, machine="clean"), _unit()
+    await HANDLERS[type(fact)](fact, unit, store)
+    await store.commit(unit)
+    await store.fetch("UPDATE pins SET ended_at = now() - make_interval(days => $2) WHERE task_id = $1", task_id, days)
+
+
+async def expired(store: Store) -> dict[str, int]:
+    """How many rows of each table housekeeping deletes."""
+    counts: Counter[str] = Counter()
+    for expiry in EXPIRIES:
+        counts[expiry.table] += await expire(store, expiry)
+    return dict(counts)
+
+
+async def tasks_in(store: Store, table: str) -> set[str]:
+    """The tasks that the table knows."""
+    return {row["task_id"] for row in await store.fetch(f"SELECT task_id FROM {table}")}  # noqa: S608
 
 
 def _unit() -> Unit:
