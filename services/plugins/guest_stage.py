@@ -45,6 +45,7 @@ from services.plugins.sitting import (
     driven_by,
     end_plugins,
     ended,
+    keep_own_endings,
     keep_what_came,
     sample_started,
     seal,
@@ -173,6 +174,13 @@ class GuestStage:
 
     async def _launch(self, sitting: Sitting) -> None:
         """The sample runs, with every plugin of the plan watching, and that is recorded."""
+        try:
+            await self._start_all(sitting)
+        except (GuestUnreachable, GuestRefused, GuestLied, GuestStageFailed):
+            await keep_own_endings(sitting)
+            raise
+
+    async def _start_all(self, sitting: Sitting) -> None:
         record, session, prepared = sitting.record, sitting.session, sitting.prepared
         path = await session.put(self._blobs.local_path(prepared.sha256), guest_name(prepared.name))
         for planned in sitting.runs:

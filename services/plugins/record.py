@@ -36,6 +36,7 @@ from services.plugins.policy.errors_told import errors_told
 
 RESULTS_PER_STAGE_MAX = 800
 LOG_MAX_CHARS = 64 * 1024
+STAGE_FAILED = "the stage failed before the plugin ended"
 
 AWAITED = (
     PluginStageStarted,
@@ -85,6 +86,8 @@ class StageRecord:
             command.task_id, command.attempt, command.stage.name, command.sample.blob.sha256, command.owner
         )
         self._kept_back: list[tuple[tuple[Message, ...], Also | None]] = []
+        self._begun: dict[str, str] = {}
+        self._ended_here: set[str] = set()
         self._about = {"task_id": command.task_id, "attempt": command.attempt, "stage": command.stage.name}
 
     def run_id(self, plugin: str) -> str:
@@ -142,6 +145,7 @@ class StageRecord:
 
     def started(self, plugin: str, version: str) -> Message:
         """The fact that a run begins."""
+        self._begun[plugin] = version
         return self.fact(PluginStarted, run_id=self.run_id(plugin), plugin=plugin, version=version)
 
     async def keep_launch(self, at: datetime, exec_error: str, *facts: Message) -> None:
@@ -167,6 +171,7 @@ class StageRecord:
         self, plugin: str, version: str, ending: Ending, evidence: Sequence[Evidence]
     ) -> tuple[list[Message], Also]:
         produced = await self.store_evidence(plugin, version, evidence)
+        self._ended_here.add(plugin)
         run_id, reason = self.run_id(plugin), ending.reason[:REASON_MAX_CHARS]
         finished = self.fact(
             PluginFinished,
@@ -268,7 +273,8 @@ class StageRecord:
         errors: Sequence[RunError] = (),
         facts: Sequence[Message] = (),
     ) -> None:
-        """The stage could not be done; what it produced is named; the work is done."""
+        """The stage could not be done; what it produced is named, and no run is left open; the work is done."""
+        await self._end_open_runs(reason)
         ids, known = await self._summary(errors)
         fact = self.fact(
             PluginStageFailed,
@@ -279,6 +285,13 @@ class StageRecord:
             ended_by=ended_by,
         )
         await self.say(*facts, fact, also=lambda unit: rows.end_stage(unit, self.key, "failed"), finish=True)
+
+    async def _end_open_runs(self, reason: str) -> None:
+        """Whoever began, with this driver or one before, and has no outcome yet, ends with the stage."""
+        begun = await rows.load_begun(self.work.store, self.key) | self._begun
+        for plugin, version in begun.items():
+            if plugin not in self._ended_here:
+                await self.run_ended(plugin, version, Ending("failed", f"{STAGE_FAILED}: {reason}", is_error=True))
 
     async def _summary(self, errors: Sequence[RunError]) -> tuple[tuple[str, ...], tuple[RunError, ...]]:
         store = self.work.store

@@ -11,7 +11,7 @@ from contracts.catalogue import BY_TYPE
 from contracts.envelope import Message
 from contracts.machines import LeaseRef
 from contracts.planning import EndedBy, Plan, PlannedRun
-from contracts.plugins import ChildrenFound, PluginResultProduced, RunError
+from contracts.plugins import ChildrenFound, PluginResultProduced, PluginStarted, RunError
 from services.chassis.store import Store
 from services.chassis.unit import Unit
 
@@ -210,6 +210,17 @@ async def load_said(store: Store, key: StageKey) -> list[tuple[str, Message]]:
 async def has_run(store: Store, run_id: str) -> bool:
     """Whether the run has an outcome already."""
     return await store.fetchrow("SELECT FROM stage_runs WHERE run_id = $1", run_id) is not None
+
+
+async def load_begun(store: Store, key: StageKey) -> dict[str, str]:
+    """Plugins whose run in the stage was said to begin and has no outcome, each with its version."""
+    found = await store.fetch(
+        "SELECT data->>'plugin' AS plugin, data->>'version' AS version FROM said "
+        "WHERE task_id = $1 AND attempt = $2 AND stage = $3 AND type = $4 "
+        "AND NOT EXISTS (SELECT FROM stage_runs WHERE run_id = data->>'run_id') ORDER BY place, position",
+        *(*key.parts, PluginStarted.type_name()),
+    )
+    return {row["plugin"]: row["version"] for row in found}
 
 
 async def load_errors(store: Store, key: StageKey) -> tuple[RunError, ...]:

@@ -117,6 +117,13 @@ async def keep_what_came(sitting: Sitting) -> None:
     await _keep(sitting, Collected((), 0))
 
 
+async def keep_own_endings(sitting: Sitting) -> None:
+    """No sample runs. A bundled plugin that had ended by itself has its own outcome; the others end with the stage."""
+    for planned, ending, _evidence in sitting.plugins.outcomes():
+        if planned.plugin in sitting.plugins.endings:
+            await sitting.record.keep_ending(planned.plugin, planned.version, ending)
+
+
 async def bring_home(sitting: Sitting, *, timeout_s: float) -> list[RunError]:
     """All evidence is durable, recorded and said; what is missing from it is returned. Raises GuestLied."""
     into = sitting.directory / "collected"

@@ -1,22 +1,28 @@
 """Bundled guest plugins on the real service: over a guest that follows a script, and over the real agent."""
 
+import asyncio
 import json
 from collections.abc import AsyncIterator, Callable
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from pathlib import Path
 from typing import Any
 
+import asyncpg
 import pytest
 
 from contracts.plugins import (
     ObservationEnded,
+    PluginFinished,
     PluginResultProduced,
     PluginStageCompleted,
     PluginStageFailed,
+    PluginStarted,
     SampleStarted,
 )
 from malbox.sdk.manifest.events import SUBSCRIBABLE
 from services.plugins.ports_guest import (
+    GuestLied,
+    GuestRefused,
     GuestUnreachable,
     PluginEnding,
     PluginPiece,
@@ -215,6 +221,92 @@ async def test_a_lost_guest_leaves_what_came_and_says_so(opened: Open) -> None:
         await bench.hear(PluginStageFailed)
         [result] = [one for one in bench.said(PluginResultProduced) if one.plugin == "watcher"]
         assert (result.is_truncated, bench.outcomes()["watcher"]) == (True, "failed")
+
+
+@pytest.mark.promise("D1")
+@pytest.mark.parametrize(
+    ("call", "fault", "reason"),
+    [
+        ("launch", GuestRefused("no such user"), "the guest was lost: no such user"),
+        ("launch", GuestUnreachable("gone"), "the guest was lost: gone"),
+        ("arm", GuestLied("armed twice"), "armed twice"),
+        ("start other", GuestUnreachable("gone"), "the guest was lost: gone"),
+    ],
+    ids=lambda value: value if isinstance(value, str) else type(value).__name__,
+)
+async def test_a_plugin_that_began_ends_though_the_sample_is_never_launched(
+    call: str, fault: Exception, reason: str, opened: Open
+) -> None:
+    """Whatever fails between its start and the sample's: one fact, with the reason, which is among the errors too."""
+
+    class Refusing(ScriptedGuest):
+        """A guest that fails in one call."""
+
+        async def _call(self, name: str) -> None:
+            await super()._call(name)
+            if name.startswith(call):
+                raise fault
+
+    async with opened(Refusing(short_life)) as bench:
+        await order(bench, "syscalls", "watcher", "other")
+        [failed] = await bench.hear(PluginStageFailed)
+        assert {one.plugin for one in bench.said(PluginStarted)} == {"syscalls", "watcher", "other"}
+        ends = [(one.plugin, one.outcome, one.reason) for one in bench.said(PluginFinished)]
+    words = f"the stage failed before the plugin ended: {reason}"
+    assert sorted(ends) == [(name, "failed", words) for name in ("other", "syscalls", "watcher")]
+    assert [(error.plugin, error.reason) for error in failed.errors] == [(name, words) for name, *_ in sorted(ends)]
+
+
+@pytest.mark.promise("D1")
+async def test_a_plugin_that_could_not_be_started_keeps_its_own_reason_when_the_launch_fails(opened: Open) -> None:
+    """What it came to was known before; the one beside it ends with the stage."""
+
+    class Refusing(ScriptedGuest):
+        """A guest that has no room for one plugin, and then none for the sample."""
+
+        async def _call(self, name: str) -> None:
+            await super()._call(name)
+            if name.startswith(("start watcher", "launch")):
+                raise GuestRefused(f"no room for {name.partition(' [')[0]}")
+
+    async with opened(Refusing(short_life)) as bench:
+        await order(bench, "watcher", "other")
+        await bench.hear(PluginStageFailed)
+        ends = {one.plugin: one.reason for one in bench.said(PluginFinished)}
+    assert ends == {
+        "watcher": "no room for start watcher",
+        "other": "the stage failed before the plugin ended: the guest was lost: no room for launch",
+    }
+
+
+@pytest.mark.promise("D1", "P3")
+async def test_a_plugin_that_a_driver_before_began_ends_when_the_stage_is_given_up(
+    opened: Open, database_url: str
+) -> None:
+    """Nobody who gives up has started it or can reach it; what was said of its start is enough to end it."""
+    arming = asyncio.Event()
+
+    class Stuck(ScriptedGuest):
+        """A guest that never gets armed."""
+
+        async def arm(self) -> None:
+            arming.set()
+            await asyncio.Event().wait()
+
+    async with opened(Stuck(short_life)) as bench:
+        await order(bench, "watcher")
+        await asyncio.wait_for(arming.wait(), 20)
+        await bench.hear(PluginStarted)
+    database = await asyncpg.connect(database_url, server_settings={"search_path": "plugins"}, timeout=10)
+    try:
+        assert await database.execute("UPDATE work SET attempts = 4 WHERE kind = 'run-stage'") == "UPDATE 1"
+    finally:
+        await database.close()
+    async with opened(Stuck(short_life)) as last:
+        await last.hear(PluginStageFailed)
+        ends = [(one.plugin, one.outcome, one.reason) for one in last.said(PluginFinished)]
+    words = "the stage failed before the plugin ended: the stage could not be run: interrupted too often"
+    assert ends == [("watcher", "failed", words)]
 
 
 @pytest.fixture
