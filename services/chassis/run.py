@@ -4,7 +4,8 @@ import asyncio
 import gc
 import os
 import signal
-from collections.abc import Awaitable, Callable, Coroutine, Mapping, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Mapping, Sequence
+from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from importlib.metadata import PackageNotFoundError, version
 from typing import Any, TypeVar
@@ -44,6 +45,7 @@ CHASSIS_EXPIRIES = (
     housekeeping.Expiry("parked", "decided_at", DECIDED_DAYS),
     housekeeping.Expiry("suspects", "seen_at", SUSPECTS_DAYS),
 )
+Background = Callable[[], Coroutine[Any, Any, None]]
 log = structlog.get_logger()
 T = TypeVar("T")
 
@@ -89,7 +91,7 @@ class Service:
     projections: Sequence[Projection] = ()
     runners: Sequence[Runner] = ()
     routers: Sequence[APIRouter] = ()
-    background: Sequence[Callable[[], Coroutine[Any, Any, None]]] = ()
+    background: Sequence[Background] = ()
     on_start: Callable[[], Awaitable[None]] | None = None
     on_stop: Callable[[], Awaitable[None]] | None = None
     has_host_commands: bool = False
@@ -109,13 +111,23 @@ def run(
     *,
     migrations: tuple[str, ...] = (),
     announce: Announce = no_announcements,
+    while_there_is_no_store: Background | None = None,
 ) -> None:
     """The service runs until SIGTERM or SIGINT. Exits 1, with the reason in the log, when it cannot start."""
     logs.configure(name)
     try:
         crash_points.arm(os.environ.get(crash_points.VARIABLE))
         with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
-            runner.run(serve(name, settings, compose, migrations=migrations, announce=announce))
+            runner.run(
+                serve(
+                    name,
+                    settings,
+                    compose,
+                    migrations=migrations,
+                    announce=announce,
+                    while_there_is_no_store=while_there_is_no_store,
+                )
+            )
     except* (PermanentError, TransientError) as faults:
         log.error("service_could_not_run", reasons=[str(fault) for fault in faults.exceptions])  # noqa: TRY400
         raise SystemExit(1) from None
@@ -128,12 +140,14 @@ async def serve(
     *,
     migrations: tuple[str, ...] = (),
     announce: Announce = no_announcements,
+    while_there_is_no_store: Background | None = None,
     stop: asyncio.Event | None = None,
 ) -> None:
     """The same inside a running loop; ends when `stop` is set."""
     stop = stop or _stop_on_signals()
     clock = SystemClock()
-    store = await _until_available(lambda: Store.open(settings.database_url, name))
+    async with _beside(while_there_is_no_store):
+        store = await _until_available(lambda: Store.open(settings.database_url, name))
     try:
         await _until_available(lambda: migrate(store, migrations))
         runtime = Runtime(settings, store, BlobStore(settings.blob_dir), clock, announce)
@@ -149,6 +163,22 @@ async def serve(
     finally:
         await store.close()
     log.info("service_stopped")
+
+
+@asynccontextmanager
+async def _beside(background: Background | None) -> AsyncIterator[None]:
+    """The background runs for as long as the block lasts; a failure of its own is logged."""
+    if background is None:
+        yield
+        return
+    running = asyncio.create_task(background())
+    try:
+        yield
+    finally:
+        running.cancel()
+        (outcome,) = await asyncio.gather(running, return_exceptions=True)
+        if isinstance(outcome, Exception):
+            log.error("what_needs_no_store_failed", exc_info=outcome)
 
 
 def _spare_what_stays() -> None:

@@ -1,17 +1,17 @@
 """What is plugged into what in the machines service."""
 
 import asyncio
-from collections.abc import Callable, Coroutine, Sequence
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 import structlog
 
 from contracts.submission import Route
+from services.chassis.clock import Clock, SystemClock
 from services.chassis.crash_points import Point, guarded
-from services.chassis.run import Runtime, Service
+from services.chassis.run import Background, Runtime, Service
 from services.chassis.work import Runner
 from services.machines.adapters.absent_network import REMEDY, AbsentNetwork
 from services.machines.adapters.authorities import Authorities
@@ -28,12 +28,12 @@ from services.machines.isolation import IsolationWatch
 from services.machines.policy import on_host
 from services.machines.ports import GuestEnroller, GuestNetwork, Hypervisor
 from services.machines.projections import EXPIRIES, FLEET, MIGRATIONS
-from services.machines.reconcile import LeaseWatch, Reconciler, Wishes
+from services.machines.reconcile import Deadlines, LeaseWatch, Reconciler, Wishes
+from services.machines.reconcile.deadlines import FILE
 from services.machines.settings import MachinesSettings, load_machines
 
-__all__ = ["MIGRATIONS", "compose"]
+__all__ = ["MIGRATIONS", "compose", "keep_deadlines"]
 
-Background = Callable[[], Coroutine[Any, Any, None]]
 _HELPER_TRIES, _HELPER_PAUSE_S = 150, 0.2
 
 log = structlog.get_logger()
@@ -49,7 +49,7 @@ async def compose(runtime: Runtime) -> Service:
     effects = Effects(hypervisor, enroller, Authorities(runtime.store), network)
     wishes = Wishes(settings.machines_file, await _reader(settings.host, network))
     reconciler = Reconciler(runtime, hypervisor, network, wishes, settings.observe_interval_s)
-    watch = LeaseWatch(runtime, hypervisor)
+    watch = LeaseWatch(runtime, _deadlines(settings, hypervisor, runtime.clock))
     isolation = IsolationWatch(runtime, network, settings.observe_interval_s)
     return Service(
         handlers=HANDLERS,
@@ -63,6 +63,19 @@ async def compose(runtime: Runtime) -> Service:
         on_stop=hypervisor.close,
         has_host_commands=True,
     )
+
+
+async def keep_deadlines(settings: MachinesSettings) -> None:
+    """For as long as there is no store: the guests that the process before this one knew end at their deadlines."""
+    hypervisor, _ = _outside(settings)
+    try:
+        await _deadlines(settings, hypervisor, SystemClock()).keep_all()
+    finally:
+        await hypervisor.close()
+
+
+def _deadlines(settings: MachinesSettings, hypervisor: Hypervisor, clock: Clock) -> Deadlines:
+    return Deadlines(hypervisor, clock, settings.scratch_dir / FILE)
 
 
 def of_host(runners: Sequence[Runner], host: str) -> tuple[Runner, ...]:

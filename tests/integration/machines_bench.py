@@ -38,7 +38,8 @@ from services.machines.isolation import IsolationWatch
 from services.machines.main import of_host
 from services.machines.ports import GuestAddress
 from services.machines.projections import FLEET, MIGRATIONS
-from services.machines.reconcile import LeaseWatch, Reconciler, Wishes
+from services.machines.reconcile import Deadlines, LeaseWatch, Reconciler, Wishes
+from services.machines.reconcile.deadlines import FILE
 
 HOST = "local"
 M1, M2 = "m1", "m2"
@@ -91,6 +92,7 @@ class Bench:
     host: InstantFleet
     wishes: Wished
     reconciler: Reconciler
+    deadlines: Deadlines
     watch: LeaseWatch
     worker: Worker
     network: MemoryNetwork
@@ -207,6 +209,7 @@ async def bench(database_url: str, directory: Path, *specs: MachineSpec) -> Asyn
     wishes = Wished(*specs)
     network = MemoryNetwork()
     effects = Effects(host, host, Authorities(store), network)
+    deadlines = Deadlines(host, clock, directory / FILE)
     made = Bench(
         store=store,
         runtime=runtime,
@@ -215,7 +218,8 @@ async def bench(database_url: str, directory: Path, *specs: MachineSpec) -> Asyn
         wishes=wishes,
         network=network,
         reconciler=Reconciler(runtime, host, network, wishes, 5.0),
-        watch=LeaseWatch(runtime, host),
+        deadlines=deadlines,
+        watch=LeaseWatch(runtime, deadlines),
         isolation=IsolationWatch(runtime, network, 5.0),
         worker=Worker(
             service="machines",

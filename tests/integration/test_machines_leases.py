@@ -2,16 +2,25 @@
 
 import asyncio
 from collections.abc import AsyncIterator
-from datetime import timedelta
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
+from structlog.testing import capture_logs
 
+from services.chassis import run
+from services.chassis.run import Runtime, Service
+from services.chassis.store import Store, StoreUnavailable
 from services.machines import app
+from services.machines.adapters.host_fence import HostFence
+from services.machines.main import keep_deadlines
 from services.machines.policy import BEATS_MISSING_S
 from services.machines.policy.beats import LOOK_INTERVAL_S
-from services.machines.reconcile import lease_watch
-from tests.integration.machines_bench import M1, Bench, lease_order, two_ready
+from services.machines.reconcile import Deadlines, LeaseWatch, lease_watch
+from services.machines.reconcile.deadlines import FILE, Held
+from services.machines.settings import MachinesSettings
+from tests.integration.machines_bench import M1, M2, Bench, client_ca_pem, lease_order, two_ready
 
 pytestmark = pytest.mark.integration
 
@@ -69,11 +78,95 @@ async def test_past_its_hard_deadline_a_guest_does_not_run_even_without_a_store(
     await made.leased(M1)
     await made.caught_up()
     await made.watch.look()
-    await made.watch.keep_deadlines()
+    await made.deadlines.keep()
     assert made.host._machines[M1].is_running
     made.clock.shift = timedelta(seconds=660)
-    await made.watch.keep_deadlines()
+    await made.deadlines.keep()
     assert made.host._machines[M1].life_epoch is None
+
+
+@pytest.mark.promise("P11")
+async def test_a_process_that_starts_without_a_store_keeps_the_deadlines_that_the_last_one_knew(
+    made: Bench, tmp_path: Path
+) -> None:
+    """Only those of leases in force; afterwards there is nothing left to keep."""
+    await made.leased(M1)
+    other = await made.leased(M2, operation_id="ope_2", hold_s=6000)
+    await made.caught_up()
+    await made.watch.look()
+    made.clock.shift = timedelta(seconds=660)
+    after = Deadlines(made.host, made.clock, tmp_path / FILE)
+    assert made.host._machines[M1].is_running
+    await after.keep()
+    assert [made.host._machines[name].is_running for name in (M1, M2)] == [False, True]
+    assert list(Deadlines(made.host, made.clock, tmp_path / FILE).held) == [other.lease_id]
+    made.clock.shift = timedelta(seconds=6600)
+    await asyncio.wait_for(after.keep_all(), 30)
+    assert not made.host._machines[M2].is_running
+
+
+@pytest.mark.promise("P11")
+async def test_the_service_finds_the_file_where_it_left_it(made: Bench, tmp_path: Path) -> None:
+    """As its settings say; who ends the guest raises the host's fence for it."""
+    overdue = Held(machine_id=M1, epoch=7, term=1, hard_deadline_at=datetime(2001, 1, 1, tzinfo=UTC))
+    Deadlines(made.host, made.clock, tmp_path / FILE).see({"lea_1": overdue})
+    (tmp_path / "ca.pem").write_text(client_ca_pem(), encoding="ascii")
+    settings = MachinesSettings.model_construct(  # type: ignore[call-arg]
+        hypervisor="instant",
+        instant_fences_dir=tmp_path / "others",
+        guest_client_ca_file=tmp_path / "ca.pem",
+        scratch_dir=tmp_path,
+    )
+    await asyncio.wait_for(keep_deadlines(settings), 30)
+    assert HostFence(tmp_path / "others" / M1).highest() == overdue.epoch
+
+
+@pytest.mark.promise("P11")
+@pytest.mark.parametrize("content", ["{", '{"lea_1": {"machine_id": 7}}'])
+async def test_a_file_of_leases_that_cannot_be_read_is_told_and_keeps_nobody_from_starting(
+    made: Bench, tmp_path: Path, content: str
+) -> None:
+    """What is in force is written anew at the first look."""
+    (tmp_path / FILE).write_text(content, encoding="utf-8")
+    with capture_logs() as said:
+        after = Deadlines(made.host, made.clock, tmp_path / FILE)
+    assert [entry["event"] for entry in said] == ["held_leases_cannot_be_read"]
+    leased = await made.leased(M1)
+    await made.caught_up()
+    await LeaseWatch(made.runtime, after).look()
+    assert list(Deadlines(made.host, made.clock, tmp_path / FILE).held) == [leased.lease_id]
+
+
+@pytest.mark.promise("P11")
+async def test_the_service_keeps_deadlines_while_it_waits_for_its_store(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """From its start on, and no longer than until the store is there; a failure of it keeps nobody from starting."""
+    monkeypatch.setattr(run, "START_RETRY_S", 0.01)
+    began, ended = asyncio.Event(), asyncio.Event()
+
+    async def keeping() -> None:
+        began.set()
+        try:
+            await asyncio.Event().wait()
+        finally:
+            ended.set()
+            raise RuntimeError("it failed")
+
+    async def opened(_url: str, _schema: str) -> Store:
+        if not began.is_set():
+            raise StoreUnavailable("it is away")
+        raise RuntimeError("it is there")
+
+    monkeypatch.setattr(Store, "open", opened)
+    settings = SimpleNamespace(database_url="")
+    with pytest.raises(RuntimeError, match="it is there"):
+        await run.serve("machines", settings, _never, while_there_is_no_store=keeping)  # type: ignore[arg-type]
+    assert ended.is_set()
+
+
+async def _never(_runtime: Runtime) -> Service:
+    raise AssertionError("composed without a store")
 
 
 @pytest.mark.promise("P11")
@@ -88,12 +181,12 @@ async def test_a_lease_that_just_began_ends_at_its_deadline_though_the_store_wen
         await made.leased(M1)
         await made.caught_up()
         async with asyncio.timeout(30):
-            while not made.watch._held:  # noqa: ASYNC110 - a look tells nobody
+            while not made.deadlines.held:  # noqa: ASYNC110 - a look tells nobody
                 await asyncio.sleep(0.05)
     finally:
         watching.cancel()
     made.clock.shift = timedelta(seconds=660)
-    await made.watch.keep_deadlines()
+    await made.deadlines.keep()
     assert made.host._machines[M1].life_epoch is None
 
 

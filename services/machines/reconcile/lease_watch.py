@@ -3,8 +3,7 @@
 import asyncio
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
-from datetime import datetime, timedelta
+from datetime import timedelta
 
 import structlog
 
@@ -17,10 +16,7 @@ from services.machines import app
 from services.machines.domain.machine import Machine
 from services.machines.policy import Observer, Verdict
 from services.machines.policy.beats import LOOK_INTERVAL_S, REPEAT_INTERVAL_S, Beat
-from services.machines.ports import Hypervisor
-
-OVERDUE_GRACE_S = 5.0
-"""A deadline that the store's own timer did not keep for so long is kept by the host alone."""
+from services.machines.reconcile.deadlines import Deadlines, Held
 
 LOOK_GAP_S = 0.5
 """A lease that just began is seen so soon: from then on its deadline needs no store. Its row is written by then."""
@@ -28,24 +24,13 @@ LOOK_GAP_S = 0.5
 log = structlog.get_logger()
 
 
-@dataclass(frozen=True)
-class _Held:
-    """One lease in force."""
-
-    machine_id: str
-    epoch: int
-    term: int
-    hard_deadline_at: datetime
-
-
 class LeaseWatch:
     """One observer. Any number may watch: what they decide is appended to the version that they decided on."""
 
-    def __init__(self, runtime: Runtime, hypervisor: Hypervisor) -> None:
+    def __init__(self, runtime: Runtime, deadlines: Deadlines) -> None:
         self._runtime = runtime
-        self._hypervisor = hypervisor
+        self._deadlines = deadlines
         self._observer = Observer()
-        self._held: dict[str, _Held] = {}
         self._strangers: dict[str, Beat] = {}
         self._answered: dict[str, float] = {}
         self._wake = asyncio.Event()
@@ -59,7 +44,7 @@ class LeaseWatch:
                 await self.look()
             except StoreUnavailable as error:
                 log.warning("leases_were_not_seen", reason=str(error))
-                await self.keep_deadlines()
+                await self._deadlines.keep()
             except MalboxError as error:
                 log.warning("lease_watch_was_interrupted", reason=str(error))
             except Exception:  # a defect of ours: the next look is due
@@ -79,37 +64,22 @@ class LeaseWatch:
             host,
             ["active", "draining"],
         )
-        self._held = {
-            row["lease_id"]: _Held(row["machine_id"], row["epoch"], row["term"], row["hard_deadline_at"])
-            for row in rows
-        }
+        held = {row["lease_id"]: Held.model_validate(dict(row)) for row in rows}
+        self._deadlines.see(held)
         heard = await store.fetch(
             "SELECT lease_id, machine_id, term, beat FROM lease_beat WHERE heard_at > $1 OR lease_id = ANY($2::text[])",
             self._runtime.clock.now() - timedelta(seconds=2 * LOOK_INTERVAL_S),
-            list(self._held),
+            list(held),
         )
         beats = {row["lease_id"]: (row["term"], row["beat"]) for row in heard}
-        terms = {lease_id: held.term for lease_id, held in self._held.items()}
+        terms = {lease_id: one.term for lease_id, one in held.items()}
         for verdict in self._observer.look(terms, beats, time.monotonic()):
             await self._carry_out(verdict)
-        strangers = {row["lease_id"]: row["machine_id"] for row in heard if row["lease_id"] not in self._held}
+        strangers = {row["lease_id"]: row["machine_id"] for row in heard if row["lease_id"] not in held}
         await self._answer(
             {lease_id: name for lease_id, name in strangers.items() if self._is_driven_on(lease_id, beats[lease_id])}
         )
         self._strangers = {lease_id: beats[lease_id] for lease_id in strangers}
-
-    async def keep_deadlines(self) -> None:
-        """The guest of a lease past its hard deadline does not run, though nothing can be recorded now."""
-        late = self._runtime.clock.now() - timedelta(seconds=OVERDUE_GRACE_S)
-        for lease_id, held in list(self._held.items()):
-            if held.hard_deadline_at < late:
-                log.warning("lease_ended_by_the_host_alone", machine=held.machine_id, lease=lease_id)
-                try:
-                    await self._hypervisor.halt(held.machine_id, epoch=held.epoch)
-                except MalboxError as error:
-                    log.warning("overdue_guest_runs_on", machine=held.machine_id, reason=str(error))
-                else:
-                    del self._held[lease_id]
 
     async def _carry_out(self, verdict: Verdict) -> None:
         def decide(unit: Unit, machine: Machine) -> None:
@@ -120,7 +90,7 @@ class LeaseWatch:
             elif machine.lease_id == verdict.lease_id:
                 app.repeat.grant(unit, machine)
 
-        await self._decide(self._held[verdict.lease_id].machine_id, decide)
+        await self._decide(self._deadlines.held[verdict.lease_id].machine_id, decide)
 
     def _is_driven_on(self, lease_id: str, beat: Beat) -> bool:
         """Whether the lease, which is over, was so at the last look already, and has another beat since.
