@@ -32,6 +32,8 @@ from services.chassis.unit import Announce, Cause, Unit
 
 RETRIES_MAX = 40
 CONFLICTS_MAX = 20
+UNSETTLED_PAUSE_S = 1.0
+"""What could be neither handled nor put into another queue comes again, up to the broker's delivery limit."""
 RETRY_HEADER = "x-malbox-retry"
 REASON_HEADER = "x-malbox-reason"
 DELIVERIES_HEADER = "x-delivery-count"  # of a quorum queue: absent at the first delivery
@@ -92,7 +94,12 @@ class Consumer:
         self, inbound: Inbound, queue: str, receive: Callable[[Inbound, RabbitMessage], Awaitable[None]]
     ) -> None:
         async def received(message: RabbitMessage) -> None:
-            await receive(inbound, message)
+            try:
+                await receive(inbound, message)
+            except Exception:  # it stands in no other queue: FastStream would keep it, and say nothing
+                log.exception("message_was_not_settled", queue=queue)
+                await asyncio.sleep(UNSETTLED_PAUSE_S)
+                await message.nack(requeue=True)
 
         self._broker.subscriber(
             RabbitQueue(queue, declare=False),

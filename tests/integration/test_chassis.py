@@ -10,6 +10,7 @@ from contracts.envelope import Message
 from contracts.intake import SampleStored
 from contracts.results import ReportReady
 from contracts.scheduler import SealReport
+from services.chassis.bus import Consumer
 from services.chassis.errors import PermanentError, TransientError
 from services.chassis.relay import AGAIN_HEADER
 from services.chassis.run import Service
@@ -105,6 +106,31 @@ async def test_a_transient_fault_is_retried_and_a_permanent_one_is_parked(settin
         await fact(settings, "msg_1")
         await eventually(lambda: rows(store))
         assert tries == 3
+
+
+@pytest.mark.promise("P14", "P17")
+async def test_a_message_that_cannot_be_put_off_is_not_kept_from_everybody(
+    settings: ServiceSettings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The broker did not confirm that it stands in the delay queue: it is given back, and comes again."""
+    tries, republish = 0, Consumer._republish
+
+    async def fails_once(what: Message, unit: Unit, store: Store) -> None:
+        nonlocal tries
+        tries += 1
+        if tries == 1:
+            raise TransientError("not yet")
+        await note(what, unit, store)
+
+    async def unconfirmed(*_arguments: object) -> None:
+        monkeypatch.setattr(Consumer, "_republish", republish)
+        raise TimeoutError
+
+    monkeypatch.setattr(Consumer, "_republish", unconfirmed)
+    async with running(settings, Service(handlers={SampleStored: fails_once, SealReport: note})) as store:
+        await fact(settings, "msg_1")
+        await eventually(lambda: rows(store))
+        assert (tries, Consumer._republish) == (2, republish)
 
 
 @pytest.mark.promise("P12")
