@@ -20,7 +20,7 @@ from tests.contracts.examples import EXAMPLES
 
 NAME = "results"
 SEEN = "CREATE TABLE seen (n serial, what text NOT NULL)"
-DEADLINE_S = 20.0
+DEADLINE_S = 60.0
 STORED = next(one for one in EXAMPLES if isinstance(one, SampleStored))
 SEAL = next(one for one in EXAMPLES if isinstance(one, SealReport))
 FACTS, DEAD = f"{NAME}.facts", f"{NAME}.facts.dead"

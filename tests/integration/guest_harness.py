@@ -3,7 +3,6 @@
 import contextlib
 import os
 import pwd
-import socket
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -20,18 +19,12 @@ from contracts.machines import GuestEndpoint, LeaseRef
 from services.machines.adapters.guest_agent import GrpcEnroller
 from services.machines.ports import Authority, GuestAddress
 from services.plugins.adapters.guest_agent import GrpcGuestConnector
+from tests.ports import free_port
 
 MACHINE_ID = "linux-1"
 LEASE_ID = "lea_" + "ab" * 16
 SAMPLE_USER = "malbox-sample"
 ROOT = Path(__file__).parent.parent.parent
-
-
-def free_port() -> int:
-    """A port that nobody listens on now."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
 
 
 def sample_user() -> str:

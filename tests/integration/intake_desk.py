@@ -3,7 +3,6 @@
 import asyncio
 import contextlib
 import hashlib
-import socket
 from collections.abc import AsyncIterator
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -21,6 +20,7 @@ from contracts.plugins import PluginManifest, PluginRegistered
 from services.chassis.run import serve
 from services.intake.main import compose, migrations
 from services.intake.settings import IntakeSettings
+from tests.ports import free_port
 
 SECRET = "gateway-secret-of-a-test"
 TOKEN = "token-of-a-test"
@@ -68,7 +68,7 @@ class Desk:
         exchange = await self.channel.get_exchange(FACTS)
         await exchange.publish(aio_pika.Message(envelope.to_json()), message.routing_key(), timeout=10)
 
-    async def next_fact(self, timeout_s: float = 10) -> tuple[str, Message]:
+    async def next_fact(self, timeout_s: float = 60) -> tuple[str, Message]:
         """The id and content of the next fact that intake said."""
         async with asyncio.timeout(timeout_s):
             while True:
@@ -85,8 +85,8 @@ class Desk:
         await self.until_known(lambda known: bool(known["machines"] and known["plugins"]))
 
     async def until_known(self, is_so: Any) -> dict[str, Any]:
-        """What a submission may ask for, once `is_so` holds of it; within ten seconds."""
-        async with asyncio.timeout(10):
+        """What a submission may ask for, once `is_so` holds of it; within a minute."""
+        async with asyncio.timeout(60):
             while True:
                 known: dict[str, Any] = (await self.client.get("/submissions/options", headers=self.headers())).json()
                 if is_so(known):
@@ -122,25 +122,18 @@ async def running(database_url: str, amqp_url: str, directory: Path, **changes: 
             yield Desk(client, settings, channel, heard)
     finally:
         stop.set()
-        async with asyncio.timeout(20):
+        async with asyncio.timeout(60):
             await service
 
 
 async def _until_healthy(client: httpx.AsyncClient, service: "asyncio.Task[None]") -> None:
-    async with asyncio.timeout(30):
+    async with asyncio.timeout(60):
         while not service.done():
             with contextlib.suppress(httpx.TransportError):
                 if (await client.get("/health/intake")).status_code == 200:
                     return
             await asyncio.sleep(0.05)
     await service
-
-
-def free_port() -> int:
-    """A TCP port of the loopback interface that nobody has at this moment."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
 
 
 class Cable:

@@ -44,7 +44,7 @@ from services.machines.reconcile.deadlines import FILE
 HOST = "local"
 M1, M2 = "m1", "m2"
 TASK = "tsk_" + "1" * 32
-DEADLINE_S = 30.0
+DEADLINE_S = 60.0
 
 
 class ShiftedClock(SystemClock):

@@ -45,12 +45,12 @@ from services.plugins.ports_guest import (
     RecordSealed,
 )
 from services.plugins.settings import PluginsSettings
-from tests.integration.results_bench import free_port
+from tests.ports import free_port
 
 ROOT = Path(__file__).parents[2]
 SECRET = "s" * 32
 VERSIONS = {name: plugin.version for name, plugin in read_catalogue((BUILTIN_DIR,)).plugins.items()}
-HEARING_MAX_S = 30.0
+HEARING_MAX_S = 60.0
 M = TypeVar("M", bound=Message)
 
 
@@ -82,6 +82,10 @@ class Bench:
     def said(self, kind: type[M]) -> list[M]:
         """The messages of the kind that were said until now."""
         return [message for message in self.heard if isinstance(message, kind)]
+
+    def ids_of(self, kind: type[Message]) -> list[str]:
+        """The ids under which messages of the kind were said."""
+        return [number for number, message in zip(self.ids, self.heard, strict=True) if isinstance(message, kind)]
 
     async def order(self, sample: bytes, *plugins: str, name: str = "sample", **changes: Any) -> RunStage:
         """A stage of those plugins, each in a group of its own, or `planned`, is ordered, with `changes`."""
@@ -255,6 +259,7 @@ class ScriptedGuest(GuestConnector, GuestSession):
     collected: Collected = field(default_factory=lambda: Collected((), 0))
     flushed: Flushed = field(default_factory=lambda: Flushed((), 0, 0))
     calls: list[str] = field(default_factory=list)
+    called_at: dict[str, float] = field(default_factory=dict)
     endings: dict[str, PluginEnding] = field(default_factory=dict)
     told: list[tuple[str, str, str, dict[str, object]]] = field(default_factory=list)
     argv: tuple[str, ...] = ()
@@ -272,6 +277,7 @@ class ScriptedGuest(GuestConnector, GuestSession):
     async def _call(self, name: str) -> None:
         await asyncio.sleep(0)
         self.calls.append(name)
+        self.called_at[name] = asyncio.get_running_loop().time()
         if not self.is_alive:
             raise GuestUnreachable("gone")
 

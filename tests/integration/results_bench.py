@@ -2,7 +2,6 @@
 
 import asyncio
 import json
-import socket
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass, field
@@ -25,9 +24,10 @@ from contracts.plugins import PluginResultProduced
 from contracts.scheduler import SealReport
 from services.chassis.blobs import BlobStore
 from services.results.settings import ResultsSettings
+from tests.ports import free_port
 
 SECRET = "s" * 32
-HEARING_MAX_S = 20.0
+HEARING_MAX_S = 60.0
 YARA = json.dumps({"matches": [{"rule": "eicar", "severity": 100, "attack": "T1204.002"}]}).encode()
 M = TypeVar("M", bound=Message)
 
@@ -165,13 +165,6 @@ class Bench:
 def sample() -> dict[str, Any]:
     """The sample of every test."""
     return {"blob": {"sha256": "ab" * 32, "size_bytes": 68}, "name": "harmless.sh"}
-
-
-def free_port() -> int:
-    """A port that nobody listens on."""
-    with socket.socket() as listener:
-        listener.bind(("127.0.0.1", 0))
-        return int(listener.getsockname()[1])
 
 
 def settings(amqp_url: str, database_url: str, folder: Path, **changes: Any) -> ResultsSettings:

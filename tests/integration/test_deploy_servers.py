@@ -179,7 +179,7 @@ def test_stopping_leaves_no_process() -> None:
         assert processes.leftovers(made.state) == []
 
 
-def wait_until(is_true: Callable[[], bool], timeout_s: float = 10.0) -> None:
+def wait_until(is_true: Callable[[], bool], timeout_s: float = 60.0) -> None:
     """The predicate became true in time."""
     give_up_at = time.monotonic() + timeout_s
     while not is_true():

@@ -316,7 +316,7 @@ async def test_a_task_that_the_scheduler_never_mentions_is_said_again(desk: Desk
                 plan=Plan(stages=()),
             )
         )
-        async with asyncio.timeout(10):
+        async with asyncio.timeout(60):
             while await connection.fetchval("SELECT count(*) FROM intake.work"):  # noqa: ASYNC110 - a row says so
                 await asyncio.sleep(0.02)
     finally:
@@ -411,7 +411,7 @@ async def test_an_owner_with_too_many_tasks_that_wait_is_told_to_come_later(
         begun, over = (answer.json()["tasks"][0]["task_id"] for answer in accepted)
         await desk.say(TaskStarted(task_id=begun, machine_id="linux-1", attempt=1))
         await desk.say(TaskTimedOut(task_id=over, attempts=0, machine="none"))
-        async with asyncio.timeout(20):
+        async with asyncio.timeout(60):
             while (answer := await desk.submit(b"later")).status_code == 429:  # noqa: ASYNC110 - the count is a second old
                 await asyncio.sleep(0.1)
         assert answer.status_code == 202

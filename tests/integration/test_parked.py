@@ -265,7 +265,7 @@ async def test_a_message_that_kills_its_process_is_parked_alone(settings: Servic
     deaths = 0
     process = await started(file)
     try:
-        async with asyncio.timeout(6 * DEADLINE_S):
+        async with asyncio.timeout(3 * DEADLINE_S):
             while not await store.fetch("SELECT 1 FROM parked"):
                 try:
                     await asyncio.wait_for(process.wait(), 0.1)

@@ -133,15 +133,15 @@ async def test_a_sample_that_ends_is_observed_from_hello_to_shutdown(opened: Ope
 @pytest.mark.promise("A4", "C5")
 async def test_enforce_timeout_watches_to_the_end_of_the_window(opened: Open) -> None:
     """The same sample, gone at once: without the option the watch ends after the settle time, with it after 4 s."""
-    loop = asyncio.get_running_loop()
-    async with opened(ScriptedGuest(short_life)) as bench:
+    guest = ScriptedGuest(short_life)
+    async with opened(guest) as bench:
         await order(bench, enforce_timeout=True, timeout_s=4)
         [started] = await bench.hear(SampleStarted)
-        started_at = loop.time()
         assert started.pid == 100
         [ended] = await bench.hear(ObservationEnded)
         assert ended.ended_by == "window"
-        assert loop.time() - started_at >= 3.5
+        await bench.hear(PluginStageCompleted)
+    assert guest.called_at["flush"] - guest.called_at["launch"] >= 3.9
 
 
 @pytest.mark.promise("P2")
@@ -149,7 +149,7 @@ async def test_the_driver_of_a_lease_says_that_it_lives(opened: Open) -> None:
     """Beats name the lease and its driver and count up; the end of the watch names both too."""
     async with opened(ScriptedGuest(long_life)) as bench:
         await order(bench, timeout_s=11)
-        beats = await bench.hear(LeaseBeat, 2)
+        beats = (await bench.hear(LeaseBeat, 2))[:2]
         [ended] = await bench.hear(ObservationEnded)
     assert [(beat.beat, beat.task_id) for beat in beats] == [(1, bench.task_id), (2, bench.task_id)]
     assert {beat.lease for beat in beats} == {ended.lease}
@@ -169,17 +169,17 @@ async def test_time_ends_a_watch(request_: dict[str, Any], rule: str, opened: Op
 
 @pytest.mark.promise("C5", "A4")
 @pytest.mark.parametrize(
-    ("holder", "held_s", "rule"),
+    ("holder", "window_s", "held_s", "rule"),
     [
-        ("syscalls", 2.5, "plugin"),
-        ("syscalls", 0.5, "sample_exit"),
-        ("impostor", 2.5, "sample_exit"),
+        ("syscalls", 2, 2.5, "plugin"),
+        ("syscalls", 60, 0.5, "sample_exit"),
+        ("impostor", 60, 30.0, "sample_exit"),
     ],
 )
 async def test_a_keep_alive_holds_the_watch_open_beyond_the_window(
-    opened: Open, holder: str, held_s: float, rule: str
+    opened: Open, holder: str, window_s: int, held_s: float, rule: str
 ) -> None:
-    """The sample is gone at once, the window is 2 s. Only a plugin whose manifest allows it is heeded."""
+    """The sample is gone at once. Only a plugin whose manifest allows it is heeded."""
 
     async def lingers(guest: ScriptedGuest) -> None:
         guest.say(KeepAlive(1, holder, is_held=True))
@@ -191,7 +191,7 @@ async def test_a_keep_alive_holds_the_watch_open_beyond_the_window(
         guest.say(KeepAlive(6, holder, is_held=False))
 
     async with opened(ScriptedGuest(lingers)) as bench:
-        await order(bench, timeout_s=2)
+        await order(bench, timeout_s=window_s)
         [completed] = await bench.hear(PluginStageCompleted)
         assert completed.ended_by == rule
         came = {fact.plugin for fact in bench.said(PluginResultProduced)}
@@ -228,7 +228,7 @@ async def test_a_cancelled_watch_seals_what_came_and_takes_leave(opened: Open) -
         await order(bench)
         await bench.hear(SampleStarted)
         await bench.cancel("guest")
-        [completed] = await asyncio.wait_for(bench.hear(PluginStageCompleted), 10)
+        [completed] = await bench.hear(PluginStageCompleted)
         assert completed.ended_by == "cancelled"
         assert len(completed.result_ids) == 2
     assert guest.calls[-5:] == ["flush", "collect", "shutdown syscalls", "shutdown", "close"]
@@ -320,12 +320,13 @@ async def test_a_service_that_stops_while_it_collects_collects_again(opened: Ope
     guest = Slow(short_life)
     async with opened(guest) as bench:
         await order(bench)
-        await asyncio.wait_for(is_first.wait(), 20)
+        await bench.hear(SampleStarted)
+        await asyncio.wait_for(is_first.wait(), 60)
     async with opened(guest) as later:
         [completed] = await later.hear(PluginStageCompleted)
         assert completed.ended_by == "sample_exit"
         assert len(completed.result_ids) == 3
-        assert later.said(SampleStarted) == []
+    assert set(later.ids_of(SampleStarted)) <= set(bench.ids_of(SampleStarted)), "nothing is said as another message"
     assert guest.calls.count("launch") == 1
 
 
@@ -345,7 +346,7 @@ async def test_a_driver_that_died_while_taking_leave_is_followed_by_one_that_nee
     guest = Leaving(short_life, collected=Collected((), 2))
     async with opened(guest) as bench:
         await order(bench)
-        await asyncio.wait_for(leaving.wait(), 20)
+        await asyncio.wait_for(leaving.wait(), 60)
         assert bench.said(PluginStageCompleted) == []
     async with opened(guest) as later:
         [completed] = await later.hear(PluginStageCompleted)
@@ -415,12 +416,12 @@ async def test_what_a_replaced_driver_brings_is_filed_as_late_and_is_no_result(o
 
     async with opened(Slow(short_life)) as bench, connected_to(database_url) as database:
         await order(bench)
-        await asyncio.wait_for(collecting.wait(), 20)
+        await asyncio.wait_for(collecting.wait(), 60)
         taken = await database.execute("UPDATE work SET attempts = attempts + 1 WHERE kind = 'run-stage'")
         assert taken == "UPDATE 1"
         go_on.set()
         late: list[asyncpg.Record] = []
-        async with asyncio.timeout(20):
+        async with asyncio.timeout(60):
             while not late:
                 late = await database.fetch("SELECT task_id, lease_id, epoch, term, name FROM late_results")
         filed = [(bench.task_id, "lea_" + "ab" * 16, 7, 1, name) for name in ("processes", "stdout", "syscalls")]
@@ -445,7 +446,7 @@ async def test_a_lease_is_adopted_three_times_and_then_given_back(opened: Open, 
     async with opened(guest) as fifth:
         [failed] = await fifth.hear(PluginStageFailed)
     assert (failed.is_retryable, failed.reason) == (True, "the stage could not be run: interrupted too often")
-    assert fifth.said(LeaseBeat) == []
+    assert [beat for beat in fifth.said(LeaseBeat) if beat.lease.term > 4] == []
     assert guest.calls.count("launch") == 1
 
 

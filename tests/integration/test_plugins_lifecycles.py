@@ -8,7 +8,7 @@ import httpx
 import pytest
 
 from contracts.ids import derived
-from contracts.plugins import PluginFinished, PluginStageCompleted, PluginStarted
+from contracts.plugins import PluginFinished, PluginStageCompleted
 from tests.integration.plugins_bench import SECRET, Bench, connected, open_folder, service, settings
 from tests.integration.test_plugins_service import add_plugin
 
@@ -45,7 +45,7 @@ async def bench(amqp_url: str, database_url: str) -> AsyncIterator[Bench]:
         add_plugin(folder / "plugins", "looper", "import nowhere\ndef run(context): pass\n")
         with (folder / "plugins/looper/plugin.toml").open("a", encoding="utf-8") as manifest:
             manifest.write('\n[runtime]\nlifecycle = "persistent"\n')
-        add_plugin(folder / "plugins", "slow", "import time\ndef run(context): time.sleep(3)\n")
+        add_plugin(folder / "plugins", "slow", "import time\ndef run(context): time.sleep(600)\n")
         own = settings(amqp_url, database_url, folder, plugin_dirs=[folder / "plugins"])
         async with service(own), connected(own) as bench:
             yield bench
@@ -88,13 +88,15 @@ async def test_each_lifecycle_shares_what_its_manifest_says_and_no_more(bench: B
 async def test_busy_names_the_real_task_and_stage(bench: Bench) -> None:
     """While it runs, to the task's owner; afterwards the one that waits is ready, the one of a single run gone."""
     await until_shown(bench, "persistent", ["ready"])
-    await bench.order(b"x", "slow", task_id=B_TASK, stage="static", owner="ann")
-    await bench.hear(PluginStarted)
+    bench.task_id = B_TASK
+    await bench.order(b"x", "slow", stage="static", owner="ann")
+    await until_shown(bench, "slow", ["busy"])
     [busy] = await instances(bench, "slow")
     shown = {key: busy[key] for key in ("state", "task_id", "attempt", "stage", "lifecycle")}
     expected = {"state": "busy", "task_id": B_TASK, "attempt": 1, "stage": "static", "lifecycle": "ephemeral"}
     assert shown == expected
     assert B_TASK not in (await bench.get("/plugins/instances", subject="bob")).text
+    await bench.cancel("static")
     await bench.hear(PluginStageCompleted)
     assert await instances(bench, "slow") == []
     [ready] = await instances(bench, "persistent")
@@ -127,6 +129,6 @@ async def decide(bench: Bench, plugin: str, *, is_admin: bool = True) -> httpx.R
 
 async def until_shown(bench: Bench, plugin: str, states: list[str]) -> None:
     """The API shows that. Raises TimeoutError."""
-    async with asyncio.timeout(30):
+    async with asyncio.timeout(60):
         while [one["state"] for one in await instances(bench, plugin)] != states:  # noqa: ASYNC110 - another process
             await asyncio.sleep(0.05)

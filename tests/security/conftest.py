@@ -32,7 +32,7 @@ def bench() -> Iterator[Bench]:
 @pytest.fixture
 async def living(bench: Bench) -> AsyncIterator[Living]:
     """It executes whatever its configuration says."""
-    bench.write("exec(context.config['command'], {**globals(), 'context': context})", timeout_s=3)
+    bench.write("exec(context.config['command'], {**globals(), 'context': context})", timeout_s=6)
     sandbox = await BubblewrapRunner().start(load_manifest(bench.root / "plugin"), bench.root / "plugin")
     yield Living(bench, sandbox)
     await sandbox.close()

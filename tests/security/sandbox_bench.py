@@ -99,11 +99,6 @@ def processes_with(marker: str) -> list[int]:
     return found
 
 
-def open_descriptors() -> int:
-    """How many file descriptors this process holds."""
-    return len(list(Path("/proc/self/fd").iterdir()))
-
-
 @dataclass
 class Living:
     """A hostile plugin whose sandbox serves one run after another."""

@@ -77,11 +77,17 @@ async def test_memory_is_bounded_over_all_processes_by_the_kernel(runner: Bubble
     """Ten processes with 60 MiB each are over the limit together; one of them, the control, is not."""
     bench.write(
         """
+        standing = []
         for _ in range(context.config["many"]):
+            hears, tells = os.pipe()
             if os.fork() == 0:
                 block = os.urandom(1) * (60 * 1024 * 1024)
+                os.write(tells, b"x")
                 time.sleep(60)
-        time.sleep(2)
+            os.close(tells)
+            standing.append(hears)
+        for hears in standing:
+            os.read(hears, 1)  # it has its memory, or has ended for it
         context.emit_json("said", 1)
         """
     )

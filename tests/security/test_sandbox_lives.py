@@ -101,7 +101,7 @@ while time.process_time() < before + 0.5: pass
 context.emit_json("said", [before < 0.4, *resource.getrlimit(resource.RLIMIT_CPU)])
 """
     for _ in range(2):
-        assert said(await living.run(burn)) == [True, 4, 4]
+        assert said(await living.run(burn)) == [True, 7, 7]
 
 
 @pytest.mark.promise("P33")

@@ -152,7 +152,7 @@ async def kill_and_start(lab: Lab) -> None:
 
 async def until(is_so: Callable[[], bool]) -> None:
     """It is so; asked again and again, for it happens in other processes."""
-    async with asyncio.timeout(20):
+    async with asyncio.timeout(60):
         while not is_so():  # noqa: ASYNC110 - as said
             await asyncio.sleep(0.02)
 
@@ -241,7 +241,7 @@ def start_helper(host: Namespace, directory: Path) -> subprocess.Popen[bytes]:
 
 
 async def _until_it_answers(path: Path, helper: subprocess.Popen[bytes]) -> None:
-    async with asyncio.timeout(30):
+    async with asyncio.timeout(60):
         while not _listens(path):
             assert helper.poll() is None, "the helper ended"
             await asyncio.sleep(0.05)

@@ -1,14 +1,33 @@
 """What the kernel says of processes: whose children they are, what they were started as, and whether they still run."""
 
+from contextlib import suppress
 from pathlib import Path
 
 
 def children(pid: int) -> list[int]:
-    """The processes that it has started; none once it is gone."""
+    """The processes that it has started, in whichever thread; none once it is gone."""
+    tasks: list[Path] = []
+    with suppress(OSError):
+        tasks = sorted(Path(f"/proc/{pid}/task").iterdir())
+    return [int(word) for task in tasks for word in text_of(task / "children").split()]
+
+
+def open_files(pid: int) -> set[str]:
+    """Where its descriptors lead; what it closes meanwhile is left out, and nothing is open once it is gone."""
+    held: set[str] = set()
+    with suppress(OSError):
+        for entry in Path(f"/proc/{pid}/fd").iterdir():
+            with suppress(OSError):
+                held.add(str(entry.readlink()))
+    return held
+
+
+def text_of(file: Path) -> str:
+    """What it says; nothing once its process is gone."""
     try:
-        return [int(word) for word in Path(f"/proc/{pid}/task/{pid}/children").read_text(encoding="ascii").split()]
+        return file.read_text(encoding="utf-8", errors="replace")
     except OSError:
-        return []
+        return ""
 
 
 def words(pid: int) -> bytes:

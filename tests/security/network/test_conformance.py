@@ -148,7 +148,7 @@ async def test_a_breach_says_of_which_epoch_and_lease_the_network_is(made: Made)
     await asyncio.sleep(0)  # it connects as who it is to be
     await made.is_watched()
     await made.break_in("m")
-    async with asyncio.timeout(20):
+    async with asyncio.timeout(60):
         breach = await watching
     assert (breach.machine_id, breach.epoch, breach.lease_id) == ("m", 2, LEASE)
 

@@ -183,7 +183,7 @@ async def test_nothing_passes_before_the_route_is_open(lab: Lab) -> None:
     guest.send(guest.question(), guest.datagram(SERVER, 53, frames.name_question("example")))
     with as_user("root"):
         inside = lab.namespace_of_guest()
-        async with asyncio.timeout(10):
+        async with asyncio.timeout(60):
             while await counted(inside, "dropped") < before.dropped + 2:  # noqa: ASYNC110 - the kernel counts
                 await asyncio.sleep(0.02)
         inside.close()

@@ -16,7 +16,7 @@ from services.plugins.instances import Instances
 from services.plugins.ports import SandboxReport, SandboxRequest
 
 DONE = SandboxReport("completed", "", (), b"", 1)
-LATE_S = 10.0
+LATE_S = 60.0
 
 
 def plugin(name: str = "one", *, lifecycle: str = "persistent", key: str | None = None) -> Plugin:

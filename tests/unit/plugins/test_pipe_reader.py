@@ -48,12 +48,15 @@ def test_closing_closes_nothing_that_was_opened_later_under_the_same_number() ->
             os.write(write_end, b"x")
             assert await reader.read(1) == b"x"
             reader.close()
+            with pytest.raises(OSError, match="Bad file descriptor"):
+                os.fstat(read_end)
             later = os.open("/dev/null", os.O_RDONLY)
-            assert later == read_end
+            os.dup2(later, read_end)
             for _ in range(5):
                 await asyncio.sleep(0)
-            os.fstat(later)
-            os.close(later)
+            os.fstat(read_end)
+            for number in {later, read_end}:
+                os.close(number)
             os.close(write_end)
 
     on_uvloop(work())
