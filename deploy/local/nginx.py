@@ -19,7 +19,7 @@ from deploy.local.state import SERVICES, DeployError, State, write_private
 
 NAME = "nginx"
 BINARY = Path("/usr/sbin/nginx")
-READY_TIMEOUT_S = 15.0
+READY_TIMEOUT_S = 60.0
 CHECK_TIMEOUT_S = 15.0
 FORM_MAX_BYTES = 1024 * 1024
 STREAM_TIMEOUT_S = 3600

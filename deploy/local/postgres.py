@@ -19,7 +19,7 @@ NAME = "postgres"
 DATABASE = "malbox"
 BINARIES = Path("/usr/lib/postgresql")
 INITDB_TIMEOUT_S = 120.0
-READY_TIMEOUT_S = 60.0
+READY_TIMEOUT_S = 240.0
 CONNECTIONS_MAX = 100
 _SERVER, _ANOTHER = "server", "another"
 

@@ -23,6 +23,7 @@ from tests.ports import free_port
 
 MACHINE_ID = "linux-1"
 LEASE_ID = "lea_" + "ab" * 16
+OTHER_LEASE_ID = "lea_" + "cd" * 16
 SAMPLE_USER = "malbox-sample"
 ROOT = Path(__file__).parent.parent.parent
 
@@ -104,7 +105,7 @@ class RunningAgent:
             lease_id=lease_id,
             epoch=epoch,
             lifetime_s=600,
-            timeout_s=20,
+            timeout_s=60,
         )
         return enrolment.server_identity
 
@@ -151,7 +152,7 @@ def running_agent(folder: Path) -> Iterator[RunningAgent]:
         "MALBOX_SAMPLE_USER": account.pw_name,
         "MALBOX_WATCHED_DIRS": str(sample_dir),
         "MALBOX_ENROLMENT_FILE": str(bundle),
-        "MALBOX_ENROLMENT_WAIT_S": "10",
+        "MALBOX_ENROLMENT_WAIT_S": "60",
         "MALBOX_MAY_SET_CLOCK": "false",  # this clock is the host's
         "MALBOX_AGENT_SETTINGS_FILE": str(folder / "absent.toml"),
     }

@@ -30,6 +30,7 @@ from services.machines.adapters.authorities import Authorities
 from services.machines.adapters.instant import InstantFleet
 from services.machines.adapters.memory_network import MemoryNetwork
 from services.machines.announcements import announce
+from services.machines.domain.fence import Fence
 from services.machines.domain.machine import Machine
 from services.machines.domain.spec import MachineSpec
 from services.machines.effects import Effects
@@ -179,6 +180,12 @@ async def stand_ready(made: Bench, count: int) -> None:
             unit.save(machine)
             made.host.put(wanted.machine_id, machine.epoch, GuestAddress(endpoint.host, endpoint.port))
         await made.store.commit(unit)
+
+
+async def fence_ahead(made: Bench) -> None:
+    """The store was restored from a backup."""
+    made.host._machines[M1].fence = Fence(77)
+    (made.host._fences_dir / M1 / "fence").write_text("77")  # type: ignore[operator]
 
 
 def lease_order(name: str, *, operation_id: str = "ope_1", hold_s: int = 600, route: Route = "none") -> LeaseMachine:

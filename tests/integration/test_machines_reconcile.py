@@ -7,15 +7,11 @@ from pathlib import Path
 
 import pytest
 
-from services.chassis.rebuild import rebuild
 from services.machines import app
-from services.machines.adapters.host_fence import HostFence
-from services.machines.domain.fence import Claim, Fence
 from services.machines.domain.machine import Machine
 from services.machines.errors import HypervisorRefused, HypervisorUnavailable
 from services.machines.policy import EVIDENCE_MAX_AGE_S, WORK_MISSING_S
 from services.machines.ports import Departure, DomainSeen, GuestAddress
-from services.machines.projections import FLEET
 from services.machines.reconcile import Reconciler
 from services.machines.reconcile.sight import EMPTY_CONFIRM_S
 from tests.integration.machines_bench import (
@@ -23,6 +19,7 @@ from tests.integration.machines_bench import (
     M2,
     Bench,
     bench,
+    fence_ahead,
     lease_order,
     release_order,
     spec,
@@ -77,12 +74,6 @@ def departed(kind: str) -> Drift:
         made.host.departures = departures  # type: ignore[method-assign]
 
     return drift
-
-
-async def fence_ahead(made: Bench) -> None:
-    """The store was restored from a backup."""
-    made.host._machines[M1].fence = Fence(77)
-    (made.host._fences_dir / M1 / "fence").write_text("77")  # type: ignore[operator]
 
 
 async def old_evidence(made: Bench) -> None:
@@ -274,38 +265,6 @@ async def test_the_same_divergence_three_times_is_quarantine_and_not_a_hot_loop(
     await gone_from_host(made)
 
 
-@pytest.mark.promise("P4")
-async def test_after_a_restore_from_backup_no_epoch_and_no_lease_comes_twice(made: Bench) -> None:
-    """What happened since the backup is forgotten by the store and not by the host."""
-    backup = await made.store.fetch("SELECT max(version) AS version FROM events WHERE stream = $1", Machine.stream(M1))
-    forgotten = await made.leased(M1)
-    await made.store.fetch(
-        "DELETE FROM events WHERE stream = $1 AND version > $2", Machine.stream(M1), backup[0]["version"]
-    )
-    await made.store.fetch("DELETE FROM work")
-    await rebuild(made.store, FLEET)
-    assert (await made.reconcile())[M1] == "fence_ahead"
-    repaired = await made.is_in(M1, "ready")
-    assert repaired.epoch > forgotten.epoch
-    again = await made.leased(M1, operation_id="ope_2")
-    assert again.epoch > forgotten.epoch
-    assert again.lease_id != forgotten.lease_id
-
-
-@pytest.mark.promise("P1", "P4")
-async def test_a_service_that_starts_on_an_older_store_repairs_it_before_it_hears_anything(made: Bench) -> None:
-    """An order that is heard first would be granted an epoch that the host acted for; libvirt need not be there."""
-    await fence_ahead(made)
-
-    async def unseen() -> list[DomainSeen]:
-        raise HypervisorUnavailable("libvirt cannot be reached")
-
-    made.host.observe = unseen  # type: ignore[method-assign]
-    await made.reconciler.begin()
-    assert (await made.load(M1)).epoch == 78
-    assert await made.store.fetch("SELECT FROM outbox WHERE routing_key LIKE 'machines.machine.registered%'")
-
-
 @pytest.mark.promise("P7", "P1")
 async def test_a_machine_of_another_host_is_left_to_that_host(made: Bench) -> None:
     """Where two hosts share a store: here its guest would seem gone and its network lost, and it would be called clean.
@@ -331,48 +290,6 @@ async def test_a_machine_of_another_host_is_left_to_that_host(made: Bench) -> No
     assert [row["kind"] for row in await made.store.fetch("SELECT kind FROM work WHERE kind LIKE '%@%'")] == [
         "provision@other"
     ]
-
-
-@pytest.mark.promise("P4", "P10")
-async def test_work_that_meets_a_higher_fence_fails_no_machine(made: Bench) -> None:
-    """It is not the machine that cannot be cleaned but the record that is behind: a pass repairs it."""
-    leased = await made.leased(M1)
-    await fence_ahead(made)
-    await made.hear(release_order(leased))
-    await made.until(M1, lambda machine: machine.state == "cleaning")
-    async with asyncio.timeout(60):
-        while await made.store.fetch("SELECT FROM work WHERE kind = 'clean@local'"):  # noqa: ASYNC110 - its end is no commit
-            await asyncio.sleep(0.05)
-    assert await made.reconcile() == {M1: "fence_ahead"}
-    machine = await made.is_in(M1, "ready")
-    assert (machine.epoch, machine.cleaning_failures) == (78, 0)
-
-
-@pytest.mark.promise("P2", "P4")
-async def test_work_whose_claim_the_host_has_passed_leads_to_another_epoch(made: Bench) -> None:
-    """The store was restored from a backup of this very epoch: it gives claims again that the host acted under."""
-    leased = await made.leased(M1)
-    passed = Fence(leased.epoch + 1, Claim(10**9, 1))
-    made.host._machines[M1].fence = passed
-    await made.hear(release_order(leased))
-    machine = await made.is_in(M1, "ready")
-    assert (machine.epoch, machine.cleaning_failures) == (passed.epoch + 1, 0)
-
-
-@pytest.mark.promise("P2")
-async def test_whatever_work_asks_of_the_host_it_asks_under_its_claim(made: Bench) -> None:
-    """From the build to the lease and back: the fences hold the claim of the row that acted last."""
-    fence = HostFence(made.host._fences_dir / M1)  # type: ignore[operator]
-    seen = [fence.stands()]
-    leased = await made.leased(M1)
-    seen.append(fence.stands())
-    await made.hear(release_order(leased))
-    await made.is_in(M1, "ready")
-    seen.append(fence.stands())
-    assert [one.epoch for one in seen] == [leased.epoch - 1, leased.epoch, leased.epoch + 1]
-    works = [one.claim.work for one in seen]
-    assert works == sorted(set(works))
-    assert [one.claim.attempt for one in seen] == [1, 1, 1]
 
 
 @pytest.mark.promise("P6")

@@ -7,9 +7,9 @@ import pytest
 from contracts.plugins import ObservationEnded, PluginStageCompleted, PluginStageFailed
 from malbox.sdk.manifest.events import SUBSCRIBABLE
 from services.plugins.ports_guest import GuestUnreachable
+from tests.integration.guest_stage.lives import SCRIPT, short_life
 from tests.integration.plugins_bench import Bench, ScriptedGuest, connected, guest_assignment, open_folder, service
 from tests.integration.plugins_bench import settings as settings_of
-from tests.integration.test_plugins_guest_stage import SCRIPT, short_life
 from tests.integration.test_plugins_service import add_plugin
 from tests.unit.guest.bundled import make_plugin
 
