@@ -1,10 +1,10 @@
-"""Waiting, for a bounded time: for an absent store, or for something to do."""
+"""Waiting: for an absent store, for something to do, for a task to end."""
 
 import asyncio
 import contextlib
 import time
 from collections.abc import Awaitable, Callable
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import structlog
 
@@ -39,3 +39,14 @@ async def until_woken(wake: asyncio.Event, within_s: float) -> None:
     with contextlib.suppress(TimeoutError):
         async with asyncio.timeout(within_s):
             await wake.wait()
+
+
+async def ended(task: asyncio.Task[Any], *expected: type[Exception]) -> None:
+    """The task was cancelled and is over. Raises what it raised, unless that was expected.
+
+    Not `await task` with its CancelledError suppressed: that forgets the caller's own cancellation as well.
+    """
+    task.cancel()
+    await asyncio.wait({task})
+    if not task.cancelled() and (fault := task.exception()) is not None and not isinstance(fault, expected):
+        raise fault

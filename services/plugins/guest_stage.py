@@ -18,6 +18,7 @@ from contracts.planning import Budgets, EndedBy, PlannedRun
 from contracts.plugins import GuestConnected, GuestLost, SampleExited
 from contracts.scheduler import GuestAssignment
 from services.chassis.blobs import BlobStore
+from services.chassis.patience import ended
 from services.chassis.store import Fenced
 from services.plugins import rows
 from services.plugins.cancellations import Cancellations
@@ -44,11 +45,11 @@ from services.plugins.sitting import (
     bring_home,
     driven_by,
     end_plugins,
-    ended,
     keep_own_endings,
     keep_what_came,
     sample_started,
     seal,
+    stilled,
     take_leave,
 )
 from services.plugins.task_news import TaskNews
@@ -99,9 +100,7 @@ class GuestStage:
         except (GuestLied, GuestStageFailed) as error:
             await record.stage_failed(str(error), is_retryable=False)
         finally:
-            beats.cancel()
-            with contextlib.suppress(asyncio.CancelledError, Fenced):
-                await beats
+            await ended(beats, Fenced)
 
     async def _adopt_or_sit(self, record: StageRecord, prepared: Prepared, assignment: GuestAssignment) -> None:
         """A driver whose predecessor had brought everything home only has to say so; the guest may be gone by now."""
@@ -163,9 +162,7 @@ class GuestStage:
             await self._observe_and_collect(sitting)
         finally:
             sitting.evidence.close()
-            cancelled.cancel()
-            with contextlib.suppress(asyncio.CancelledError):
-                await cancelled
+            await ended(cancelled)
 
     async def _mark_cancelled(self, sitting: Sitting) -> None:
         await self._cancellations.wait(sitting.record.key)
@@ -212,17 +209,17 @@ class GuestStage:
         try:
             rule = sitting.ended_by or await self._observe(sitting, pump)
             await sitting.record.watch_ended(rule, sitting.assignment.lease)
-            await ended(telling)
+            await stilled(telling)
             await sitting.plugins.tell()
             collect_until = self._now() + self._budgets(sitting).collection_s
             await seal(sitting, pump, rule, timeout_s=(collect_until - self._now()) / 2)
         except (GuestUnreachable, GuestRefused, GuestLied):
-            await ended(pump)
+            await stilled(pump)
             await keep_what_came(sitting)
             raise
         finally:
-            await ended(telling)
-            await ended(pump)
+            await stilled(telling)
+            await stilled(pump)
         await end_plugins(sitting, timeout_s=(collect_until - self._now()) / 2)
         errors = await bring_home(sitting, timeout_s=collect_until - self._now())
         await take_leave(sitting)

@@ -12,6 +12,7 @@ import structlog
 from contracts.planning import EndedBy, PlannedRun
 from contracts.plugins import RunError, SampleStarted
 from contracts.scheduler import GuestAssignment
+from services.chassis.patience import ended
 from services.chassis.unit import Unit
 from services.plugins import rows
 from services.plugins.guest_evidence import AGENT, agent_evidence, run_endings
@@ -181,8 +182,6 @@ def _missing(sitting: Sitting, collected: Collected) -> list[RunError]:
     return of_guest + sitting.plugins.missing()
 
 
-async def ended(pump: asyncio.Task[None]) -> None:
+async def stilled(pump: asyncio.Task[None]) -> None:
     """Nothing is taken in any more. What the pump raised was seen, or comes after the end."""
-    pump.cancel()
-    with contextlib.suppress(asyncio.CancelledError, GuestLied, GuestRefused, OSError):
-        await pump
+    await ended(pump, GuestLied, GuestRefused, OSError)

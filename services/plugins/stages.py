@@ -1,7 +1,6 @@
 """Runs a stage that was ordered: host plugins in their groups here, the guest's session in `guest_stage`."""
 
 import asyncio
-import contextlib
 from collections.abc import Awaitable, Sequence
 from dataclasses import dataclass
 from typing import TypeVar
@@ -12,6 +11,7 @@ from contracts.scheduler import RunStage
 from malbox.sdk.manifest import ManifestError
 from services.chassis.blobs import BlobMissing, BlobStore
 from services.chassis.errors import TransientError
+from services.chassis.patience import ended
 from services.chassis.store import Store
 from services.chassis.work import Runner, WorkContext, WorkItem
 from services.plugins import rows
@@ -113,9 +113,7 @@ class Stages:
         finally:
             for task in (cancelled, running):
                 if not task.done():
-                    task.cancel()
-                    with contextlib.suppress(asyncio.CancelledError):
-                        await task
+                    await ended(task)
         if running.cancelled():
             return False
         running.result()

@@ -1,10 +1,10 @@
-"""Waiting to be woken."""
+"""Waiting to be woken, and for a task to end."""
 
 import asyncio
 
 import pytest
 
-from services.chassis.patience import until_woken
+from services.chassis.patience import ended, until_woken
 
 
 async def test_a_cancellation_that_comes_with_the_wake_is_not_forgotten() -> None:
@@ -24,3 +24,39 @@ async def test_waiting_ends_with_the_wake_or_with_the_time() -> None:
     await until_woken(wake, 0.001)
     wake.set()
     await until_woken(wake, 30)
+
+
+async def reluctant(fault: Exception | None = None) -> None:
+    """It ends a moment after it was told to, as what has a connection to close does."""
+    try:
+        await asyncio.sleep(600)
+    finally:
+        await asyncio.sleep(0.05)
+        if fault is not None:
+            raise fault
+
+
+async def begun(fault: Exception | None = None) -> asyncio.Task[None]:
+    """Such a task, which has begun."""
+    task = asyncio.create_task(reluctant(fault))
+    await asyncio.sleep(0)
+    return task
+
+
+async def test_whoever_is_cancelled_while_it_ends_a_task_is_cancelled() -> None:
+    """The task's own cancellation is no fault, and does not hide that of whoever waits for its end."""
+    await ended(await begun())
+    task = await begun()
+    caller = asyncio.create_task(ended(task))
+    await asyncio.sleep(0)
+    caller.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await caller
+    await asyncio.wait({task})
+
+
+async def test_what_a_task_raises_at_its_end_is_raised_unless_it_was_expected() -> None:
+    """No fault is lost that nobody spoke of."""
+    await ended(await begun(OSError("gone")), OSError)
+    with pytest.raises(ValueError, match="a defect"):
+        await ended(await begun(ValueError("a defect")), OSError)
