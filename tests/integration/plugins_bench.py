@@ -181,7 +181,7 @@ async def service(own: PluginsSettings, connector: GuestConnector | None = None)
         yield
     finally:
         stop.set()
-        await asyncio.wait_for(running, 30)
+        await asyncio.wait_for(running, 60)
 
 
 @asynccontextmanager
@@ -223,7 +223,7 @@ async def connected(to: PluginsSettings) -> AsyncIterator[Bench]:
 
 async def until_ready(bench: Bench) -> None:
     """The service says that it is ready. Raises TimeoutError."""
-    async with asyncio.timeout(30):
+    async with asyncio.timeout(120):
         while True:
             with suppress(httpx.TransportError):
                 if (await bench.http.get("/api/v1/health/plugins", timeout=5)).status_code == httpx.codes.OK:

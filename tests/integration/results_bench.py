@@ -149,7 +149,7 @@ class Bench:
 
     async def until_ready(self) -> None:
         """The service says that it is ready. Raises TimeoutError."""
-        async with asyncio.timeout(30):
+        async with asyncio.timeout(120):
             while True:
                 with suppress(httpx.TransportError):
                     if (await self.http.get("/api/v1/health/results", timeout=5)).status_code == httpx.codes.OK:

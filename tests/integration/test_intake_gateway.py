@@ -57,7 +57,7 @@ class Lab:
             self.process = await asyncio.create_subprocess_exec(
                 sys.executable, "-m", "services.intake", cwd=ROOT, env={"MALBOX_CONFIG": str(file)}, stderr=log
             )
-        async with asyncio.timeout(30), httpx.AsyncClient(timeout=5, trust_env=False) as client:
+        async with asyncio.timeout(120), httpx.AsyncClient(timeout=60, trust_env=False) as client:
             while (await client.get(f"{self.url}/api/v1/health/intake")).status_code != 200:  # noqa: ASYNC110 - a process
                 await asyncio.sleep(0.1)
         return self.process
@@ -209,7 +209,7 @@ async def test_a_kill_during_an_upload_loses_nothing_that_was_accepted(lab: Lab,
     first = lab.process
     assert first is not None
     command = asyncio.create_task(lab.malbox("submit", str(sample), "--json"))
-    async with asyncio.timeout(30):
+    async with asyncio.timeout(120):
         while not any(int(line.split()[1]) for line in _io(first.pid) if line.startswith("write_bytes")):  # noqa: ASYNC110
             await asyncio.sleep(0.01)
     await lab.end()

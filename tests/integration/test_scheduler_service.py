@@ -29,7 +29,7 @@ from tests.unit.scheduler.tasks import submission
 
 pytestmark = pytest.mark.integration
 
-HEARING_MAX_S = 30.0
+HEARING_MAX_S = 60.0
 SECRET = "gateway-secret-of-a-test"
 
 

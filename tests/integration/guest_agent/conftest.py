@@ -30,5 +30,5 @@ async def session_fixture(agent: RunningAgent) -> AsyncIterator[GrpcGuestSession
     """A session with an agent that was attested and enrolled."""
     await agent.enroller.attest(agent.address, agent.authority, MACHINE_ID, timeout_s=60)
     identity = await agent.enrol()
-    async with guest_session(agent.connector, agent.endpoint(identity), lease(), timeout_s=10) as session:
+    async with guest_session(agent.connector, agent.endpoint(identity), lease(), timeout_s=30) as session:
         yield session

@@ -43,7 +43,7 @@ async def test_a_watcher_that_comes_back_misses_nothing(
     position = max(getattr(one, "position", 0) for one in before)
     hello_identity = f"{LEASE_ID.replace('_', '-')}.{MACHINE_ID}.malbox"
     later = lease(term=1)
-    async with guest_session(agent.connector, agent.endpoint(hello_identity), later, timeout_s=10) as successor:
+    async with guest_session(agent.connector, agent.endpoint(hello_identity), later, timeout_s=30) as successor:
         after: list[GuestEvent] = []
         async for event in successor.watch(after_position=position):
             after.append(event)
@@ -71,7 +71,7 @@ async def test_streams_of_a_replaced_driver_end(session: GrpcGuestSession, agent
     stream = session.watch()
     await anext(stream)
     identity = f"{LEASE_ID.replace('_', '-')}.{MACHINE_ID}.malbox"
-    async with guest_session(agent.connector, agent.endpoint(identity), lease(term=1), timeout_s=10) as later:
+    async with guest_session(agent.connector, agent.endpoint(identity), lease(term=1), timeout_s=30) as later:
         await later.arm()
         with pytest.raises(GuestRefused, match="a later driver took this lease over"):
             await asyncio.wait_for(rest(stream), 10)
@@ -119,7 +119,7 @@ async def test_a_call_for_another_lease_or_epoch_is_refused(
     """A stale or foreign holder can neither arm, nor launch, nor flush; the holder can."""
     identity = f"{LEASE_ID.replace('_', '-')}.{MACHINE_ID}.malbox"
     connected = guest_session(
-        agent.connector, agent.endpoint(identity), lease(lease_id=lease_id, epoch=epoch), timeout_s=5
+        agent.connector, agent.endpoint(identity), lease(lease_id=lease_id, epoch=epoch), timeout_s=30
     )
     with pytest.raises(GuestRefused):
         async with connected as stranger:

@@ -47,7 +47,7 @@ async def test_a_canary_is_planted_with_the_enrolment_and_one_of_before_is_shown
     used = await agent.enroller.attest(agent.address, agent.authority, MACHINE_ID, timeout_s=60)
     assert used.canaries == ("disk",)
     enrolment = await agent.enroller.enrol(
-        agent.address, agent.authority, MACHINE_ID, lease_id=LEASE_ID, epoch=7, lifetime_s=600, timeout_s=20
+        agent.address, agent.authority, MACHINE_ID, lease_id=LEASE_ID, epoch=7, lifetime_s=600, timeout_s=60
     )
     assert enrolment.canary_places == ("memory", "disk")
     assert (agent.work_dir / "canary").read_bytes() == canary.of_lease(MACHINE_ID, LEASE_ID, 7)
