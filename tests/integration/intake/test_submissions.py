@@ -1,6 +1,7 @@
 """Intake against a real database and a real broker: what is accepted is durable and said."""
 
 import asyncio
+from typing import Any
 
 import asyncpg
 import pytest
@@ -78,11 +79,24 @@ async def test_concurrent_first_uses_of_a_key_make_one_submission(desk: Desk) ->
 
 async def test_what_its_owners_withdraw_can_no_longer_be_asked_for(desk: Desk) -> None:
     """A removed plugin and a retired machine are unknown again, even when an old message comes late."""
-    await desk.say(MachineRegistered(machine_id="linux-2", epoch=0, machine=MACHINE))
+    await desk.say(registered("linux-2", epoch=0))
     await desk.say(MachineRetired(machine_id="linux-1", epoch=3, reason="sold"))
-    await desk.say(MachineRegistered(machine_id="linux-1", epoch=2, machine=MACHINE))
     await desk.say(PluginRemoved(name=PLUGIN.name))
-    await desk.until_known(lambda known: not known["plugins"] and len(known["machines"]) == 1)
+    await desk.until_known(lambda known: not known["plugins"] and names(known) == {"linux-2"})
+    await desk.say(registered("linux-1", epoch=2))
+    await desk.say(registered("linux-3", epoch=0))
+    assert names(await desk.until_known(lambda known: "linux-3" in names(known))) == {"linux-2", "linux-3"}
+
+
+def registered(machine_id: str, *, epoch: int) -> MachineRegistered:
+    """The machine is known as of that epoch."""
+    machine = MACHINE.model_copy(update={"machine_id": machine_id})
+    return MachineRegistered(machine_id=machine_id, epoch=epoch, machine=machine)
+
+
+def names(known: dict[str, Any]) -> set[str]:
+    """The machines that a submission may ask for."""
+    return {machine["machine_id"] for machine in known["machines"]}
 
 
 async def test_pages_of_submissions_join_without_gap_or_repeat(desk: Desk) -> None:
