@@ -17,6 +17,7 @@ from contracts.plugins import (
     PluginStageFailed,
     SampleStarted,
 )
+from services.chassis.work import claims
 from services.plugins.ports_guest import (
     Collected,
 )
@@ -133,8 +134,15 @@ async def test_a_driver_that_died_while_taking_leave_is_followed_by_one_that_nee
 
 
 @pytest.mark.promise("P2", "P29")
-async def test_what_a_replaced_driver_brings_is_filed_as_late_and_is_no_result(opened: Open, database_url: str) -> None:
-    """Another claimed the stage while this one collected: its evidence is known of, under its term, and never said."""
+async def test_what_a_replaced_driver_brings_is_filed_as_late_and_is_no_result(
+    opened: Open, database_url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Another claimed the stage while this one collected: its evidence is known of, under its term, and never said.
+
+    It learns of the other only when it records: its worker looks at no claim meanwhile, which would end it sooner.
+    """
+    for name in ("RENEW_S", "HELD_S"):
+        monkeypatch.setattr(claims, name, 3600.0)
     collecting, go_on = asyncio.Event(), asyncio.Event()
 
     class Slow(ScriptedGuest):
