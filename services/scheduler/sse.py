@@ -30,10 +30,11 @@ async def task_changes(runtime: Runtime, live: Live, task_id: str, request: Requ
     store, version, position = runtime.store, 0, 0
     with live.listening() as hints:
         while not await request.is_disconnected():
-            position, facts = await _facts(store, task_id, position)
-            for fact in facts:
-                yield event("fact", fact)
-            task = await store.load(Task, uuid_of(task_id))
+            task = await store.load(Task, uuid_of(task_id))  # before its facts: of a task that is over all are read
+            while facts := await _facts(store, task_id, position):
+                for _position, fact in facts:
+                    yield event("fact", fact)
+                position = facts[-1][0]
             if task is not None and task.version > version:
                 version = task.version
                 yield event("task", await present(runtime.store, task, runtime.clock.now()))
@@ -49,7 +50,8 @@ async def all_changes(runtime: Runtime, live: Live, caller: Identity, request: R
     with live.listening() as hints:
         while not await request.is_disconnected():
             try:
-                task_id = await asyncio.wait_for(hints.get(), KEEP_ALIVE_S)
+                async with asyncio.timeout(KEEP_ALIVE_S):  # wait_for may lose a hint that comes as it ends
+                    task_id = await hints.get()
             except TimeoutError:
                 yield b": alive\n\n"
                 continue
@@ -69,7 +71,8 @@ async def _hinted(hints: asyncio.Queue[str], task_id: str) -> bool:
     return True
 
 
-async def _facts(store: Store, task_id: str, after: int) -> tuple[int, list[dict[str, Any]]]:
+async def _facts(store: Store, task_id: str, after: int) -> list[tuple[int, dict[str, Any]]]:
+    """Each with its position: those that follow, up to a number."""
     rows = await store.fetch(
         "SELECT position, at, type, details::text AS details FROM task_facts "
         "WHERE task_id = $1 AND position > $2 ORDER BY position LIMIT $3",
@@ -77,5 +80,4 @@ async def _facts(store: Store, task_id: str, after: int) -> tuple[int, list[dict
         after,
         FACTS_MAX,
     )
-    facts = [{"type": row["type"], "at": row["at"], **json.loads(row["details"])} for row in rows]
-    return (rows[-1]["position"] if rows else after), facts
+    return [(row["position"], {"type": row["type"], "at": row["at"], **json.loads(row["details"])}) for row in rows]

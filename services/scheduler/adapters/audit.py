@@ -13,7 +13,8 @@ from services.chassis.broker_setup import AUDIT_STREAM, with_heartbeat
 
 PREFETCH = 200
 CONNECT_TIMEOUT_S = 10.0
-END_OF_STREAM_S = 1.0
+END_OF_STREAM_S = 3.0
+"""Nothing came for so long: that is the present end. A broker that has much to do may pause for a second."""
 OFFSET_HEADER = "x-stream-offset"
 
 
