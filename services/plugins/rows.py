@@ -300,15 +300,16 @@ async def load_produced(store: Store, key: StageKey) -> list[Produced]:
     return [Produced(**dict(row)) for row in found]
 
 
-async def load_inputs(store: Store, task_id: str) -> list[dict[str, Any]]:
-    """Results of the task so far, those of each stage's latest attempt, in order."""
+async def load_inputs(store: Store, task_id: str) -> tuple[list[dict[str, Any]], int]:
+    """Results of the task so far, those of each stage's latest attempt, in order; and how many more there are."""
     rows = await store.fetch(
-        "SELECT plugin, name, media_type, sha256 FROM produced p WHERE task_id = $1 AND attempt = "
-        "(SELECT max(attempt) FROM produced WHERE task_id = $1 AND stage = p.stage) ORDER BY position LIMIT $2",
+        "SELECT plugin, name, media_type, sha256, count(*) OVER () AS total FROM produced p WHERE task_id = $1 "
+        "AND attempt = (SELECT max(attempt) FROM produced WHERE task_id = $1 AND stage = p.stage) "
+        "ORDER BY position LIMIT $2",
         task_id,
         INPUTS_MAX,
     )
-    return [dict(row) for row in rows]
+    return [dict(row) for row in rows], (rows[0]["total"] - len(rows) if rows else 0)
 
 
 def keep_prepared(unit: Unit, task_id: str, prepared: Prepared) -> None:

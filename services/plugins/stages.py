@@ -2,11 +2,12 @@
 
 import asyncio
 from collections.abc import Awaitable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TypeVar
 
 from contracts.envelope import Message
 from contracts.planning import EndedBy, PlannedRun
+from contracts.plugins import RunError
 from contracts.scheduler import RunStage
 from malbox.sdk.manifest import ManifestError
 from services.chassis.blobs import BlobMissing, BlobStore
@@ -40,7 +41,16 @@ class Given:
     """What the members of a group are given: earlier results, and what was said of the task until now."""
 
     inputs: tuple[InputFile, ...]
+    left_out: int
     facts: Sequence[Message]
+
+
+@dataclass(frozen=True)
+class Noted:
+    """What is to be said at the end of a stage, beside how its runs ended."""
+
+    facts: list[Message] = field(default_factory=list)
+    errors: list[RunError] = field(default_factory=list)
 
 
 class Stages:
@@ -90,12 +100,12 @@ class Stages:
             return
         if record.key.stage == "static" and reason is not None:
             await record.guest_is_pointless(reason)
-        facts: list[Message] = []
-        is_done = await self._unless_cancelled(record, self._run_host_plugins(record, prepared, facts))
+        noted = Noted()
+        is_done = await self._unless_cancelled(record, self._run_host_plugins(record, prepared, noted))
         ended_by: EndedBy | None = None if is_done else "cancelled"
         if not is_done:
             await self._skip_the_rest(record)
-        await record.stage_completed(ended_by, facts=facts if is_done else ())
+        await record.stage_completed(ended_by, noted.errors, noted.facts if is_done else ())
 
     async def give_up(self, item: WorkItem, work: WorkContext, error: Exception) -> None:
         """The stage failed for a reason of ours; another moment may do when the reason passes."""
@@ -119,24 +129,28 @@ class Stages:
         running.result()
         return True
 
-    async def _run_host_plugins(self, record: StageRecord, prepared: Prepared, facts: list[Message]) -> None:
-        """Every group ran; what is to be said of files inside the sample is in `facts`."""
-        await self._run_groups(record, prepared)
+    async def _run_host_plugins(self, record: StageRecord, prepared: Prepared, noted: Noted) -> None:
+        """Every group ran; what is to be said of files inside the sample, and of what was not given, is noted."""
+        if left_out := await self._run_groups(record, prepared):
+            words = f"{left_out} results were not given to plugins that follow: there were more than {rows.INPUTS_MAX}"
+            noted.errors.append(RunError(plugin=None, stage=record.key.stage, outcome="failed", reason=words))
         found = await self._children.found(record, prepared)
         if found is not None:
-            facts.append(found)
+            noted.facts.append(found)
 
-    async def _run_groups(self, record: StageRecord, prepared: Prepared) -> None:
+    async def _run_groups(self, record: StageRecord, prepared: Prepared) -> int:
+        """Every group ran, one after another. How many results the last of them was not given."""
+        left_out = 0
         for members in record.command.stage.groups:
-            given = Given(  # once: members of a group do not see each other
-                await self._inputs(record, prepared), await self._facts(record, members)
-            )
+            given = await self._given(record, members, prepared)  # once: members of a group do not see each other
+            left_out = given.left_out
             try:
                 async with asyncio.TaskGroup() as group:
                     for planned in members:
                         group.create_task(self._run_one(record, planned, prepared, given))
             except BaseExceptionGroup as faults:
                 raise faults.exceptions[0] from faults
+        return left_out
 
     async def _run_one(self, record: StageRecord, planned: PlannedRun, prepared: Prepared, given: Given) -> None:
         if await rows.has_run(self._store, record.run_id(planned.plugin)):
@@ -192,8 +206,8 @@ class Stages:
             return []
         return [fact for _message_id, fact in await rows.load_events(self._store, record.command.task_id)]
 
-    async def _inputs(self, record: StageRecord, prepared: Prepared) -> tuple[InputFile, ...]:
-        known = await rows.load_inputs(self._store, record.command.task_id)
+    async def _given(self, record: StageRecord, members: Sequence[PlannedRun], prepared: Prepared) -> Given:
+        known, left_out = await rows.load_inputs(self._store, record.command.task_id)
         inputs = [
             InputFile(one["plugin"], one["name"], self._blobs.local_path(one["sha256"]), one["media_type"])
             for one in known
@@ -201,7 +215,7 @@ class Stages:
         if prepared.container is not None:
             path = self._blobs.local_path(prepared.container)
             inputs.append(InputFile("unpack", "container", path, "application/zip"))
-        return tuple(inputs)
+        return Given(tuple(inputs), left_out, await self._facts(record, members))
 
     async def _skip_the_rest(self, record: StageRecord) -> None:
         """A run that had no outcome when the stage was cancelled did not run, and that is an error."""

@@ -24,6 +24,7 @@ from contracts.plugins import (
     PluginStageStarted,
     PluginStarted,
 )
+from services.plugins import rows
 from services.plugins.adapters.sandbox import BubblewrapSandbox
 from services.plugins.ports import SandboxReport, SandboxRequest
 from tests.integration.plugins_bench import Bench, connected, open_folder, process, service, settings, until_ready
@@ -135,6 +136,23 @@ async def test_a_later_group_and_a_later_stage_see_earlier_results(bench: Bench)
     await bench.order(SCRIPT, "reader", stage="post")
     await bench.hear(PluginStageCompleted)
     assert await bench.json_of("reader", "count") == [["identity", "identity"], ["reader", "count"]]
+
+
+@pytest.mark.promise("P36")
+async def test_results_that_later_plugins_are_not_given_are_counted(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Beyond the bound they are left out, which is an error of the stage; within it, the control, it has none."""
+    monkeypatch.setattr(rows, "INPUTS_MAX", 2)
+    await bench.order(SCRIPT, "identity", "yara", "reader")
+    [within] = await bench.hear(PluginStageCompleted)
+    assert within.errors == ()
+    monkeypatch.setattr(rows, "INPUTS_MAX", 1)
+    await bench.order(SCRIPT, "identity", "yara", "reader", task_id="tsk_" + "3" * 32)
+    [_, beyond] = await bench.hear(PluginStageCompleted, 2)
+    assert [(error.plugin, error.reason) for error in beyond.errors] == [
+        (None, "1 results were not given to plugins that follow: there were more than 1")
+    ]
 
 
 async def test_what_does_not_apply_is_skipped_and_an_error_only_when_asked_for(bench: Bench) -> None:
