@@ -20,7 +20,7 @@ PLUGINS: dict[str, output.Column] = {
     "kind": lambda each: each.get("kind") or "",
     "stages": lambda each: ", ".join(each.get("stages") or []),
     "state": "state",
-    "description": lambda each: each.get("description") or each.get("reason"),
+    "description": lambda each: _reason(each) or each.get("description"),
 }
 INSTANCES = output.named("plugin", "version", "lifecycle", "state", "since", "runs") | {
     "task": lambda each: each.get("task_id") or "",
@@ -34,7 +34,7 @@ Folder = Annotated[Path, typer.Argument(metavar="PATH", help="The plugin's folde
 
 @app.command("list")
 def list_plugins(as_json: AsJson = False) -> None:
-    """List the plugins, and the folders that were rejected with the reason."""
+    """List the plugins, and those that are quarantined and folders that were rejected with the reason."""
     with api() as client:
         page = client.get("/plugins")
     if as_json:
@@ -49,7 +49,7 @@ def show_plugin(
     name: Annotated[str, typer.Argument(metavar="NAME", help="Name of a plugin, or of a rejected folder.")],
     as_json: AsJson = False,
 ) -> None:
-    """Show one plugin with its limits, configuration and results, or why its folder is none."""
+    """Show one plugin with its limits, configuration and results, why it is quarantined, or why its folder is none."""
     with api() as client:
         content = client.get(f"/plugins/{quote(name, safe='')}")
     if as_json:
@@ -175,6 +175,12 @@ def _show_run(file: Path, run: Any) -> None:
         output.print_line(f"{name} ({run.kinds[name]}, {run.media_types[name]}, {len(content)} bytes) {shown}".strip())
     for line in run.log.splitlines():
         output.print_line(f"log: {line}")
+
+
+def _reason(plugin: Any) -> str:
+    """Why it is quarantined, and since when, or why it is rejected."""
+    since = plugin.get("since")
+    return f"{plugin.get('reason') or ''}{f' (since {since})' if since else ''}"
 
 
 def _in_words(value: Any) -> Any:

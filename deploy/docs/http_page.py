@@ -77,6 +77,7 @@ async def _apps() -> dict[str, FastAPI]:
         blobs = BlobStore(Path(directory))
         settings = IntakeSettings(admin_token_sha256="0" * 64, **_shared(Path(directory)).model_dump())
         runtime = Runtime(settings, store, blobs, SystemClock(), no_announcements)
+        instances = Instances(BubblewrapRunner(), runtime.clock, most=1)
         routers = {
             "intake": (
                 intake_router(
@@ -86,9 +87,9 @@ async def _apps() -> dict[str, FastAPI]:
             "scheduler": (scheduler_router(runtime, Live(), AuditStream(settings.amqp_url)),),
             "machines": (machines_router(runtime),),
             "plugins": (
-                instances_router(Instances(BubblewrapRunner(), runtime.clock, most=1)),
+                instances_router(instances),
                 runs_router(store),
-                plugins_router(Registry(Catalogue({}, ()))),
+                plugins_router(Registry(Catalogue({}, ())), instances),
             ),
             "results": (results_router(store, blobs),),
         }

@@ -17,6 +17,7 @@ from services.plugins.domain.occasion import Occasion
 from services.plugins.errors import PluginNotReady, PluginQuarantined
 from services.plugins.keeper import Health, Instance, Keeper
 from services.plugins.ports import SandboxedRunner, SandboxReport, SandboxRequest
+from services.plugins.quarantine import Quarantine
 
 SCOPED_MAX = 32
 LINGER_S = 10.0  # between two stages of a task, such as guest and post, nobody holds its scope for a moment
@@ -26,8 +27,11 @@ Place = tuple[str, str, str, str | None]
 class Instances:
     """Implements Board. Serves runs while `run` runs; `most` at once of each persistent plugin."""
 
-    def __init__(self, runner: SandboxedRunner, clock: Clock, *, most: int) -> None:
+    def __init__(
+        self, runner: SandboxedRunner, clock: Clock, *, most: int, quarantine: Quarantine | None = None
+    ) -> None:
         self.clock = clock
+        self.quarantine = quarantine or Quarantine()
         self._runner = runner
         self._most = most
         self._numbers = itertools.count(1)
@@ -62,8 +66,10 @@ class Instances:
                 serving.result()
 
     def expect(self, plugins: Iterable[Plugin]) -> None:
-        """Those of them that are persistent have an instance that waits."""
+        """Those of them that are persistent have an instance that waits; those that are given up are seen."""
         for plugin in plugins:
+            if self.quarantine.of(plugin) is not None:
+                self._health_of(plugin)
             if plugin.manifest.plugin.kind == "host" and plugin.manifest.runtime.lifecycle == "persistent":
                 self.spawn(self._keeper(plugin, None).keep_one())
 
@@ -98,14 +104,18 @@ class Instances:
                     self.spawn(self._end_scope_later(scope))
 
     async def replace(self, name: str) -> bool:
-        """Its instances end, busy ones after their run, and its faults are forgotten. Whether the plugin has any."""
+        """Its instances end, busy ones after their run, and its faults are forgotten. Whether the plugin has any.
+
+        Raises StoreUnavailable: then a plugin that was given up is so still.
+        """
+        was_given_up = await self.quarantine.lift(name)
         found = [place for place in self._health if place[0] == name]
         for place in found:
             self._health[place].forgive()
         for place, keeper in tuple(self._keepers.items()):
             if place[0] == name:
                 await keeper.replace()
-        return bool(found)
+        return bool(found) or was_given_up
 
     async def drain(self, plugin: Plugin) -> None:
         """Another took the plugin's place: of exactly this one nothing waits any more, and runs that go on end well."""
@@ -120,6 +130,11 @@ class Instances:
         health = self._health.pop(_place(plugin), None)
         if health is not None:
             health.forgive()
+
+    def given_up(self, plugin: Plugin) -> Instance | None:
+        """What is seen of exactly this plugin since it was quarantined, if it is."""
+        health = self._health.get(_place(plugin))
+        return None if health is None else health.given_up
 
     def seen(self) -> list[Instance]:
         """What every instance does at this moment, in the order of their numbers."""
@@ -155,10 +170,16 @@ class Instances:
         if place not in self._keepers:
             if scope is not None:
                 self._make_room()
-            health = self._health.setdefault(_place(plugin), Health(self, plugin))
+            health = self._health_of(plugin)
             most = self._most if scope is None else 1
             self._keepers[place] = Keeper(self._runner, self, health, plugin, scope=scope, most=most)
         return self._keepers[place]
+
+    def _health_of(self, plugin: Plugin) -> Health:
+        place = _place(plugin)
+        if place not in self._health:
+            self._health[place] = Health(self, plugin)
+        return self._health[place]
 
     def _make_room(self) -> None:
         """Of the scoped ones the one that was idle for longest ends, where they are too many."""

@@ -13,8 +13,9 @@ from services.chassis.clock import Clock
 from services.plugins.domain.catalogue import Plugin
 from services.plugins.domain.occasion import Occasion
 from services.plugins.errors import PluginNotReady, PluginQuarantined, SandboxLost, SandboxUnavailable
-from services.plugins.policy.restarts import NO_FAULTS, STEADY_S, Faults
+from services.plugins.policy.restarts import FAULTS_MAX, NO_FAULTS, STEADY_S, Faults
 from services.plugins.ports import Sandbox, SandboxedRunner
+from services.plugins.quarantine import GivenUp, Quarantine
 
 CHECK_INTERVAL_S = 30.0
 RUNS_MAX = 200  # runs of one instance have the same addresses: what one of them learned about them is worth little
@@ -44,6 +45,7 @@ class Board(Protocol):
     """Where every instance is seen, and where what outlives a call runs."""
 
     clock: Clock
+    quarantine: Quarantine
 
     def put_up(self, plugin: Plugin, scope: str | None) -> Instance:
         """It is seen from now on."""
@@ -62,22 +64,27 @@ class Health:
         self.faults: Faults = NO_FAULTS
         self._board = board
         self._plugin = plugin
-        self._given_up: Instance | None = None
+        self.given_up: Instance | None = None
+        if (kept := board.quarantine.of(plugin)) is not None:
+            self.faults = Faults(max(kept.times, FAULTS_MAX), _now(), kept.reason)
+            self._show_given_up(kept)
 
     def fault(self, reason: str) -> None:
         """It failed, and no run is to blame."""
         self.faults = self.faults.another(reason, _now())
         log.warning("plugin_failed_by_itself", plugin=self._plugin.name, times=self.faults.in_a_row, reason=reason)
-        if self.faults.is_quarantined and self._given_up is None:
-            self._given_up = self._board.put_up(self._plugin, None)
-            self._given_up.state, self._given_up.reason = "quarantined", self.words
+        if self.faults.is_quarantined and self.given_up is None:
+            kept = GivenUp(self._plugin.name, reason, self.faults.in_a_row, self._board.clock.now())
+            self._show_given_up(kept)
+            self._remember(kept)
 
     def forgive(self) -> None:
         """Nothing counts against it any more."""
         self.faults = NO_FAULTS
-        if self._given_up is not None:
-            self._board.take_down(self._given_up)
-            self._given_up = None
+        if self.given_up is not None:
+            self._board.take_down(self.given_up)
+            self.given_up = None
+            self._remember(None)
 
     @property
     def words(self) -> str:
@@ -87,6 +94,14 @@ class Health:
             f"the plugin {self._plugin.name} is quarantined: it failed {times} times in a row without a run being to "
             f"blame, last: {self.faults.reason}"
         )
+
+    def _show_given_up(self, kept: GivenUp) -> None:
+        self.given_up = self._board.put_up(self._plugin, None)
+        self.given_up.state, self.given_up.reason, self.given_up.since = "quarantined", self.words, kept.since
+
+    def _remember(self, kept: GivenUp | None) -> None:
+        self._board.quarantine.put(self._plugin, kept)
+        self._board.spawn(self._board.quarantine.save(self._plugin.digest))
 
 
 class Keeper:

@@ -25,6 +25,7 @@ from services.plugins.host_runs import HostRuns
 from services.plugins.instances import Instances
 from services.plugins.ports_guest import GuestConnector
 from services.plugins.preparation import Preparation
+from services.plugins.quarantine import Quarantine
 from services.plugins.reconciling import Reconciler
 from services.plugins.registry import Registry
 from services.plugins.settings import PluginsSettings
@@ -43,6 +44,7 @@ MIGRATIONS = tuple(
         "schema_7.sql",
         "schema_8.sql",
         "schema_9.sql",
+        "schema_10.sql",
     )
 )
 VERSIONS = "versions"
@@ -63,7 +65,9 @@ async def compose(runtime: Runtime, connector: GuestConnector | None = None) -> 
     versions.sweep()
     source = WatchedFolders(BUILTIN_DIR, settings.plugin_dirs, versions)
     registry = Registry(await source.read(), versions)
-    instances = Instances(sandbox, runtime.clock, most=settings.runs_at_once)
+    quarantine = Quarantine(runtime.store)
+    await quarantine.load()
+    instances = Instances(sandbox, runtime.clock, most=settings.runs_at_once, quarantine=quarantine)
     reconciler = Reconciler(runtime, registry, source, versions, instances)
     runs = HostRuns(instances, settings.scratch_dir, runs_at_once=settings.runs_at_once)
     runs.sweep()
@@ -95,7 +99,7 @@ async def compose(runtime: Runtime, connector: GuestConnector | None = None) -> 
     return Service(
         handlers=HANDLERS,
         runners=(stages.runner(stages_at_once=settings.stages_at_once), CONFIRMING),
-        routers=(instances_router(instances), runs_router(runtime.store), router(registry)),
+        routers=(instances_router(instances), runs_router(runtime.store), router(registry, instances)),
         expiries=EXPIRIES,
         background=(
             reconciler.run,

@@ -115,6 +115,7 @@ class Reconciler:
         needed = current | {run.digest or self._digest_of(run) for run in pinned}
         for digest in self._versions.collect(needed, older_than_s=KEPT_AFTER_S):
             log.info("plugin_version_was_let_go", digest=digest)
+            await self._instances.quarantine.forget(digest)
             if digest in self._replaced:
                 await self._instances.forget(self._replaced.pop(digest))
 

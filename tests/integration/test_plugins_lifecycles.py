@@ -109,6 +109,10 @@ async def test_a_crash_looper_is_quarantined_and_harms_nobody_else(bench: Bench)
     await until_shown(bench, "looper", ["quarantined"])
     [given_up] = await instances(bench, "looper")
     assert "No module named 'nowhere'" in given_up["reason"]
+    listed = {one["name"]: one["state"] for one in (await bench.get("/plugins")).json()["items"]}
+    assert (listed["looper"], listed["persistent"]) == ("quarantined", "registered")
+    shown = (await bench.get("/plugins/looper")).json()
+    assert (shown["reason"], shown["since"]) == (given_up["reason"], given_up["since"])
     await bench.order(b"x", "looper", "persistent", task_id=A_TASK)
     await bench.hear(PluginStageCompleted)
     assert bench.outcomes() == {"looper": "failed", "persistent": "completed"}
@@ -118,6 +122,24 @@ async def test_a_crash_looper_is_quarantined_and_harms_nobody_else(bench: Bench)
     assert (await decide(bench, "absent")).json()["code"] == "unknown_instance"
     assert (await decide(bench, "looper")).status_code == 202
     assert await instances(bench, "looper") != [given_up]
+
+
+@pytest.mark.promise("D1")
+async def test_a_quarantine_outlives_the_service(amqp_url: str, database_url: str) -> None:
+    """The next one does not start the plugin, and says since when; what an administrator decided outlives it, too."""
+    with open_folder() as folder:
+        add_plugin(folder / "plugins", "looper", "import nowhere\ndef run(context): pass\n")
+        with (folder / "plugins/looper/plugin.toml").open("a", encoding="utf-8") as manifest:
+            manifest.write('\n[runtime]\nlifecycle = "persistent"\n')
+        own = settings(amqp_url, database_url, folder, plugin_dirs=[folder / "plugins"])
+        async with service(own), connected(own) as bench:
+            await until_shown(bench, "looper", ["quarantined"])
+            before = (await bench.get("/plugins/looper")).json()
+        async with service(own), connected(own) as bench:
+            assert (await bench.get("/plugins/looper")).json() == before
+            assert [one["state"] for one in await instances(bench, "looper")] == ["quarantined"]
+            assert (await decide(bench, "looper")).status_code == 202
+            assert (await bench.get("/plugins/looper")).json()["state"] == "registered"
 
 
 async def decide(bench: Bench, plugin: str, *, is_admin: bool = True) -> httpx.Response:

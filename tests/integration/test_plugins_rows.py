@@ -31,6 +31,8 @@ from services.plugins import rows
 from services.plugins.expiries import EXPIRIES, OF_TASKS
 from services.plugins.handlers import HANDLERS, RUN_STAGE, do_run_stage
 from services.plugins.main import MIGRATIONS
+from services.plugins.quarantine import GivenUp, Quarantine
+from tests.unit.plugins import instances_bench
 
 pytestmark = pytest.mark.integration
 NOW = datetime(2026, 1, 2, 3, 4, 5, tzinfo=UTC)
@@ -261,6 +263,33 @@ async def expired(store: Store) -> dict[str, int]:
 async def tasks_in(store: Store, table: str) -> set[str]:
     """The tasks that the table knows."""
     return {row["task_id"] for row in await store.fetch(f"SELECT task_id FROM {table}")}  # noqa: S608
+
+
+@pytest.mark.promise("D1")
+async def test_what_is_quarantined_is_remembered_until_it_is_lifted_or_gone(store: Store) -> None:
+    """By whoever starts after it; what has no digest is part of the service, and remembered by nobody."""
+    kept, own = instances_bench.plugin("one", digest="d1"), instances_bench.plugin("own")
+    first = Quarantine(store)
+    for each in (kept, own):
+        first.put(each, GivenUp(each.name, "no module \0x", 5, NOW))
+        await first.save(each.digest)
+    after = await _loaded(store)
+    assert after.of(kept) == GivenUp("one", "no module x", 5, NOW)
+    assert after.of(own) is None
+    assert not await after.lift("other")
+    assert (await _loaded(store)).of(kept) is not None
+    assert await after.lift("one")
+    assert (await _loaded(store)).of(kept) is None
+    first.put(kept, GivenUp("one", "x", 5, NOW))
+    await first.save("d1")
+    await first.forget("d1")
+    assert (await _loaded(store)).of(kept) is None
+
+
+async def _loaded(store: Store) -> Quarantine:
+    quarantine = Quarantine(store)
+    await quarantine.load()
+    return quarantine
 
 
 def _unit() -> Unit:

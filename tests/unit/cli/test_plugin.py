@@ -115,6 +115,28 @@ def test_rejected_folders_are_listed_with_the_reason(malbox: Malbox, origin: Ori
     assert "plugin.kind: missing; add it" in malbox("plugin", "show", "broken").out
 
 
+@pytest.mark.promise("D1")
+def test_a_quarantined_plugin_is_listed_and_shown_with_why_since_when_and_what_lifts_it(
+    malbox: Malbox, origin: Origin
+) -> None:
+    """Whoever looks for a plugin need not know of instances."""
+    given_up = {
+        "name": "looper",
+        "version": "1.0.0",
+        "description": "loops",
+        "state": "quarantined",
+        "reason": "no module x",
+        "since": "2026-01-02T03:04:05+00:00",
+        "remedy": "malbox plugin replace looper --reason TEXT",
+    }
+    origin.answer("GET", "/plugins", as_json({"items": [given_up], "rejected": []}))
+    listed = " ".join(malbox("plugin", "list").out.split())
+    assert all(word in listed for word in ("quarantined", "no module x", "since 2026-01-02T03:04:05"))
+    origin.answer("GET", "/plugins/looper", as_json(given_up))
+    shown = " ".join(malbox("plugin", "show", "looper").out.split())
+    assert all(word in shown for word in ("quarantined", "no module x", "2026-01-02", "malbox plugin replace looper"))
+
+
 @pytest.mark.promise("D5")
 def test_instances_are_listed_with_what_each_does(malbox: Malbox, origin: Origin) -> None:
     """Busy names task and stage, quarantined its reason."""

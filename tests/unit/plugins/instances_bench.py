@@ -14,12 +14,13 @@ from services.plugins.domain.occasion import Occasion
 from services.plugins.errors import PluginNotReady, SandboxLost
 from services.plugins.instances import Instances
 from services.plugins.ports import SandboxReport, SandboxRequest
+from services.plugins.quarantine import Quarantine
 
 DONE = SandboxReport("completed", "", (), b"", 1)
 LATE_S = 60.0
 
 
-def plugin(name: str = "one", *, lifecycle: str = "persistent", key: str | None = None) -> Plugin:
+def plugin(name: str = "one", *, lifecycle: str = "persistent", key: str | None = None, digest: str = "") -> Plugin:
     """A plugin of that lifecycle."""
     said: dict[str, Any] = {
         "plugin": {"name": name, "version": "1.0.0", "description": "x", "kind": "host"},
@@ -28,7 +29,7 @@ def plugin(name: str = "one", *, lifecycle: str = "persistent", key: str | None 
     }
     if key is not None:
         said["scope"] = {"key": key}
-    return Plugin(Manifest.model_validate(said), Path("/nowhere") / name)
+    return Plugin(Manifest.model_validate(said), Path("/nowhere") / digest / name, digest)
 
 
 def occasion(task: str = "a", *, stage: str = "static", sample: str = "s", owner: str | None = "ann") -> Occasion:
@@ -132,9 +133,11 @@ class FakeRunner:
 
 
 @asynccontextmanager
-async def served(runner: FakeRunner, *kept: Plugin, most: int = 2) -> AsyncIterator[Instances]:
+async def served(
+    runner: FakeRunner, *kept: Plugin, most: int = 2, quarantine: Quarantine | None = None
+) -> AsyncIterator[Instances]:
     """Instances that run; afterwards none is left."""
-    instances = Instances(runner, SystemClock(), most=most)
+    instances = Instances(runner, SystemClock(), most=most, quarantine=quarantine)
     async with instances.running(lambda: kept):
         yield instances
     assert runner.alive == []

@@ -9,6 +9,7 @@ from services.plugins import keeper as keeper_module
 from services.plugins.domain.occasion import Occasion
 from services.plugins.policy import restarts
 from services.plugins.policy.restarts import BACKOFF_MAX_S, FAULTS_MAX, NO_FAULTS
+from services.plugins.quarantine import Quarantine
 from tests.unit.plugins.instances_bench import DONE, FakeRunner, occasion, plugin, request, served, until
 
 
@@ -171,6 +172,34 @@ async def test_a_crash_looper_is_quarantined_seen_and_mended_by_an_operator() ->
         assert await instances.replace("one")
         await until(lambda: states(instances) == ["ready"])
         assert not await instances.replace("unknown")
+
+
+@pytest.mark.promise("D1")
+@pytest.mark.parametrize("lifecycle", ["persistent", "scoped"])
+async def test_a_quarantined_plugin_is_so_after_a_restart_until_it_is_replaced(lifecycle: str) -> None:
+    """It is shown at once with the first reason and instant, and started by nobody; one whose files changed is."""
+    key = "task" if lifecycle == "scoped" else None
+    one, changed = (plugin(lifecycle=lifecycle, key=key, digest=digest) for digest in ("d1", "d2"))
+    remembered = Quarantine()
+    async with served(FakeRunner(failures=["broken pipe"] * 99), one, quarantine=remembered) as instances:
+        while instances.given_up(one) is None:
+            await instances.use(one, occasion(), request(one))
+        before = instances.given_up(one)
+    runner = FakeRunner()
+    async with served(runner, one, quarantine=remembered) as instances:
+        await until(lambda: instances.given_up(one) is not None)
+        after = instances.given_up(one)
+        assert before is not None
+        assert after is not None
+        assert (after.state, after.reason, after.since) == ("quarantined", before.reason, before.since)
+        assert (await instances.use(one, occasion(), request(one))).outcome == "failed"
+        assert runner.attempts == 0
+        assert await instances.use(changed, occasion(), request(changed)) == DONE
+        assert await instances.replace("one")
+        assert instances.given_up(one) is None
+        assert await instances.use(one, occasion(), request(one)) == DONE
+    async with served(FakeRunner(), one, quarantine=remembered) as instances:
+        assert instances.given_up(one) is None
 
 
 async def test_a_looper_that_becomes_ready_and_ends_is_quarantined_too() -> None:
