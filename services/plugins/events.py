@@ -4,7 +4,7 @@ They are taken from what this service remembers to have said, so that they are c
 the run is done again. They reach the plugin as one more input.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 import orjson
@@ -12,14 +12,24 @@ import orjson
 from contracts.envelope import Message
 from malbox.sdk.context import EVENTS_NAME, EVENTS_PLUGIN
 from malbox.sdk.manifest import Events
+from malbox.sdk.manifest.events import SUBSCRIBABLE
+from services.plugins.domain.catalogue import Plugin
 from services.plugins.ports import InputFile
 
 EVENTS_MAX = 1000
 EVENTS_MAX_BYTES = 8 * 1024 * 1024
 
 
-def told(events: Events, facts: Sequence[Message]) -> bytes | None:
-    """What a plugin with those subscriptions is told, as JSON; None when it has none. The latest stay within bounds."""
+def subscribed(plugins: Iterable[Plugin]) -> frozenset[str]:
+    """The types of the facts that any of the plugins subscribes to."""
+    return frozenset(SUBSCRIBABLE[name].type_name() for plugin in plugins for name in plugin.manifest.events.subscribe)
+
+
+def told(events: Events, facts: Sequence[Message], *, is_cut: bool = False) -> bytes | None:
+    """What a plugin with those subscriptions is told, as JSON; None when it has none. The latest stay within bounds.
+
+    `is_cut`: there were more facts before these.
+    """
     if not events.subscribe:
         return None
     kept: list[bytes] = []
@@ -33,7 +43,7 @@ def told(events: Events, facts: Sequence[Message]) -> bytes | None:
         if len(kept) == EVENTS_MAX or size_bytes > EVENTS_MAX_BYTES:
             return _document(kept, is_truncated=True)
         kept.append(event)
-    return _document(kept, is_truncated=False)
+    return _document(kept, is_truncated=is_cut)
 
 
 def as_input(content: bytes, path: Path) -> InputFile:

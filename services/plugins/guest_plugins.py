@@ -21,6 +21,7 @@ from services.chassis.store import StoreUnavailable
 from services.plugins import rows
 from services.plugins.adapters.bundles import write_bundle
 from services.plugins.domain.catalogue import Plugin
+from services.plugins.events import subscribed
 from services.plugins.guest_pieces import PluginRecord
 from services.plugins.ports_guest import GuestLied, GuestRefused, GuestSession, GuestUnreachable, PluginLimits
 from services.plugins.record import Ending, Evidence, StageRecord
@@ -61,10 +62,11 @@ class GuestPlugins:
 
     async def keep_telling(self, news: TaskNews) -> None:
         """Facts that are said from now on reach who subscribed to them, until this is cancelled."""
-        if not self._subscribers():
+        kinds = subscribed(self._subscribers())
+        if not kinds:
             return
         task_id = self.record.command.task_id
-        event = news.of(task_id)
+        event = news.of(task_id, kinds)
         try:
             while True:
                 event.clear()
@@ -76,11 +78,11 @@ class GuestPlugins:
     async def tell(self) -> None:
         """Whatever was said of the task until now was told to who subscribed to it; each fact once."""
         subscribers = self._subscribers()
-        if not subscribers:
-            return
+        kinds = subscribed(subscribers)
+        store, task_id = self.record.work.store, self.record.command.task_id
         with contextlib.suppress(*FAULTS, StoreUnavailable):  # who watches the guest finds out; what was said, stays
-            for message_id, fact in await rows.load_events(self.record.work.store, self.record.command.task_id):
-                if message_id not in self.told:
+            while kinds and (untold := await rows.load_untold(store, task_id, kinds, self.told)):
+                for message_id, fact in untold:
                     name, content = type(fact).__name__, fact.model_dump(mode="json")
                     for plugin in subscribers:
                         if plugin.manifest.events.wants(name, content):

@@ -1,6 +1,6 @@
 """The service's own rows: what was ordered, what ran, what was produced. Every write may be repeated."""
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Any
@@ -20,6 +20,7 @@ CONFIRM_AFTER_S = 60.0
 INPUTS_MAX = 400
 PRODUCED_MAX = 2000
 SAID_MAX = 5000
+TOLD_AT_ONCE_MAX = 100
 RUNS_SHOWN_MAX = 500
 _ERRORS = TypeAdapter(tuple[RunError, ...])
 _RUNS = TypeAdapter(tuple[PlannedRun, ...])
@@ -31,6 +32,8 @@ KEEP_SAID = (
     "INSERT INTO said (message_id, task_id, attempt, stage, type, data, is_awaited, place) "
     "VALUES ($1, $2, $3, $4, $5, $6, $7, $8) ON CONFLICT (message_id) DO NOTHING"
 )
+KEEP_SAID_TASK, KEEP_SAID_TYPE = 1, 4
+"""Where the task and the type stand among its parameters."""
 
 
 @dataclass(frozen=True)
@@ -186,15 +189,26 @@ def forget_said(unit: Unit, task_id: str) -> None:
     )
 
 
-async def load_events(store: Store, task_id: str) -> list[tuple[str, Message]]:
-    """What was said of all stages of the task until now, in order, under its ids; the latest of very many."""
+async def load_events(store: Store, task_id: str, kinds: Collection[str]) -> list[Message]:
+    """The facts of those types that were said of the task until now, in order; the latest `SAID_MAX` of more."""
     found = await store.fetch(
-        "SELECT message_id, type, data::text AS data FROM said WHERE task_id = $1 "
-        "ORDER BY recorded_at DESC, place DESC, position DESC LIMIT $2",
-        task_id,
-        SAID_MAX,
+        "SELECT type, data::text AS data FROM said WHERE task_id = $1 AND type = ANY($2::text[]) "
+        "ORDER BY recorded_at DESC, place DESC, position DESC LIMIT $3",
+        *(task_id, list(kinds), SAID_MAX),
     )
-    return [(row["message_id"], BY_TYPE[row["type"]].model_validate_json(row["data"])) for row in reversed(found)]
+    return [BY_TYPE[row["type"]].model_validate_json(row["data"]) for row in reversed(found)]
+
+
+async def load_untold(
+    store: Store, task_id: str, kinds: Collection[str], told: Collection[str]
+) -> list[tuple[str, Message]]:
+    """The first facts of those types that were said of the task and are not among those told, under their ids."""
+    found = await store.fetch(
+        "SELECT message_id, type, data::text AS data FROM said WHERE task_id = $1 AND type = ANY($2::text[]) "
+        "AND message_id <> ALL($3::text[]) ORDER BY recorded_at, place, position LIMIT $4",
+        *(task_id, list(kinds), list(told), TOLD_AT_ONCE_MAX),
+    )
+    return [(row["message_id"], BY_TYPE[row["type"]].model_validate_json(row["data"])) for row in found]
 
 
 async def load_said(store: Store, key: StageKey) -> list[tuple[str, Message]]:

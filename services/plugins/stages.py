@@ -20,7 +20,7 @@ from services.plugins.cancellations import Cancellations
 from services.plugins.children import Children
 from services.plugins.domain.catalogue import Plugin
 from services.plugins.errors import PreparationFailed, SandboxUnavailable
-from services.plugins.events import told
+from services.plugins.events import subscribed, told
 from services.plugins.guest_stage import GuestStage
 from services.plugins.handlers import RUN_STAGE
 from services.plugins.host_runs import HostRuns
@@ -186,7 +186,7 @@ class Stages:
                 sample_name=prepared.name,
                 config=config,
                 inputs=given.inputs,
-                told=told(plugin.manifest.events, given.facts),
+                told=told(plugin.manifest.events, given.facts, is_cut=len(given.facts) >= rows.SAID_MAX),
             ) as report:
                 is_error = report.outcome in ("failed", "crashed", "timed_out") or (
                     report.outcome == "skipped" and _was_asked_for(record, plugin.name)
@@ -202,9 +202,8 @@ class Stages:
     async def _facts(self, record: StageRecord, members: Sequence[PlannedRun]) -> list[Message]:
         """What was said of the task until now, where anybody in the group is to be told of any of it."""
         plugins = [self._registry.pinned(planned) for planned in members]
-        if not any(plugin is not None and plugin.manifest.events.subscribe for plugin in plugins):
-            return []
-        return [fact for _message_id, fact in await rows.load_events(self._store, record.command.task_id)]
+        kinds = subscribed(plugin for plugin in plugins if plugin is not None)
+        return await rows.load_events(self._store, record.command.task_id, kinds) if kinds else []
 
     async def _given(self, record: StageRecord, members: Sequence[PlannedRun], prepared: Prepared) -> Given:
         known, left_out = await rows.load_inputs(self._store, record.command.task_id)

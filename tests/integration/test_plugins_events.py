@@ -1,14 +1,33 @@
 """Every fact that a plugin may subscribe to reaches it: each once, in order, through the real sandbox."""
 
+import asyncio
+import io
+import zipfile
 from pathlib import Path
 
 import pytest
 
-from contracts.plugins import ObservationEnded, PluginStageCompleted, PluginStageFailed
+from contracts.ids import derived
+from contracts.plugins import (
+    ChildrenFound,
+    ObservationEnded,
+    PluginStageCompleted,
+    PluginStageFailed,
+    PluginStageSkipped,
+    SampleStarted,
+)
 from malbox.sdk.manifest.events import SUBSCRIBABLE
-from services.plugins.ports_guest import GuestUnreachable
+from services.plugins.ports_guest import GuestUnreachable, ProcessExited, ProcessStarted, TreeEmpty
 from tests.integration.guest_stage.lives import SCRIPT, short_life
-from tests.integration.plugins_bench import Bench, ScriptedGuest, connected, guest_assignment, open_folder, service
+from tests.integration.plugins_bench import (
+    HEARING_MAX_S,
+    Bench,
+    ScriptedGuest,
+    connected,
+    guest_assignment,
+    open_folder,
+    service,
+)
 from tests.integration.plugins_bench import settings as settings_of
 from tests.integration.test_plugins_service import add_plugin
 from tests.unit.guest.bundled import make_plugin
@@ -75,6 +94,67 @@ async def test_each_fact_of_the_stages_is_delivered(amqp_url: str, database_url:
     assert [content for _, content in before] == [message.model_dump(mode="json") for message in said]
     assert [fact for fact, _ in heard[len(said) :]] == ["PluginStageStarted"]
     assert [content["plugin"] for _, content in picked] == ["identity"]
+
+
+@pytest.mark.promise("D4")
+async def test_what_is_said_of_an_archive_is_delivered(amqp_url: str, database_url: str) -> None:
+    """That no guest runs it, to a plugin of the very stage that says so; what is inside, to a plugin of a later one."""
+    archive = io.BytesIO()
+    with zipfile.ZipFile(archive, "w") as opened:
+        opened.writestr("a.sh", SCRIPT)
+        opened.writestr("b.py", "import os\n")
+    with open_folder() as folder:
+        for name in ("early", "late"):
+            add_listener(folder / "plugins", name, sorted(OF_ARCHIVES))
+        own = settings_of(amqp_url, database_url, folder, plugin_dirs=[folder / "plugins"])
+        async with service(own), connected(own) as bench:
+            of = {"name": "x.zip", "submission_id": derived("sub", bench.task_id)}
+            await bench.order(archive.getvalue(), "archives", "early", **of)
+            await bench.hear(PluginStageCompleted)
+            await bench.order(archive.getvalue(), "late", stage="post", **of)
+            await bench.hear(PluginStageCompleted, 2)
+            told = {name: await bench.json_of(name, "count") for name in ("early", "late")}
+    [skipped], [found] = bench.said(PluginStageSkipped), bench.said(ChildrenFound)
+    of_skipped = ["PluginStageSkipped", skipped.model_dump(mode="json")]
+    assert told["early"] == [of_skipped]
+    assert told["late"] == [of_skipped, ["ChildrenFound", found.model_dump(mode="json")]]
+    assert {child.name for child in found.children} == {"a.sh", "b.py"}
+
+
+@pytest.mark.promise("D4")
+async def test_a_guest_plugin_is_told_while_it_watches_what_was_found_inside(amqp_url: str, database_url: str) -> None:
+    """The static stage ends beside it. Where a guest stage is skipped no guest plugin is in a machine to hear of it."""
+
+    async def until_told(guest: ScriptedGuest) -> None:
+        """The sample lives until the plugin was told of anything."""
+        guest.say(ProcessStarted(1, 100, is_first=True))
+        async with asyncio.timeout(HEARING_MAX_S):
+            while not guest.told:  # noqa: ASYNC110 - the script has nothing else to wait for
+                await asyncio.sleep(0.05)
+        guest.say(ProcessExited(2, 100, is_first=True, exit_code=0, signal=None))
+        guest.say(TreeEmpty(3))
+
+    guest = ScriptedGuest(until_told)
+    with open_folder() as folder:
+        plugins = folder / "plugins"
+        add_plugin(
+            plugins, "opener", "def run(context):\n    context.emit_bytes('children/a', b'#!/bin/sh\\ntrue\\n')\n"
+        )
+        manifest = plugins / "opener/plugin.toml"
+        text = manifest.read_text().replace("results.piece", "results.children").replace('"file"', '"bytes"')
+        manifest.write_text(text, encoding="utf-8")
+        make_plugin(plugins, "watcher", more=f"[events]\nsubscribe = {sorted(OF_ARCHIVES)}\n")
+        own = settings_of(amqp_url, database_url, folder, plugin_dirs=[plugins])
+        async with service(own, guest), connected(own) as bench:
+            watched = {"timeout_s": 60}
+            await bench.order(SCRIPT, "watcher", stage="guest", guest=guest_assignment(), request=watched)
+            await bench.hear(SampleStarted)
+            await bench.order(SCRIPT, "opener", submission_id=derived("sub", bench.task_id))
+            await bench.hear(PluginStageCompleted, 2)
+    [found] = bench.said(ChildrenFound)
+    [(plugin, _id, fact, content)] = guest.told
+    assert (plugin, fact, content) == ("watcher", "ChildrenFound", found.model_dump(mode="json"))
+    assert [child.package for child in found.children] == ["shell"]
 
 
 @pytest.mark.promise("D4")

@@ -12,7 +12,7 @@ from contracts.blobs import BlobRef
 from contracts.ids import derived
 from contracts.intake import ChildrenChosen
 from contracts.planning import Plan, PlannedStage
-from contracts.plugins import ChildrenFound, PluginResultProduced, PluginStageStarted, RunError
+from contracts.plugins import ChildrenFound, PluginResultProduced, PluginStageSkipped, PluginStageStarted, RunError
 from contracts.scheduler import (
     RunStage,
     TaskCancelled,
@@ -22,6 +22,7 @@ from contracts.scheduler import (
     TaskTimedOut,
     TaskUnserviceable,
 )
+from malbox.sdk.manifest.events import SUBSCRIBABLE
 from services.chassis import housekeeping
 from services.chassis.housekeeping import INBOX_DAYS, expire
 from services.chassis.migrations import migrate
@@ -37,6 +38,7 @@ from tests.unit.plugins import instances_bench
 pytestmark = pytest.mark.integration
 NOW = datetime(2026, 1, 2, 3, 4, 5, tzinfo=UTC)
 TASK, OTHER, RUNNING = derived("tsk", "one"), derived("tsk", "other"), derived("tsk", "running")
+KINDS = {fact.type_name() for fact in SUBSCRIBABLE.values()}
 STAGE = PlannedStage(name="static", groups=())
 PLAN = Plan(stages=(STAGE,))
 ORDER = RunStage.model_validate(
@@ -81,8 +83,8 @@ async def test_what_was_said_of_a_task_is_forgotten_with_its_end(end: TaskFact, 
     unit = _unit()
     await HANDLERS[type(end)](end, unit, store)
     await store.commit(unit)
-    assert await rows.load_events(store, TASK) == []
-    assert [fact.task_id for _id, fact in await rows.load_events(store, OTHER)] == [OTHER]  # type: ignore[attr-defined]
+    assert await rows.load_events(store, TASK, KINDS) == []
+    assert [fact.task_id for fact in await rows.load_events(store, OTHER, KINDS)] == [OTHER]  # type: ignore[attr-defined]
 
 
 async def test_what_was_found_inside_is_remembered_until_it_is_heard_what_became_of_it(store: Store) -> None:
@@ -99,7 +101,7 @@ async def test_what_was_found_inside_is_remembered_until_it_is_heard_what_became
         unit = _unit()
         await HANDLERS[type(fact)](fact, unit, store)
         await store.commit(unit)
-        assert [fact for _, fact in await rows.load_events(store, TASK)] == remembered
+        assert await rows.load_events(store, TASK, KINDS) == remembered
 
 
 async def test_what_was_found_inside_goes_with_the_task_once_it_was_answered(store: Store) -> None:
@@ -113,7 +115,7 @@ async def test_what_was_found_inside_goes_with_the_task_once_it_was_answered(sto
         unit = _unit()
         await HANDLERS[type(fact)](fact, unit, store)
         await store.commit(unit)
-        assert len(await rows.load_events(store, TASK)) == count
+        assert len(await rows.load_events(store, TASK, KINDS)) == count
 
 
 async def test_what_was_said_of_a_task_whose_end_nobody_heard_of_is_forgotten_at_last(store: Store) -> None:
@@ -122,8 +124,27 @@ async def test_what_was_said_of_a_task_whose_end_nobody_heard_of_is_forgotten_at
     for table in (*OF_TASKS, "pins", "said"):
         await store.fetch(f"UPDATE {table} SET recorded_at = now() - interval '401 days' WHERE task_id = $1", TASK)  # noqa: S608
     assert await expired(store) == {"late_results": 0, **dict.fromkeys(OF_TASKS, 1), "pins": 1, "said": 1}
-    assert await rows.load_events(store, TASK) == []
-    assert len(await rows.load_events(store, OTHER)) == 1
+    assert await rows.load_events(store, TASK, KINDS) == []
+    assert len(await rows.load_events(store, OTHER, KINDS)) == 1
+
+
+async def test_what_was_said_can_be_had_by_type_and_without_what_was_told(
+    store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """In order, a bounded number at once, until there is nothing more."""
+    monkeypatch.setattr(rows, "TOLD_AT_ONCE_MAX", 2)
+    key, unit = rows.StageKey(TASK, 1, "static"), _unit()
+    skipped = PluginStageSkipped(task_id=TASK, attempt=1, stage="guest", reason="so")
+    for place in range(3):
+        rows.keep_said(unit, key, f"msg skipped {place}", skipped, is_awaited=True, place=place)
+    await store.commit(unit)
+    kinds, told = {PluginStageSkipped.type_name()}, set[str]()
+    assert await rows.load_events(store, TASK, kinds) == [skipped] * 3
+    for expected in (["msg skipped 0", "msg skipped 1"], ["msg skipped 2"], []):
+        untold = await rows.load_untold(store, TASK, kinds, told)
+        assert untold == [(message_id, skipped) for message_id in expected]
+        told |= {message_id for message_id, _ in untold}
+    assert len(await rows.load_events(store, TASK, KINDS)) == 4
 
 
 async def test_what_is_remembered_of_a_task_goes_a_month_after_its_end(store: Store) -> None:

@@ -54,3 +54,10 @@ def test_of_too_many_the_latest_are_told_and_the_cut_is_said(
     content = told(WANTED, [finished(name, "failed") for name in "abcde"])
     assert names(content) == ["d", "e"]
     assert json.loads(content or b"")["is_truncated"]
+
+
+def test_of_facts_that_were_cut_already_the_cut_is_said() -> None:
+    """Also where the plugin is told of all that are left."""
+    content = told(WANTED, [finished("a", "failed")], is_cut=True)
+    assert names(content) == ["a"]
+    assert json.loads(content or b"")["is_truncated"]
