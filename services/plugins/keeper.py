@@ -151,7 +151,10 @@ class Keeper:
         while self._is_kept and not self._is_over and not self._instances and not self._health.faults.is_quarantined:
             with contextlib.suppress(PluginNotReady, PluginQuarantined, SandboxUnavailable):
                 instance, _ = await self._free_or_new()
-                instance.turn.release()
+                if instance.is_retired:
+                    await self._drop(instance)
+                else:
+                    instance.turn.release()
 
     async def replace(self) -> None:
         """What waits is closed, what runs is closed after its run; faults are forgotten; a kept one starts anew."""
@@ -228,6 +231,8 @@ class Keeper:
                 self._health.forgive()
                 if self._is_surplus(instance):
                     break
+        if instance.turn.locked():
+            return  # a run is in it or about to be: it ends well, and takes its instance down
         await self._drop(instance)
         await self.keep_one()
 

@@ -1,16 +1,18 @@
 """Lifecycles of host plugins: what is started when, what serves whom, what ends, and what an operator sees of it."""
 
 import asyncio
+from pathlib import Path
 
 import pytest
 
+from malbox.sdk.manifest import Manifest
 from services.plugins import instances as instances_module
 from services.plugins import keeper as keeper_module
 from services.plugins.domain.occasion import Occasion
 from services.plugins.policy import restarts
 from services.plugins.policy.restarts import BACKOFF_MAX_S, FAULTS_MAX, NO_FAULTS
 from services.plugins.quarantine import Quarantine
-from tests.unit.plugins.instances_bench import DONE, FakeRunner, occasion, plugin, request, served, until
+from tests.unit.plugins.instances_bench import DONE, FakeRunner, FakeSandbox, occasion, plugin, request, served, until
 
 
 @pytest.fixture(autouse=True)
@@ -242,6 +244,69 @@ async def test_replacing_lets_the_run_that_is_there_end() -> None:
         assert runner.started[0].runs == 1
         await instances.forget(one)
         assert (instances.seen(), runner.alive) == ([], [])
+
+
+class LateRunner(FakeRunner):
+    """Its sandboxes start when the test lets them."""
+
+    opening: asyncio.Event
+
+    async def start(self, manifest: Manifest, plugin_dir: Path) -> FakeSandbox:
+        """Ready, once it may be."""
+        await self.opening.wait()
+        return await super().start(manifest, plugin_dir)
+
+
+@pytest.mark.promise("P37", "D6")
+async def test_a_run_whose_instance_still_starts_is_not_ended_by_what_replaces_its_plugin() -> None:
+    """It runs in what was started for it and ends well; then nothing of the replaced plugin is left."""
+    one, runner = plugin(), LateRunner()
+    runner.opening = asyncio.Event()
+    async with served(runner) as instances:
+        runner.gate.clear()
+        running = asyncio.create_task(instances.use(one, occasion(), request(one)))
+        await until(lambda: states(instances) == ["starting"])
+        await instances.drain(one)
+        runner.opening.set()
+        await until(lambda: runner.running == {"one"})
+        for _ in range(20):
+            await asyncio.sleep(0)  # whoever would end it has had a turn
+        assert len(runner.alive) == 1
+        runner.gate.set()
+        assert await running == DONE
+        assert (instances.seen(), runner.alive) == ([], [])
+
+
+@pytest.mark.promise("P37", "D6")
+async def test_a_long_run_outlasts_the_looks_at_its_instance_after_its_plugin_was_replaced(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Its instance is to end, but not before it."""
+    monkeypatch.setattr(keeper_module, "CHECK_INTERVAL_S", 0.01)
+    one, runner = plugin(), FakeRunner()
+    async with served(runner, one) as instances:
+        await until(lambda: states(instances) == ["ready"])
+        runner.gate.clear()
+        running = asyncio.create_task(instances.use(one, occasion(), request(one)))
+        await until(lambda: states(instances) == ["busy"])
+        await instances.drain(one)
+        await asyncio.sleep(0.1)
+        assert runner.started[0].is_usable
+        runner.gate.set()
+        assert await running == DONE
+        assert (instances.seen(), runner.alive) == ([], [])
+
+
+async def test_a_kept_instance_that_is_replaced_while_it_starts_is_not_left_over() -> None:
+    """Nobody uses it: it is taken down as soon as it is there."""
+    one, runner = plugin(), LateRunner()
+    runner.opening = asyncio.Event()
+    async with served(runner, one) as instances:
+        await until(lambda: states(instances) == ["starting"])
+        await instances.drain(one)
+        runner.opening.set()
+        await until(lambda: len(runner.started) == 1 and instances.seen() == [])
+        assert runner.alive == []
 
 
 def test_pauses_double_up_to_half_a_minute(monkeypatch: pytest.MonkeyPatch) -> None:
