@@ -6,6 +6,7 @@ from collections.abc import AsyncIterator
 from datetime import datetime, timedelta
 
 import pytest
+from structlog.testing import capture_logs
 
 from services.chassis.clock import SystemClock
 from services.chassis.errors import TransientError
@@ -97,6 +98,27 @@ async def test_giving_up_may_fail_and_other_work_goes_on(store: Store) -> None:
 
     await work(store, (Runner("bad", break_down, give_up), Runner("other", other)), ("bad", "other"), done)
     assert [row["kind"] for row in await store.fetch("SELECT kind FROM work WHERE kind = 'bad'")] == ["bad"]
+
+
+@pytest.mark.promise("P12")
+async def test_work_that_is_given_up_is_said_to_be_though_nothing_follows_from_it(store: Store) -> None:
+    """Of a kind for which giving up records nothing: it was interrupted too often, and the log names it and why."""
+    done = asyncio.Event()
+
+    async def never(_item: WorkItem, _context: WorkContext) -> None:
+        raise AssertionError
+
+    async def other(_item: WorkItem, _context: WorkContext) -> None:
+        while await store.fetch("SELECT FROM work WHERE kind = 'bad'"):  # noqa: ASYNC110 - its end is no commit of a unit
+            await asyncio.sleep(0.02)
+        done.set()
+
+    await store.fetch("INSERT INTO work (kind, key, payload, attempts) VALUES ('bad', 'one', '{}', 7)")
+    with capture_logs() as logs:
+        await work(store, (Runner("bad", never, attempts_max=7), Runner("other", other)), ("other",), done)
+    assert [one["reason"] for one in logs if one["event"] == "work_was_given_up"] == [
+        "TransientError('interrupted too often')"
+    ]
 
 
 @pytest.mark.promise("P19")

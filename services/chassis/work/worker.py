@@ -209,6 +209,7 @@ class Worker:
                 log.exception("work_outcome_could_not_be_recorded")
 
     async def _give_up(self, runner: Runner, item: WorkItem, context: WorkContext, error: Exception) -> None:
+        log.error("work_was_given_up", reason=repr(error))
         if runner.give_up is not None:
             await runner.give_up(item, context, error)
 
