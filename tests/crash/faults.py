@@ -17,6 +17,8 @@ from tests.crash.servers import Servers
 BETWEEN_TASKS_S = 0.7
 AT_ONCE_MAX = 12
 """More would only queue: how long they take afterwards says how slow the machine is, not what the harm did."""
+BROKER_LIVES_MAX_S = 12.0
+"""A service is connected to a broker 5 s after it is back at the latest: some deaths come before, some amid work."""
 BETWEEN_JUMPS_S = 2.5
 JUMPS = ("+2h", "-2h", "+3d", "+0")
 FAKETIME = "/usr/lib/x86_64-linux-gnu/faketime/libfaketime.so.1"
@@ -81,7 +83,7 @@ async def broker_killed(arena: Arena, times: int, seed: int = 0) -> str:
 
     async def harm() -> None:
         for _ in range(times):
-            await asyncio.sleep(chance.uniform(0.0, 2.0))
+            await asyncio.sleep(chance.uniform(0.0, BROKER_LIVES_MAX_S))
             await servers.kill_broker()
 
     accepted = await through(arena, "broker-killed", harm)
