@@ -64,6 +64,7 @@ class Bench:
     http: httpx.AsyncClient
     task_id: str = field(default_factory=lambda: derived("tsk", uuid4().hex))
     heard: list[Message] = field(default_factory=list)
+    said_at: list[datetime] = field(default_factory=list)
     ids: list[str] = field(default_factory=list)
     news: asyncio.Condition = field(default_factory=asyncio.Condition)
 
@@ -118,9 +119,9 @@ class Bench:
         """How each plugin's run ended."""
         return {fact.plugin: fact.outcome for fact in self.said(PluginFinished)}
 
-    async def get(self, path: str, *, subject: str = "ann") -> httpx.Response:
+    async def get(self, path: str, *, subject: str = "ann", roles: str = "") -> httpx.Response:
         """The answer, as the gateway would ask for it."""
-        headers = {"X-Malbox-Subject": subject, "X-Malbox-Gateway": SECRET}
+        headers = {"X-Malbox-Subject": subject, "X-Malbox-Gateway": SECRET, "X-Malbox-Roles": roles}
         return await self.http.get(f"/api/v1{path}", headers=headers, timeout=10)
 
 
@@ -242,6 +243,7 @@ async def listen(bench: Bench) -> None:
             if envelope.id not in bench.ids:
                 bench.ids.append(envelope.id)
                 bench.heard.append(unwrap(envelope))
+                bench.said_at.append(envelope.time)
             bench.news.notify_all()
 
     await queue.consume(keep, timeout=10)
