@@ -1,6 +1,7 @@
 """`make bench`: measures Malbox on this machine and prints each figure beside the peers' and the goal.
 
-    python -m tests.bench [ROW...]    floor throughput submissions hop replay queue reconcile sandbox guest; else all
+    python -m tests.bench [ROW...]    floor throughput submissions hop replay queue reconcile sandbox filesystem guest;
+                                      else all
 
 Servers, services and guests are real and private (`<state>/trial`, gone afterwards); only the rows that say so use the
 instant hypervisor. JSON goes to `<state>/bench/<instant>.json`. Nothing asserts on time.
@@ -23,6 +24,7 @@ from deploy.local.state import DeployError, State, locate
 from services.chassis.store import StoreUnavailable
 from tests.bench import records, tasks
 from tests.bench.bed import Bed, Fleet, bed, servers_only
+from tests.bench.filesystem import filesystem
 from tests.bench.floor import floor
 from tests.bench.guest import guest
 from tests.bench.hop import hop
@@ -36,7 +38,7 @@ CHECKOUT = Path(__file__).resolve().parents[2]
 INSTANT_MACHINES = 40
 ANALYSES = 400
 SUBMISSIONS = 1000
-ROWS = ("floor", "throughput", "submissions", "hop", "replay", "queue", "reconcile", "sandbox", "guest")
+ROWS = ("floor", "throughput", "submissions", "hop", "replay", "queue", "reconcile", "sandbox", "filesystem", "guest")
 FAULTS = (DeployError, Refused, StoreUnavailable, TimeoutError, OSError, ExceptionGroup)
 
 
@@ -119,12 +121,17 @@ def _server_rows(state: State, chosen: Sequence[str], asked: argparse.Namespace)
 
 def _guest_rows(state: State, chosen: Sequence[str], asked: argparse.Namespace) -> list[Row | Failure]:
     found: list[Row | Failure] = []
-    if "guest" not in chosen:
+    steps = {"filesystem": filesystem, "guest": guest}  # the last one stops services of the bed
+    if not set(steps) & set(chosen):
         return found
-    with _reported("guest", found):
+    with _reported("real guest's bed", found):
+        state.prepare()  # where nothing was ever started, there is no directory for the log of an image's build
         images.ensure(state)
         with bed(state, Fleet(1, is_instant=False)) as made:
-            found += asyncio.run(guest(made, asked.runs))
+            for name, step in steps.items():
+                if name in chosen:
+                    with _reported(name, found):
+                        found += asyncio.run(step(made, asked.runs))
     return found
 
 

@@ -33,9 +33,9 @@ class Finished:
     task: dict[str, Any]
 
 
-async def run_one(origin: Origin, fields: Sequence[tuple[str, str]]) -> Finished:
-    """A small unique file is submitted and completes. Raises Refused when it ends in any other way."""
-    body = form(unique_file(SAMPLE_BYTES), "sample.sh", fields)
+async def run_one(origin: Origin, fields: Sequence[tuple[str, str]], sample: bytes | None = None) -> Finished:
+    """The sample, or else a small unique file, is submitted and completes. Raises Refused when it ends otherwise."""
+    body = form(unique_file(SAMPLE_BYTES) if sample is None else sample, "sample.sh", fields)
     async with origin.connected() as wire, origin.connected() as ear, asyncio.timeout(TASK_TIMEOUT_S):
         posted_at = time.time()
         submission = await wire.submit(body)

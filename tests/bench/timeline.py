@@ -19,8 +19,13 @@ def of_task(events: Iterable[Mapping[str, Any]], task_id: str) -> dict[str, floa
     found: dict[str, float] = {}
     for event in events:
         if task_id in (event.get("correlationid"), event.get("subject"), event.get("data", {}).get("task_id")):
-            found.setdefault(_name(event), _unix(str(event["time"])))
+            found.setdefault(_name(event), instant_of(event))
     return dict(sorted(found.items(), key=lambda item: item[1]))
+
+
+def instant_of(event: Mapping[str, Any]) -> float:
+    """When the fact happened, as it says itself: Unix time, seconds."""
+    return datetime.fromisoformat(str(event["time"])).timestamp()
 
 
 def since(instants: Mapping[str, float], zero: float) -> dict[str, float]:
@@ -43,7 +48,3 @@ def _instant(instants: Mapping[str, float], kind: str) -> float:
 def _name(event: Mapping[str, Any]) -> str:
     stage = event.get("data", {}).get("stage")
     return f"{event['type']} ({stage})" if stage else str(event["type"])
-
-
-def _unix(text: str) -> float:
-    return datetime.fromisoformat(text).timestamp()
