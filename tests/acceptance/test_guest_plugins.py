@@ -14,13 +14,19 @@ from tests.acceptance.installation import CHECKOUT, Installation
 pytestmark = [pytest.mark.acceptance, pytest.mark.timeout(600)]
 TAKEN_UP_MAX_S = 60.0
 FLEETING = """#!/usr/bin/env python3
-# Harmless: writes a file that only its user may read and takes it away again; listens on a port of its own meanwhile.
+# Harmless: writes a file that only its user may read, and many more, and takes them away again; listens on a port of
+# its own meanwhile.
 import os, socket, time
 with open(os.open("/tmp/fleeting", os.O_WRONLY | os.O_CREAT, 0o600), "w") as target:
     target.write("here today")
+for number in range(20):
+    with open(f"/tmp/more-{number}", "w") as target:
+        target.write(f"{number}")
 with socket.create_server(("127.0.0.1", 4711)):
     time.sleep(6)
 os.unlink("/tmp/fleeting")
+for number in range(20):
+    os.unlink(f"/tmp/more-{number}")
 """
 
 
@@ -33,18 +39,20 @@ def taken_up(installation: Installation, name: str) -> None:
 
 
 def documents(installation: Installation, report: dict[str, Any], into: Path) -> dict[str, Any]:
-    """The whole JSON result behind the report's section of each plugin."""
+    """The whole JSON result behind each section of the report, by the title that the section begins with."""
     found = {}
     for one in report["sections"]:
         path = into / one["result_id"]
         assert installation.malbox("artifacts", "get", one["result_id"], "--output", path).code == 0
-        found[one["plugin"]] = json.loads(path.read_bytes()) if path.read_bytes()[:1] in (b"[", b"{") else None
+        found[one["blocks"][0]["title"]] = (
+            json.loads(path.read_bytes()) if path.read_bytes()[:1] in (b"[", b"{") else None
+        )
     return found
 
 
 @pytest.mark.promise("D3", "D4", "F1")
 def test_what_guest_plugins_saw_in_a_real_machine_is_in_the_report(installation: Installation, tmp_path: Path) -> None:
-    """A file that did not last is there with its bytes; an operator's plugin was told where the sample is."""
+    """A file that did not last is there with its bytes, and how many are not; an operator's plugin saw a socket."""
     shutil.copytree(CHECKOUT / "examples/sockets", installation.state / "plugins/sockets")
     try:
         taken_up(installation, "sockets")
@@ -65,3 +73,6 @@ def test_what_guest_plugins_saw_in_a_real_machine_is_in_the_report(installation:
     assert installation.malbox("artifacts", "get", result_id, "--output", tmp_path / "kept").code == 0
     assert (tmp_path / "kept").read_bytes() == b"here today"
     assert {"local": "127.0.0.1:4711", "remote": "0.0.0.0:0", "state": "listens"} in found["sockets"]
+    [not_kept] = [one for one in found["not_kept"] if one["why"] == "files_handed_out"]
+    assert not_kept["limit"] == 16
+    assert not_kept["files"] >= 5
