@@ -40,6 +40,8 @@ class IsolationWatch:
                     await self._breached(breach)
             except MalboxError as error:
                 log.warning("networks_were_not_watched", reason=str(error))
+            except Exception:  # a defect of ours: the next breach is to be heard
+                log.exception("isolation_watch_failed")
             await asyncio.sleep(RETRY_S)
 
     async def run(self) -> None:
@@ -49,6 +51,8 @@ class IsolationWatch:
                 await self.compare()
             except MalboxError as error:
                 log.warning("networks_were_not_compared", reason=str(error))
+            except Exception:  # a defect of ours: the next look is due
+                log.exception("isolation_watch_failed")
             await asyncio.sleep(self._interval_s)
 
     async def compare(self) -> None:

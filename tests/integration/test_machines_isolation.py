@@ -1,13 +1,15 @@
 """Networks and leases together, on a real store: nothing is leased, or stays so, without its walls."""
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from contracts.machines import CaptureStored
 from services.chassis.unit import Unit
+from services.machines import isolation
 from services.machines.domain.fence import Claim
 from services.machines.errors import IsolationBroken, NetworkUnavailable, StaleEpoch
 from services.machines.ports import CaptureTaken, Isolation
@@ -104,6 +106,37 @@ async def test_a_breach_that_nobody_was_told_of_is_found_by_looking(made: Bench)
     made.network.break_isolation(WALLED, "rules: too much")
     await made.isolation.compare()
     assert (await made.is_in(WALLED, "quarantined")).quarantine_cause == "isolation_breached"
+
+
+@pytest.mark.promise("P22", "P6")
+async def test_a_defect_of_a_look_ends_neither_way_of_watching(made: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It is logged, and the next breach and the next look are seen to."""
+    monkeypatch.setattr(isolation, "RETRY_S", 0.01)
+    made.isolation._interval_s = 0.01
+    failed: dict[str, asyncio.Event] = {"breaches": asyncio.Event(), "observe": asyncio.Event()}
+    breaches, observe = made.network.breaches, made.network.observe
+
+    def broken_once(name: str, whole: Callable[[], Any]) -> Callable[[], Any]:
+        def call() -> Any:
+            if not failed[name].is_set():
+                failed[name].set()
+                raise KeyError(name)
+            return whole()
+
+        return call
+
+    monkeypatch.setattr(made.network, "breaches", broken_once("breaches", breaches))
+    monkeypatch.setattr(made.network, "observe", broken_once("observe", observe))
+    await made.leased(WALLED, route="simulated")
+    watching = [asyncio.create_task(made.isolation.listen()), asyncio.create_task(made.isolation.run())]
+    async with asyncio.timeout(60):
+        for once in failed.values():
+            await once.wait()
+    made.network.break_isolation(WALLED, "rules: too much")
+    await made.is_in(WALLED, "quarantined")
+    assert not any(task.done() for task in watching)
+    for task in watching:
+        task.cancel()
 
 
 @pytest.mark.promise("P22")
