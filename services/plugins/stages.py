@@ -122,6 +122,7 @@ class Stages:
             await asyncio.wait({running, cancelled}, return_when=asyncio.FIRST_COMPLETED)
         finally:
             for task in (cancelled, running):
+                task.add_done_callback(lambda over: over.cancelled() or over.exception())  # seen, if we are cancelled
                 if not task.done():
                     await ended(task)
         if running.cancelled():
