@@ -1,13 +1,12 @@
 """`python -m tests.simulation --seeds N --start S` runs that many seeds and prints figures. Exits 1 on a failure."""
 
 import argparse
-import os
 import sys
 import time
 from collections import Counter
-from concurrent.futures import ProcessPoolExecutor
 
-from tests.simulation.run import Outcome, Simulation
+from tests.simulation.pool import outcome_of, simulations
+from tests.simulation.run import Outcome
 
 
 def main() -> int:
@@ -15,11 +14,11 @@ def main() -> int:
     parser = argparse.ArgumentParser(prog="python -m tests.simulation")
     parser.add_argument("--seeds", type=int, default=100, help="how many")
     parser.add_argument("--start", type=int, default=1, help="the first")
-    parser.add_argument("--processes", type=int, default=len(os.sched_getaffinity(0)), help="seeds run at once")
+    parser.add_argument("--processes", type=int, help="seeds run at once; by default the processors")
     asked = parser.parse_args()
     began = time.perf_counter()
     outcomes: list[Outcome] = []
-    with ProcessPoolExecutor(min(asked.processes, asked.seeds)) as pool:
+    with simulations(asked.processes) as pool:
         for outcome in pool.map(outcome_of, range(asked.start, asked.start + asked.seeds)):
             outcomes.append(outcome)
             if outcome.violations:
@@ -27,11 +26,6 @@ def main() -> int:
                 sys.stdout.flush()
     sys.stdout.write(figures(outcomes, time.perf_counter() - began))
     return int(any(outcome.violations for outcome in outcomes))
-
-
-def outcome_of(seed: int) -> Outcome:
-    """What the seed came to."""
-    return Simulation(seed).run()
 
 
 def shown(outcome: Outcome) -> str:

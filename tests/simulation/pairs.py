@@ -7,6 +7,7 @@ import sys
 from itertools import combinations
 
 from tests.simulation.mutants import SINGLE, Mutation, seeds_until_caught
+from tests.simulation.pool import simulations
 
 WORDS_MAX = 80
 
@@ -14,15 +15,21 @@ WORDS_MAX = 80
 def main() -> int:
     """0 when every pair was noticed."""
     unnoticed, most, pairs = [], 0, list(combinations(SINGLE, 2))
-    for (one, one_max), (other, other_max) in pairs:
-        found = seeds_until_caught((one, other), start=1, seeds_max=max(one_max, other_max))
-        if found is None:
-            unnoticed.append(named(one, other))
-        seeds, said = found or (0, "not noticed")
-        most = max(most, seeds)
-        _say(f"{named(one, other)}: {seeds or '-'} seeds, {said[:WORDS_MAX]}")
+    with simulations() as pool:
+        for ((one, _), (other, _)), found in zip(pairs, pool.map(until_caught, pairs), strict=True):
+            if found is None:
+                unnoticed.append(named(one, other))
+            seeds, said = found or (0, "not noticed")
+            most = max(most, seeds)
+            _say(f"{named(one, other)}: {seeds or '-'} seeds, {said[:WORDS_MAX]}")
     _say(f"{len(pairs)} pairs of missing defences, {len(unnoticed)} not noticed; at most {most} seeds for one")
     return int(bool(unnoticed))
+
+
+def until_caught(pair: tuple[tuple[Mutation, int], tuple[Mutation, int]]) -> tuple[int, str] | None:
+    """After how many seeds the pair was noticed, and by what; each defence comes with the seeds that it may take."""
+    (one, one_max), (other, other_max) = pair
+    return seeds_until_caught((one, other), start=1, seeds_max=max(one_max, other_max))
 
 
 def named(one: Mutation, other: Mutation) -> str:

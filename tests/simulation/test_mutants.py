@@ -1,5 +1,7 @@
 """Every defence that is taken away is missed, within so many seeds."""
 
+from concurrent.futures import Future, ProcessPoolExecutor
+
 import pytest
 
 from tests.simulation import mutants
@@ -14,15 +16,29 @@ PAIRS: tuple[tuple[Mutation, Mutation, int], ...] = (
 )
 
 
-@pytest.mark.parametrize(("mutation", "seeds_max"), SINGLE, ids=[mutation.__name__ for mutation, _ in SINGLE])
-def test_a_missing_defence_is_noticed(mutation: Mutation, seeds_max: int) -> None:
+Caught = Future[tuple[int, str] | None]
+
+
+@pytest.fixture(scope="module")
+def caught(pool: ProcessPoolExecutor) -> dict[tuple[Mutation, ...], Caught]:
+    """After how many seeds each is noticed, and by what."""
+    cases = [*(((one,), seeds_max) for one, seeds_max in SINGLE), *(((a, b), seeds_max) for a, b, seeds_max in PAIRS)]
+    return {case: pool.submit(seeds_until_caught, case, start=1, seeds_max=seeds_max) for case, seeds_max in cases}
+
+
+@pytest.mark.parametrize("mutation", [mutation for mutation, _ in SINGLE], ids=lambda mutation: mutation.__name__)
+def test_a_missing_defence_is_noticed(caught: dict[tuple[Mutation, ...], Caught], mutation: Mutation) -> None:
     """The simulation sees that it is gone."""
-    assert seeds_until_caught((mutation,), start=1, seeds_max=seeds_max) is not None
+    assert caught[mutation,].result() is not None
 
 
 @pytest.mark.parametrize(
-    ("one", "other", "seeds_max"), PAIRS, ids=[f"{one.__name__}-{other.__name__}" for one, other, _ in PAIRS]
+    ("one", "other"),
+    [(one, other) for one, other, _ in PAIRS],
+    ids=[f"{one.__name__}-{other.__name__}" for one, other, _ in PAIRS],
 )
-def test_two_missing_defences_are_noticed(one: Mutation, other: Mutation, seeds_max: int) -> None:
+def test_two_missing_defences_are_noticed(
+    caught: dict[tuple[Mutation, ...], Caught], one: Mutation, other: Mutation
+) -> None:
     """So it does when both are gone that stand behind each other."""
-    assert seeds_until_caught((one, other), start=1, seeds_max=seeds_max) is not None
+    assert caught[one, other].result() is not None

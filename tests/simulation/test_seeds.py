@@ -1,36 +1,37 @@
 """Five hundred seeds: everything accepted ends, once, and every machine is clean or out of the pool."""
 
 from collections import Counter
-from functools import cache
+from concurrent.futures import Future, ProcessPoolExecutor
 
 import pytest
 
 from tests.simulation.coverage import missing
-from tests.simulation.run import Outcome, Simulation
+from tests.simulation.pool import outcome_of
+from tests.simulation.run import Outcome
 
 SEEDS = 500
 AT_ONCE = 25
 
 
-@cache
-def outcomes(start: int) -> tuple[Outcome, ...]:
-    """What the seeds from there came to; each is run once, whoever asks."""
-    return tuple(Simulation(seed).run() for seed in range(start, start + AT_ONCE))
+@pytest.fixture(scope="module")
+def outcomes(pool: ProcessPoolExecutor) -> dict[int, Future[Outcome]]:
+    """What every seed comes to; each is run once, whoever asks."""
+    return {seed: pool.submit(outcome_of, seed) for seed in range(1, SEEDS + 1)}
 
 
 @pytest.mark.promise("P1", "P2", "P3", "P4", "P7", "P8", "P9", "P10", "P11", "P12", "P15", "P16", "P17", "P19", "P20")
 @pytest.mark.parametrize("start", range(1, SEEDS + 1, AT_ONCE))
-def test_seeds_hold(start: int) -> None:
+def test_seeds_hold(outcomes: dict[int, Future[Outcome]], start: int) -> None:
     """No invariant is broken in twenty-five seeds; a failing one names the command that does it again."""
-    failed = [outcome for outcome in outcomes(start) if outcome.violations]
+    ended = [outcomes[seed].result() for seed in range(start, start + AT_ONCE)]
+    failed = [outcome for outcome in ended if outcome.violations]
     assert not failed, "\n".join(f"make simulate SEEDS=1 START={one.seed}: {one.violations[:3]}" for one in failed)
 
 
 @pytest.mark.promise("P3")
-def test_every_fault_every_defence_and_every_driven_cell_was_met() -> None:
+def test_every_fault_every_defence_and_every_driven_cell_was_met(outcomes: dict[int, Future[Outcome]]) -> None:
     """A counter at zero would mean that the seeds prove nothing about it."""
     counts: Counter[str] = Counter()
-    for start in range(1, SEEDS + 1, AT_ONCE):
-        for outcome in outcomes(start):
-            counts.update(outcome.counts)
+    for outcome in outcomes.values():
+        counts.update(outcome.result().counts)
     assert not missing(counts)
