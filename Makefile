@@ -47,7 +47,7 @@ demo: ## analyse a harmless sample that shows what Malbox sees
 test: ## the checks and every tier of tests; a skipped test is a failure
 	@$(BOOTSTRAP_DEV)
 	@$(MAKE) check
-	@MALBOX_NO_SKIPS=1 $(OPEN_PYTHON) -m pytest
+	@MALBOX_NO_SKIPS=1 $(OPEN_PYTHON) -m pytest --durations=40 --durations-min=5
 
 check: ## style, types and import rules
 	@$(BOOTSTRAP_DEV)

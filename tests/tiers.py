@@ -1,7 +1,7 @@
 """Counts the tests per tier, and makes a skipped test a failure wherever a skip would hide something."""
 
 import os
-from collections import Counter
+from collections import Counter, defaultdict
 from pathlib import Path
 
 import pytest
@@ -23,12 +23,14 @@ class TierCount:
 
     def __init__(self) -> None:
         self._counts: dict[str, Counter[str]] = {}
+        self._took_s: defaultdict[str, float] = defaultdict(float)
 
     def pytest_runtest_logreport(self, report: pytest.TestReport) -> None:
         """Each phase of each test; a test counts once."""
-        outcome = outcome_of(report)
+        tier, outcome = tier_of(report.nodeid), outcome_of(report)
+        self._took_s[tier] += report.duration
         if outcome is not None:
-            self._counts.setdefault(tier_of(report.nodeid), Counter())[outcome] += 1
+            self._counts.setdefault(tier, Counter())[outcome] += 1
 
     def pytest_sessionfinish(self, session: pytest.Session) -> None:
         """A skip fails the run where MALBOX_NO_SKIPS is set, as `make test` does."""
@@ -42,7 +44,7 @@ class TierCount:
             counts = self._counts.get(tier)
             if counts:
                 said = ", ".join(f"{counts[outcome]} {outcome}" for outcome in OUTCOMES if counts[outcome])
-                terminalreporter.write_line(f"{tier:<12} {said}")
+                terminalreporter.write_line(f"{tier:<12} {said} in {self._took_s[tier]:.0f} s")
         if self.skipped and os.environ.get(NO_SKIPS_VARIABLE):
             terminalreporter.write_line(
                 f"{self.skipped} skipped: a skip is a failure here ({NO_SKIPS_VARIABLE} is set)"

@@ -47,7 +47,12 @@ async def ended(task: asyncio.Task[Any], *expected: type[Exception]) -> None:
     Not `await task` with its CancelledError suppressed: that forgets the caller's own cancellation as well.
     """
     task.cancel()
-    task.add_done_callback(lambda over: over.cancelled() or over.exception())  # seen, also if the caller is cancelled
+    seen(task)
     await asyncio.wait({task})
     if not task.cancelled() and (fault := task.exception()) is not None and not isinstance(fault, expected):
         raise fault
+
+
+def seen(task: asyncio.Future[Any]) -> None:
+    """What the task raises counts as looked at, also when whoever waits for it is cancelled first."""
+    task.add_done_callback(lambda over: over.cancelled() or over.exception())

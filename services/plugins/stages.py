@@ -12,7 +12,7 @@ from contracts.scheduler import RunStage
 from malbox.sdk.manifest import ManifestError
 from services.chassis.blobs import BlobMissing, BlobStore
 from services.chassis.errors import TransientError
-from services.chassis.patience import ended
+from services.chassis.patience import ended, seen
 from services.chassis.store import Store
 from services.chassis.work import Runner, WorkContext, WorkItem
 from services.plugins import rows
@@ -118,11 +118,11 @@ class Stages:
         """Whether the work came to its end; a cancelled stage ends it where it stands."""
         running = asyncio.ensure_future(work)
         cancelled = asyncio.create_task(self._cancellations.wait(record.key))
+        seen(running)
         try:
             await asyncio.wait({running, cancelled}, return_when=asyncio.FIRST_COMPLETED)
         finally:
             for task in (cancelled, running):
-                task.add_done_callback(lambda over: over.cancelled() or over.exception())  # seen, if we are cancelled
                 if not task.done():
                     await ended(task)
         if running.cancelled():

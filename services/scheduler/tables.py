@@ -82,13 +82,14 @@ async def host_of(store: Store, machine_id: str) -> str | None:
     return None if row is None else str(row["host"])
 
 
-async def unwatched(store: Store, limit: int) -> list[str]:
-    """Tasks that are not over, as far as is known, and that no work looks after."""
+async def unwatched(store: Store, *, behind: str, limit: int) -> list[str]:
+    """Tasks that are not over, as far as is known, and that no work looks after: the first behind that id."""
     rows = await store.fetch(
         "SELECT task_id FROM task_rows WHERE state NOT IN "
         "('completed', 'failed', 'timed_out', 'cancelled', 'unserviceable') "
         "AND NOT EXISTS (SELECT 1 FROM work WHERE kind = 'wait' AND key = task_rows.task_id) "
-        "ORDER BY submitted_at, task_id LIMIT $1",
+        "AND task_id > $1 ORDER BY task_id LIMIT $2",
+        behind,
         limit,
     )
     return [row["task_id"] for row in rows]

@@ -15,7 +15,7 @@ from services.scheduler.domain.task import Task
 from services.scheduler.domain.task.waits import waits
 
 TASKS_AT_ONCE_MAX = 500
-TASKS_RESUMED_MAX = 10_000
+TASKS_RESUMED_AT_ONCE = 1_000
 
 log = structlog.get_logger()
 
@@ -114,14 +114,16 @@ async def _strand(context: WorkContext, task_id: str) -> None:
 
 async def resume(runtime: Runtime) -> None:
     """Tasks that nobody looks after, such as those of a release that did not, are looked after from now on."""
-    for task_id in await tables.unwatched(runtime.store, TASKS_RESUMED_MAX):
-        task = await runtime.store.load(Task, uuid_of(task_id))
-        if task is None or task.is_over:
-            continue
-        unit = runtime.unit()
-        waiting.seat(unit, task)
-        look_again(unit, task)
-        await runtime.store.commit(unit)
+    last = ""
+    while found := await tables.unwatched(runtime.store, behind=last, limit=TASKS_RESUMED_AT_ONCE):
+        for last in found:
+            task = await runtime.store.load(Task, uuid_of(last))
+            if task is None or task.is_over:
+                continue
+            unit = runtime.unit()
+            waiting.seat(unit, task)
+            look_again(unit, task)
+            await runtime.store.commit(unit)
 
 
 def _released(task_id: str, host: str, machine_id: str, lease_id: str, epoch: int) -> ReleaseMachine:

@@ -4,6 +4,7 @@ import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable
 from datetime import timedelta
 from pathlib import Path
+from unittest.mock import AsyncMock
 
 import pytest
 
@@ -14,6 +15,7 @@ from services.machines.policy import EVIDENCE_MAX_AGE_S, WORK_MISSING_S
 from services.machines.ports import Departure, DomainSeen, GuestAddress
 from services.machines.reconcile import Reconciler
 from services.machines.reconcile.sight import EMPTY_CONFIRM_S
+from services.machines.reconcile.turns import Turns
 from tests.integration.machines_bench import (
     M1,
     M2,
@@ -168,6 +170,22 @@ async def test_a_machine_that_must_not_run_and_was_started_is_stopped(made: Benc
     assert await made.reconcile() == {M1: "runs"}
     await gone_from_host(made)
     assert (await made.load(M1)).version == machine.version
+
+
+@pytest.mark.promise("P6", "P10")
+async def test_a_machine_that_cannot_be_stopped_keeps_no_other_waiting(made: Bench) -> None:
+    """However few are taken on in a pass: the next begins behind them."""
+    made.reconciler._to_act_on = Turns(1)
+    machine, unit = await made.load(M1), made.runtime.unit()
+    app.operators.quarantine(unit, machine, "ana", "it smells")
+    await made.store.commit(unit)
+    await gone_from_host(made)
+
+    made.host.put(M1, machine.epoch, GuestAddress("127.0.0.1", 9))
+    made.host.destroy = AsyncMock(side_effect=HypervisorUnavailable("it does not end"))  # type: ignore[method-assign]
+    made.host._machines[M2].life_epoch = None
+    assert await made.reconcile() == {}
+    assert list(await made.reconcile()) == [M2]
 
 
 async def gone_from_host(made: Bench) -> None:

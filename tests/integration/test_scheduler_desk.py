@@ -188,10 +188,11 @@ async def test_what_was_asked_of_the_scheduler_is_what_it_orders(desk: Desk) -> 
 
 
 async def test_a_task_that_nobody_looks_after_is_looked_after_from_the_next_start_on(
-    desk: Desk, tmp_path: Path
+    desk: Desk, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """An earlier release put down no such work: its tasks have budgets and repetitions all the same."""
-    task_id = await desk.submit()
+    """An earlier release put down no such work: its tasks have budgets and repetitions, however many they are."""
+    monkeypatch.setattr(timers, "TASKS_RESUMED_AT_ONCE", 1)
+    task_ids = {await desk.submit(f"task {count}") for count in range(3)}
     await desk.store.fetch("DELETE FROM work")
     await desk.store.fetch("DELETE FROM holding")
     projector = Projector(desk.store, TASKS)
@@ -199,6 +200,8 @@ async def test_a_task_that_nobody_looks_after_is_looked_after_from_the_next_star
         pass
     runtime = Runtime(settings(), desk.store, BlobStore(tmp_path), desk.clock, announce)
     await timers.resume(runtime)
-    assert [row["task_id"] for row in await desk.store.fetch("SELECT task_id FROM holding")] == [task_id]
+    watched = "SELECT key FROM work WHERE kind = 'wait'"
+    assert {row["key"] for row in await desk.store.fetch(watched)} == task_ids
+    [holder] = [row["task_id"] for row in await desk.store.fetch("SELECT task_id FROM holding")]
     await desk.said()
-    assert only(LeaseMachine, await desk.pass_time(62)).task_id == task_id
+    assert only(LeaseMachine, await desk.pass_time(62)).task_id == holder

@@ -26,6 +26,7 @@ from services.machines.policy import Finding, Picture, Standing, judge
 from services.machines.ports import DomainSeen, GuestNetwork, Hypervisor
 from services.machines.reconcile.rows import Row, fleet, work_in_hand
 from services.machines.reconcile.sight import EMPTY_CONFIRM_S, Sight, by_machine
+from services.machines.reconcile.turns import Turns
 from services.machines.reconcile.wishes import Wishes
 
 INTRODUCE_INTERVAL_S = 60.0
@@ -67,7 +68,7 @@ class Reconciler:
         self._host: str = runtime.settings.host
         self._sight = Sight(hypervisor, network)
         self._wake = asyncio.Event()
-        self._looked_up_to = ""
+        self._to_settle, self._to_act_on, self._to_look_at = Turns(SUSPECTS_MAX), Turns(SUSPECTS_MAX), Turns(LOOKS_MAX)
         self.last = Report()
         runtime.store.on_commit(lambda unit: self._wake.set() if unit.events else None)
 
@@ -129,8 +130,8 @@ class Reconciler:
         images = await self._images()
         found = {row.standing.machine_id: found for row in rows.values() if (found := judge(row.standing, picture))}
         unsettled = self._unsettled(rows, images)
-        await self._settle(unsettled[:SUSPECTS_MAX], images)
-        acted = await self._act(sorted(found)[:SUSPECTS_MAX])
+        await self._settle(self._to_settle.take(unsettled), images)
+        acted = await self._act(self._to_act_on.take(found))
         if domains is not None:
             await self._remove_strays(domains, rows)
             acted |= await self._look_closely(rows, found.keys() | acted.keys()) if is_close else {}
@@ -247,9 +248,9 @@ class Reconciler:
 
     async def _look_closely(self, rows: Mapping[str, Row], busy: frozenset[str] | set[str]) -> dict[str, str]:
         """Ready machines are looked at more closely than a listing shows, a bounded number in each pass, in turn."""
-        ready = sorted(name for name, row in rows.items() if row.standing.state == "ready" and name not in busy)
-        turn = [name for name in ready if name > self._looked_up_to][:LOOKS_MAX] or ready[:LOOKS_MAX]
-        self._looked_up_to = turn[-1] if turn else ""
+        turn = self._to_look_at.take(
+            name for name, row in rows.items() if row.standing.state == "ready" and name not in busy
+        )
         places = asyncio.Semaphore(LOOKS_AT_ONCE)
 
         async def look(name: str) -> Finding | None:

@@ -1,6 +1,8 @@
 """Waiting to be woken, and for a task to end."""
 
 import asyncio
+import gc
+from typing import Any
 
 import pytest
 
@@ -53,6 +55,20 @@ async def test_whoever_is_cancelled_while_it_ends_a_task_is_cancelled() -> None:
     with pytest.raises(asyncio.CancelledError):
         await caller
     await asyncio.wait({task})
+
+
+async def test_a_fault_for_which_nobody_waits_any_longer_is_not_called_lost() -> None:
+    """Whoever waits may be cancelled as the task fails: the loop has nothing to complain of."""
+    complaints: list[dict[str, Any]] = []
+    asyncio.get_running_loop().set_exception_handler(lambda _, context: complaints.append(context))
+    task = await begun(ValueError("a defect"))
+    caller = asyncio.create_task(ended(task))
+    await asyncio.sleep(0)
+    caller.cancel()
+    await asyncio.wait({task, caller})
+    del task, caller
+    gc.collect()
+    assert not complaints
 
 
 async def test_what_a_task_raises_at_its_end_is_raised_unless_it_was_expected() -> None:
