@@ -1,6 +1,7 @@
 """Files that a plugin finds inside the sample: handed out once each, under names of ours, within bounds."""
 
 import hashlib
+from collections import Counter
 from typing import Any
 
 from malbox.sdk.context import Context
@@ -20,14 +21,16 @@ class Children:
         self._contents: dict[str, bytes] = {}
         self._told: list[dict[str, Any]] = []
         self._total_bytes = 0
+        self._left_out: Counter[str] = Counter()
 
     def add(self, path: str, kind: str, content: bytes) -> None:
         """The file is a child. `path` is where it was and how it is called there: for display only."""
         sha256 = hashlib.sha256(content).hexdigest()
         if not content or sha256 in self._contents:
             return
-        is_over = len(self._contents) >= COUNT_MAX or len(content) > CHILD_MAX_BYTES
-        if is_over or self._total_bytes + len(content) > TOTAL_MAX_BYTES:
+        bound = self._met(len(content))
+        if bound:
+            self._left_out[bound] += 1
             self._findings.truncated()
             return
         self._contents[sha256] = content
@@ -44,7 +47,9 @@ class Children:
         )
 
     def as_json(self) -> list[dict[str, Any]]:
-        """What is told of them, as the list `children` of the plugin's result."""
+        """What is told of them, as the list `children` of the plugin's result; what was left out is a problem of it."""
+        for bound, count in self._left_out.items():
+            self._findings.problem(f"files found inside that are not handed out, for there are {bound}: {count}")
         return self._told
 
     def emit(self, context: Context) -> None:
@@ -54,3 +59,13 @@ class Children:
             path.write_bytes(content)
             context.emit_file(told["name"], path, MEDIA_TYPE)
             path.unlink()
+
+    def _met(self, size_bytes: int) -> str:
+        """The bound that one more file of this size is over, in words; empty: none."""
+        if size_bytes > CHILD_MAX_BYTES:
+            return f"more than {CHILD_MAX_BYTES} bytes in one"
+        if len(self._contents) >= COUNT_MAX:
+            return f"more than {COUNT_MAX}"
+        if self._total_bytes + size_bytes > TOTAL_MAX_BYTES:
+            return f"more than {TOTAL_MAX_BYTES} bytes in all"
+        return ""

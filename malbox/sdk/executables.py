@@ -5,10 +5,12 @@ Each part is read by itself: what is damaged in one is a problem of the result a
 
 import warnings
 from collections.abc import Callable, Iterable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from malbox.sdk.carried import Carried, carried
+from malbox.sdk.children import Children
 from malbox.sdk.entropy import MEASURED_MAX_BYTES, entropy_bits
 from malbox.sdk.findings import Findings, printable
 
@@ -19,11 +21,27 @@ NAME_MAX_CHARS = 200
 
 @dataclass(frozen=True)
 class Executable:
-    """A parsed file, the bytes that were read of it, and how many it has."""
+    """A parsed file, the bytes that were read of it, how many it has, and what is found in it."""
 
     binary: Any
     content: bytes
     size_bytes: int
+    findings: Findings = field(default_factory=Findings)
+    children: Children = field(init=False)
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "children", Children(self.findings))
+
+    def carries(self, place: str, content: bytes, size_bytes: int) -> Carried | None:
+        """What this part of the file is, if it is a file of its own; that is a child, if all of it was read."""
+        found = carried(content)
+        if found is None:
+            return None
+        if found.is_program:
+            self.findings.trait("carries_a_program", f"{place} begins like a {found.words}")
+        if len(content) == size_bytes:
+            self.children.add(f"{place}.{found.suffix}", "executable", content[found.offset :])
+        return found
 
 
 Reader = Callable[[Executable, Findings], dict[str, Any]]
@@ -48,7 +66,7 @@ def beginning(path: Path) -> bytes:
 
 def described(executable: Executable, parts: Iterable[Reader]) -> dict[str, Any]:
     """The result of all parts, and what was found on the way."""
-    findings = Findings()
+    findings = executable.findings
     said: dict[str, Any] = {}
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", RuntimeWarning)  # LIEF's, of numbers that it has no name for

@@ -11,6 +11,7 @@ from malbox.sdk.testing import run_sandboxed
 from tests.unit.plugins import (
     containers,
     office_files,
+    pe_files,
     test_email,
     test_html,
     test_office,
@@ -42,6 +43,16 @@ SAMPLES: dict[str, tuple[str, Callable[[], bytes], str]] = {
     "an encrypted 7z": ("archives", lambda: containers.seven_zipped(TWO, "infected"), "children"),
     "a Word document": ("office", lambda: test_office.docm(office_files.MACRO), "macros"),
     "an RTF document": ("rtf", lambda: test_rtf.embedded(test_rtf.packed("a.exe", "C:\\a.exe", b"MZ")), "children"),
+    "a program in a program": (
+        "pe",
+        lambda: pe_files.Portable(overlay=pe_files.Portable().build()).build(),
+        "children",
+    ),
+    "a program behind a program": (
+        "elf",
+        lambda: Path("/usr/bin/true").read_bytes() + b"\x7fELF" + bytes(60),
+        "children",
+    ),
     "a script": ("scripts", test_scripts.LAYERED["PowerShell, gzip"][1].encode, "layers"),
     "a PDF document": ("pdf", lambda: test_pdf.with_file("a.txt", b"hello"), "children"),
     "an encrypted PDF document": ("pdf", lambda: test_pdf.encrypted("infected"), "scripts"),

@@ -42,7 +42,12 @@ def test_what_is_over_a_bound_is_not_handed_out(monkeypatch: pytest.MonkeyPatch)
     found.add("large", "test", b"y" * 11)
     found.add("one too many", "test", b"z" * 9)
     assert [one["path"] for one in found.as_json()] == ["small"]
+    found.as_json()
     assert findings.as_json()["is_truncated"]
+    assert findings.as_json()["problems"] == [
+        "files found inside that are not handed out, for there are more than 10 bytes in one: 1",
+        "files found inside that are not handed out, for there are more than 15 bytes in all: 1",
+    ]
 
 
 @pytest.mark.parametrize(

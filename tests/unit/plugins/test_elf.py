@@ -15,6 +15,7 @@ from malbox.sdk import PluginFailure, PluginSkipped, executables
 from malbox.sdk.testing import run_plugin
 from services.plugins.builtin.elf.linking import LOADER, import_hash
 from services.plugins.builtin.elf.plugin import run
+from tests.unit.plugins import containers, pe_files
 from tests.unit.plugins.conftest import MakeSample
 from tests.unit.plugins.mutations import mutations
 
@@ -184,3 +185,22 @@ def test_a_program_that_is_cut_or_overwritten_is_described_or_refused(make_sampl
         with contextlib.suppress(PluginFailure, PluginSkipped):
             emitted = run_plugin(run, make_sample(damaged), scratch=tmp_path)
             assert len(emitted.content["elf"]) < 1_000_000
+
+
+@pytest.mark.parametrize(
+    ("inside", "suffix"),
+    [
+        (TRUE.read_bytes()[:4096], "elf"),
+        (pe_files.Portable().build(), "exe"),
+        (containers.zipped({"a": b"one"}), "zip"),
+    ],
+    ids=["ELF", "PE", "ZIP"],
+)
+def test_a_file_that_is_appended_comes_out(inside: bytes, suffix: str, make_sample: MakeSample, tmp_path: Path) -> None:
+    """Programs and archives, byte for byte; other bytes are no child."""
+    emitted = run_plugin(run, make_sample(TRUE.read_bytes() + inside), scratch=tmp_path)
+    [child] = emitted.json("elf")["children"]
+    assert emitted.content[child["name"]] == inside
+    assert child["path"] == f"overlay at {TRUE.stat().st_size:#x}.{suffix}"
+    other = run_plugin(run, make_sample(TRUE.read_bytes() + b"data"), scratch=tmp_path)
+    assert other.json("elf")["children"] == []

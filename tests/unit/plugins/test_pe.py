@@ -9,12 +9,12 @@ from typing import Any
 import pefile
 import pytest
 
-from malbox.sdk import PluginFailure, PluginSkipped, executables
+from malbox.sdk import PluginFailure, PluginSkipped, children, executables
 from malbox.sdk.testing import Emitted, run_plugin
 from services.plugins.builtin.pe import dotnet, resources
 from services.plugins.builtin.pe.imports import plain
 from services.plugins.builtin.pe.plugin import run
-from tests.unit.plugins import dotnet_files
+from tests.unit.plugins import containers, dotnet_files
 from tests.unit.plugins import pe_files as made
 from tests.unit.plugins.conftest import MakeSample
 from tests.unit.plugins.der import identity, signed_program
@@ -277,3 +277,63 @@ def test_a_cut_assembly_is_said_to_be_cut(monkeypatch: pytest.MonkeyPatch) -> No
     said = dotnet.assembly(content)
     assert said["is_truncated"]
     assert len(said["problems"]) == 2
+
+
+INSIDE = Portable(timestamp=1).build()
+ZIP = containers.zipped({"a": b"one"})
+CABINET = containers.cabinet("a", b"one")
+
+
+def with_resource(content: bytes) -> bytes:
+    """A program that has this as its one resource."""
+    found = {(10, 7, 0x409): content}
+    return placed(Portable(), b".rsrc", lambda rva: made.resources(rva, found), made.RESOURCE).build()
+
+
+@pytest.mark.parametrize(
+    ("make", "path", "inside"),
+    [
+        (lambda: with_resource(INSIDE), "resource RCDATA/7.exe", INSIDE),
+        (lambda: Portable(overlay=INSIDE).build(), "overlay at 0x400.exe", INSIDE),
+        (lambda: Portable(overlay=ZIP).build(), "overlay at 0x400.zip", ZIP),
+        (lambda: with_resource(CABINET), "resource RCDATA/7.cab", CABINET),
+    ],
+    ids=["a program as resource", "a program appended", "a ZIP appended", "a cabinet as resource"],
+)
+def test_a_file_that_a_program_carries_comes_out(
+    read: Read, make: Callable[[], bytes], path: str, inside: bytes
+) -> None:
+    """Programs and archives are handed out, byte for byte, under the place where they were."""
+    emitted = read(make())
+    [child] = emitted.json("pe")["children"]
+    assert (child["path"], emitted.content[child["name"]]) == (path, inside)
+
+
+def test_a_self_extracting_archive_comes_out_without_its_settings(read: Read) -> None:
+    """7-Zip puts a text between the program and the archive; what is handed out is what `archives` can open."""
+    inside = containers.seven_zipped({"a": b"one"})
+    emitted = read(Portable(overlay=b';!@Install@!UTF-8!\r\nRunProgram="a"\r\n;!@InstallEnd@!\r\n' + inside).build())
+    assert emitted.json("pe")["overlay"]["kind"] == "7-Zip archive"
+    assert emitted.content["children/0001"] == inside
+
+
+def test_an_ordinary_resource_is_no_child(read: Read) -> None:
+    """Control: data, texts and pictures stay where they are."""
+    assert read(with_resource(b"some data")).json("pe")["children"] == []
+
+
+def test_what_is_appended_and_not_read_to_its_end_is_no_child(read: Read, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A part would be another file than the one that is there; the result says that not all was read."""
+    monkeypatch.setattr(executables, "READ_MAX_BYTES", 0x600)
+    said = read(Portable(overlay=Portable().build()).build()).json("pe")
+    assert (said["overlay"]["kind"], said["children"], said["is_truncated"]) == ("Windows program", [], True)
+
+
+def test_more_programs_than_are_handed_out_are_counted(read: Read, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A program of many resources: the first come out, the rest are a number in words."""
+    monkeypatch.setattr(children, "COUNT_MAX", 3)
+    found = {(10, number, 0): Portable(timestamp=number).build() for number in range(8)}
+    content = placed(Portable(), b".rsrc", lambda rva: made.resources(rva, found), made.RESOURCE).build()
+    said = read(content).json("pe")
+    assert (len(said["children"]), said["is_truncated"]) == (3, True)
+    assert said["problems"] == ["files found inside that are not handed out, for there are more than 3: 5"]

@@ -12,7 +12,6 @@ SECTIONS_MAX = 200
 EXECUTE, WRITE = 0x1, 0x2  # PF_X, PF_W
 UPX_MAGIC = b"UPX!"
 UPX_SEARCHED_BYTES = 4096  # its header follows the program headers, its trailer ends the file
-PROGRAM_MAGICS = {b"\x7fELF": "a Linux program", b"MZ": "a Windows program"}
 
 
 def header(executable: Executable, findings: Findings) -> dict[str, Any]:
@@ -51,20 +50,19 @@ def segments(executable: Executable, findings: Findings) -> dict[str, Any]:
     return {"segments": [_segment(segment, executable.content, findings) for segment in found]}
 
 
-def overlay(executable: Executable, findings: Findings) -> dict[str, Any]:
+def overlay(executable: Executable, _findings: Findings) -> dict[str, Any]:
     """What is appended behind all that the headers speak of."""
     begin = int(executable.binary.eof_offset)
     if not 0 < begin < executable.size_bytes:
         return {"overlay": None}
     content = executable.content[begin:]
-    program = next((words for magic, words in PROGRAM_MAGICS.items() if content.startswith(magic)), None)
-    if program:
-        findings.trait("carries_a_program", f"{program} is appended at {begin:#x}")
+    inside = executable.carries(f"overlay at {begin:#x}", content, executable.size_bytes - begin)
     return {
         "overlay": {
             "offset": begin,
             "size_bytes": executable.size_bytes - begin,
             "entropy": entropy_bits(content) if content else None,
+            "kind": inside.words if inside is not None else None,
         }
     }
 

@@ -7,21 +7,11 @@ from malbox.sdk.executables import Executable
 from malbox.sdk.findings import Findings
 
 SECURITY_DIRECTORY = 4
-KINDS = (
-    (b"MZ", "Windows program"),
-    (b"\x7fELF", "Linux program"),
-    (b"PK\x03\x04", "ZIP archive"),
-    (b"7z\xbc\xaf\x27\x1c", "7-Zip archive"),
-    (b"Rar!\x1a\x07", "RAR archive"),
-    (b"MSCF", "Cabinet archive"),
-    (b"\xef\xbe\xad\xdeNullsoftInst", "NSIS installer"),
-    (b"zlb\x1a", "Inno Setup installer"),
-)
 NSIS_AT = 4  # after the flags of its header
-PROGRAMS = ("Windows program", "Linux program")
+INSTALLERS = ((NSIS_AT, b"\xef\xbe\xad\xdeNullsoftInst", "NSIS installer"), (0, b"zlb\x1a", "Inno Setup installer"))
 
 
-def overlay(executable: Executable, findings: Findings) -> dict[str, Any] | None:
+def overlay(executable: Executable, _findings: Findings) -> dict[str, Any] | None:
     """Where it begins, how large it is, and what it begins like; None: there is none but the signature."""
     ends = [int(one.offset) + int(one.sizeof_raw_data) for one in executable.binary.sections]
     begin = max(ends, default=len(executable.content))
@@ -29,18 +19,15 @@ def overlay(executable: Executable, findings: Findings) -> dict[str, Any] | None
     if begin >= end:
         return None
     content = executable.content[begin:end]
-    kind = next(
-        (words for magic, words in KINDS if content.startswith(magic) or content[NSIS_AT:].startswith(magic)), None
-    )
-    if kind in PROGRAMS:
-        findings.trait("carries_a_program", f"a {kind} is appended at {begin:#x}")
+    inside = executable.carries(f"overlay at {begin:#x}", content, end - begin)
+    installer = next((words for at, magic, words in INSTALLERS if content.startswith(magic, at)), None)
     entropy = entropy_bits(content)
     return {
         "offset": begin,
         "size_bytes": end - begin,
         "entropy": entropy,
         "is_high_entropy": entropy >= HIGH_BITS,
-        "kind": kind,
+        "kind": inside.words if inside is not None else installer,
     }
 
 

@@ -28,18 +28,20 @@ PARTS = tuple(
         "tls_callbacks": tls_callbacks,
         "overlay": overlay,
         "signatures": signatures,
+        "children": lambda executable, _: executable.children.as_json(),  # last: the others find them
     }.items()
 )
 """The keys of the result and who fills each."""
 
 
 def run(context: Context) -> None:
-    """The results `pe` and, for .NET, `dotnet` are emitted. Raises PluginSkipped, PluginFailure for a ruin."""
+    """The results `pe`, `children/…` and, for .NET, `dotnet` are emitted. Raises PluginSkipped, PluginFailure."""
     content = beginning(context.sample)
     if content[:2] != b"MZ":
         raise PluginSkipped("not a Windows executable")
     executable = load(content, context.sample.stat().st_size)
     context.emit_json("pe", described(executable, PARTS))
+    executable.children.emit(context)
     if is_dotnet(executable.binary):  # after the rest: a hostile table can only cost its own result
         context.emit_json("dotnet", assembly(content))
 

@@ -17,7 +17,6 @@ HASHED_MAX_BYTES = 64 * 1024 * 1024
 STRINGS_MAX = 100
 VALUE_MAX_CHARS = 500
 LANGUAGE_BITS = 0x3FF  # MAKELANGID: the upper bits tell the country
-PROGRAM_MAGICS = {b"MZ": "a Windows program", b"\x7fELF": "a Linux program"}
 
 
 def resources(executable: Executable, findings: Findings) -> list[dict[str, Any]]:
@@ -33,7 +32,7 @@ def resources(executable: Executable, findings: Findings) -> list[dict[str, Any]
             findings.problem("resources overlap or are too large: not all of them were hashed")
             findings.truncated()
             break
-        found.append(_resource(path, content, findings))
+        found.append(_resource(path, content, executable))
     return found
 
 
@@ -79,12 +78,11 @@ def _named(names: Any, number: int) -> str:
         return str(number)
 
 
-def _resource(path: tuple[str, ...], content: bytes, findings: Findings) -> dict[str, Any]:
+def _resource(path: tuple[str, ...], content: bytes, executable: Executable) -> dict[str, Any]:
     kind, name, language = (*path, "", "", "")[:3]
-    program = next((words for magic, words in PROGRAM_MAGICS.items() if content.startswith(magic)), None)
-    if program:
-        findings.trait("carries_a_program", f"resource {kind}/{name} begins like {program}")
-        findings.indicator("sha256", hashlib.sha256(content).hexdigest(), f"resource {kind}/{name}")
+    inside = executable.carries(f"resource {kind}/{name}", content, len(content))
+    if inside is not None and inside.is_program:
+        executable.findings.indicator("sha256", hashlib.sha256(content).hexdigest(), f"resource {kind}/{name}")
     entropy = entropy_bits(content)
     return {
         "kind": kind,
