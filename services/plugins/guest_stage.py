@@ -201,7 +201,10 @@ class GuestStage:
             planned.plugin, dict(plugin.manifest.effective_config(planned.config))
         )
         if version != planned.version:
-            raise GuestStageFailed(f"the guest has version {version} of {planned.plugin}, not {planned.version}")
+            raise GuestStageFailed(
+                f"the guest has version {version} of {planned.plugin}, not {planned.version}: an image that an earlier "
+                "release built is built again by `make image`, and its machines follow"
+            )
 
     async def _observe_and_collect(self, sitting: Sitting) -> None:
         pump = asyncio.create_task(self._pump(sitting))

@@ -74,6 +74,15 @@ class Ending:
     log: bytes = b""
 
 
+@dataclass(frozen=True)
+class Kept:
+    """What waits to be said, what is recorded with it, and the error of the stage that it tells of."""
+
+    facts: tuple[Message, ...]
+    also: Also | None = None
+    error: RunError | None = None
+
+
 class StageRecord:
     """The voice and the memory of one stage."""
 
@@ -85,7 +94,7 @@ class StageRecord:
         self.occasion = Occasion(
             command.task_id, command.attempt, command.stage.name, command.sample.blob.sha256, command.owner
         )
-        self._kept_back: list[tuple[tuple[Message, ...], Also | None]] = []
+        self._kept_back: list[Kept] = []
         self._begun: dict[str, str] = {}
         self._ended_here: set[str] = set()
         self._about = {"task_id": command.task_id, "attempt": command.attempt, "stage": command.stage.name}
@@ -98,15 +107,15 @@ class StageRecord:
         """A fact about this stage."""
         return kind.model_validate({**self._about, **fields})
 
-    def keep_back(self, *facts: Message, also: Also | None = None) -> None:
+    def keep_back(self, *facts: Message, also: Also | None = None, error: RunError | None = None) -> None:
         """The facts, and whatever `also` adds, are committed with what is said next; nobody waits for them before."""
-        self._kept_back.append((facts, also))
+        self._kept_back.append(Kept(facts, also, error))
 
     async def say(self, *facts: Message, also: Also | None = None, finish: bool = False) -> None:
         """What was kept back, the facts, and whatever `also` adds, are committed together."""
         kept_back = tuple(self._kept_back)
-        parts = (*kept_back, (facts, also))
-        listed = [fact for some, _ in parts for fact in some]
+        parts = (*kept_back, Kept(facts, also))
+        listed = [fact for part in parts for fact in part.facts]
 
         async def decide(unit: Unit) -> None:
             for place, fact in enumerate(listed):
@@ -114,9 +123,9 @@ class StageRecord:
                 message_id = derived("msg", fact.type_name(), *self.key.parts, *names)
                 unit.say(fact, message_id=message_id)
                 rows.keep_said(unit, self.key, message_id, fact, is_awaited=isinstance(fact, AWAITED), place=place)
-            for _, add in parts:
-                if add is not None:
-                    add(unit)
+            for part in parts:
+                if part.also is not None:
+                    part.also(unit)
 
         try:
             await self.work.commit(decide, finish=finish)
@@ -159,17 +168,17 @@ class StageRecord:
 
     async def run_ended(self, plugin: str, version: str, ending: Ending, evidence: Sequence[Evidence] = ()) -> None:
         """The run's results are durable, then they and its outcome are recorded and said together."""
-        facts, also = await self._ended(plugin, version, ending, evidence)
+        facts, also, _ = await self._ended(plugin, version, ending, evidence)
         await self.say(*facts, also=also)
 
     async def keep_ending(self, plugin: str, version: str, ending: Ending, evidence: Sequence[Evidence] = ()) -> None:
         """The run's results are durable; they and its outcome are recorded and said together with what is said next."""
-        facts, also = await self._ended(plugin, version, ending, evidence)
-        self.keep_back(*facts, also=also)
+        facts, also, error = await self._ended(plugin, version, ending, evidence)
+        self.keep_back(*facts, also=also, error=error if ending.is_error else None)
 
     async def _ended(
         self, plugin: str, version: str, ending: Ending, evidence: Sequence[Evidence]
-    ) -> tuple[list[Message], Also]:
+    ) -> tuple[list[Message], Also, RunError]:
         produced = await self.store_evidence(plugin, version, evidence)
         self._ended_here.add(plugin)
         run_id, reason = self.run_id(plugin), ending.reason[:REASON_MAX_CHARS]
@@ -201,7 +210,7 @@ class StageRecord:
                 log=log,
             )
 
-        return [*produced, finished], also
+        return [*produced, finished], also, error
 
     async def keep_results(
         self, plugin: str, version: str, evidence: Sequence[Evidence], *, and_also: Also | None = None
@@ -287,16 +296,24 @@ class StageRecord:
         await self.say(*facts, fact, also=lambda unit: rows.end_stage(unit, self.key, "failed"), finish=True)
 
     async def _end_open_runs(self, reason: str) -> None:
-        """Whoever began, with this driver or one before, and has no outcome yet, ends with the stage."""
+        """Whoever began, with this driver or one before, and has no outcome yet, ends with the stage: in one commit.
+
+        A driver that dies before it leaves these runs open, and whoever goes on with the stage ends them.
+        """
         begun = await rows.load_begun(self.work.store, self.key) | self._begun
         for plugin, version in begun.items():
             if plugin not in self._ended_here:
-                await self.run_ended(plugin, version, Ending("failed", f"{STAGE_FAILED}: {reason}", is_error=True))
+                await self.keep_ending(plugin, version, Ending("failed", f"{STAGE_FAILED}: {reason}", is_error=True))
 
     async def _summary(self, errors: Sequence[RunError]) -> tuple[tuple[str, ...], tuple[RunError, ...]]:
         store = self.work.store
-        ids = await rows.load_result_ids(store, self.key)
-        known = [*errors, *await rows.load_errors(store, self.key)]
+        facts = [fact for part in self._kept_back for fact in part.facts if isinstance(fact, PluginResultProduced)]
+        ids = (*await rows.load_result_ids(store, self.key), *(fact.result_id for fact in facts))
+        known = [
+            *errors,
+            *await rows.load_errors(store, self.key),
+            *(part.error for part in self._kept_back if part.error),
+        ]
         if len(ids) > RESULTS_PER_STAGE_MAX:
             words = f"{len(ids)} results; only the first {RESULTS_PER_STAGE_MAX} are in the report"
             known.insert(0, RunError(plugin=None, stage=self.command.stage.name, outcome="failed", reason=words))

@@ -258,8 +258,11 @@ async def test_a_plugin_that_began_ends_though_the_sample_is_never_launched(
 
 
 @pytest.mark.promise("D1")
-async def test_a_plugin_that_could_not_be_started_keeps_its_own_reason_when_the_launch_fails(opened: Open) -> None:
-    """What it came to was known before; the one beside it ends with the stage."""
+@pytest.mark.parametrize("beside", [(), ("other",)], ids=["alone", "beside another"])
+async def test_a_plugin_that_could_not_be_started_keeps_its_own_reason_when_the_launch_fails(
+    opened: Open, beside: tuple[str, ...]
+) -> None:
+    """What it came to was known before; one beside it ends with the stage. The stage names the reasons of both."""
 
     class Refusing(ScriptedGuest):
         """A guest that has no room for one plugin, and then none for the sample."""
@@ -270,13 +273,12 @@ async def test_a_plugin_that_could_not_be_started_keeps_its_own_reason_when_the_
                 raise GuestRefused(f"no room for {name.partition(' [')[0]}")
 
     async with opened(Refusing(short_life)) as bench:
-        await order(bench, "watcher", "other")
-        await bench.hear(PluginStageFailed)
+        await order(bench, "watcher", *beside)
+        [failed] = await bench.hear(PluginStageFailed)
         ends = {one.plugin: one.reason for one in bench.said(PluginFinished)}
-    assert ends == {
-        "watcher": "no room for start watcher",
-        "other": "the stage failed before the plugin ended: the guest was lost: no room for launch",
-    }
+    late = "the stage failed before the plugin ended: the guest was lost: no room for launch"
+    assert ends == {"watcher": "no room for start watcher", **dict.fromkeys(beside, late)}
+    assert {error.plugin: error.reason for error in failed.errors} == ends
 
 
 @pytest.mark.promise("D1", "P3")
