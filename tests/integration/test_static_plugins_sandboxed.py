@@ -1,6 +1,7 @@
 """The static plugins in the real sandbox, within the limits of their own manifests, on samples that the tests make."""
 
 import gzip
+from base64 import b64encode
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -25,6 +26,7 @@ pytestmark = pytest.mark.integration
 
 BUILTIN = Path(__file__).parent.parent.parent / "services" / "plugins" / "builtin"
 MIB = 1024 * 1024
+PROGRAM = pe_files.Portable().build()
 TWO = {"a.txt": b"one", "b.txt": b"two"}
 
 
@@ -45,7 +47,7 @@ SAMPLES: dict[str, tuple[str, Callable[[], bytes], str]] = {
     "an RTF document": ("rtf", lambda: test_rtf.embedded(test_rtf.packed("a.exe", "C:\\a.exe", b"MZ")), "children"),
     "a program in a program": (
         "pe",
-        lambda: pe_files.Portable(overlay=pe_files.Portable().build()).build(),
+        lambda: pe_files.Portable(overlay=PROGRAM).build(),
         "children",
     ),
     "a program behind a program": (
@@ -54,6 +56,11 @@ SAMPLES: dict[str, tuple[str, Callable[[], bytes], str]] = {
         "children",
     ),
     "a script": ("scripts", test_scripts.LAYERED["PowerShell, gzip"][1].encode, "layers"),
+    "a program in a script": (
+        "scripts",
+        f"$b='{b64encode(PROGRAM).decode()}'\n$c=1\niex x".encode,
+        "children",
+    ),
     "a PDF document": ("pdf", lambda: test_pdf.with_file("a.txt", b"hello"), "children"),
     "an encrypted PDF document": ("pdf", lambda: test_pdf.encrypted("infected"), "scripts"),
     "a shortcut": ("shortcuts", lambda: test_shortcuts.shortcut(test_shortcuts.CMD, "/c calc"), "traits"),

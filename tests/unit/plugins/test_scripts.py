@@ -12,9 +12,11 @@ import pytest
 
 from malbox.sdk import PluginSkipped
 from malbox.sdk.testing import run_plugin
-from services.plugins.builtin.scripts import plugin, unfolding
+from services.plugins.builtin.scripts import decoding, plugin, unfolding
 from services.plugins.builtin.scripts.folding import fold
 from services.plugins.builtin.scripts.language import guess
+from services.plugins.builtin.scripts.script_encoder import ALPHABETS, PAIRS, TABS, TURNS, plain
+from tests.unit.plugins import containers, pe_files
 from tests.unit.plugins.conftest import MakeSample
 from tests.unit.plugins.mutations import mutations
 
@@ -29,6 +31,20 @@ ZLIBBED = base64.b64encode(zlib.compress(PAYLOAD.encode())).decode()
 def deflated(content: bytes) -> str:
     machine = zlib.compressobj(9, zlib.DEFLATED, -15)
     return base64.b64encode(machine.compress(content) + machine.flush()).decode()
+
+
+def script_encoded(text: str) -> str:
+    """The text as Microsoft's encoder writes it: the alphabets turned round."""
+    pairs = {char: pair for pair, char in PAIRS.items()}
+    encoded, turn = "", 0
+    for char in text:
+        alphabet = TURNS[turn % len(TURNS)]
+        of_tab = TABS[alphabet] == ord(char)
+        at = ALPHABETS[alphabet].find(char.encode("latin-1"))
+        encoded += pairs.get(char) or ("\t" if of_tab else chr(at + 0x20) if at >= 0 else char)
+        turn += ord(char) < 0x80
+    length, total = (base64.b64encode(n.to_bytes(4, "little")).decode() for n in (len(text), sum(map(ord, text))))
+    return f"#@~^{length}{encoded}{total}^#~@"
 
 
 def read(sample: Path, scratch: Path, name: str = "sample") -> Any:
@@ -77,6 +93,43 @@ LAYERED: dict[str, tuple[str, str, str, str]] = {
         "var x = unescape('" + "".join(f"%{byte:02x}" for byte in PAYLOAD.encode()) + "');",
         PAYLOAD,
         "hexadecimal",
+    ),
+    "JavaScript, Script Encoder": (
+        "a.jse",
+        script_encoded(f'var a = "<\u00e9\t@>";\r\nrun("{PAYLOAD}");'),
+        PAYLOAD,
+        "Microsoft Script Encoder",
+    ),
+    "VBScript, Script Encoder": (
+        "a.vbe",
+        script_encoded(f'CreateObject("WScript.Shell").Run "{PAYLOAD}"'),
+        PAYLOAD,
+        "Microsoft Script Encoder",
+    ),
+    "VBScript, base64": ("a.vbs", f'Set x = CreateObject("a")\r\nx.text = "{NARROW}"', PAYLOAD, "base64"),
+    "VBScript, base64 in pieces": (
+        "a.vbs",
+        f'x = "{NARROW[:20]}" & "{NARROW[20:40]}" & _\r\n  "{NARROW[40:]}"',
+        PAYLOAD,
+        "base64",
+    ),
+    "VBScript, codes": (
+        "a.vbs",
+        "Execute(" + " & ".join(f"Chr({byte})" for byte in PAYLOAD.encode()) + ")",
+        PAYLOAD,
+        "constant expressions",
+    ),
+    "batch, -EncodedCommand": (
+        "a.bat",
+        f"@echo off\r\nset p=power\r\n%p%shell -enc {WIDE}\r\n",
+        PAYLOAD,
+        "base64",
+    ),
+    "batch, carets and variables": (
+        "a.cmd",
+        f"@echo off\r\nset a={PAYLOAD[:14]}\r\nset b={PAYLOAD[14:]}\r\np^ow^ershell %a%%b%\r\n",
+        PAYLOAD,
+        "constant expressions",
     ),
     "shell, base64": ("a.sh", f"echo {NARROW} | base64 -d | sh", PAYLOAD, "base64"),
     "shell, hexadecimal": ("a.sh", f"echo {PAYLOAD.encode().hex()} | xxd -r -p | sh", PAYLOAD, "hexadecimal"),
@@ -295,3 +348,87 @@ def test_a_damaged_script_is_read_as_far_as_it_goes(name: str, make_sample: Make
             assert len(read(make_sample(damaged), tmp_path, file)["layers"]) < unfolding.LAYERS_MAX
         except PluginSkipped:
             continue
+
+
+HELLO = "#@~^DgAAAA==\\ko$K6,JC\x7fV^GJqAQAAA==^#~@"
+"""A block that is public, of another encoder than the one above; its length and its sum say what has to come out."""
+
+
+def test_a_block_of_microsofts_own_encoder_is_decoded() -> None:
+    """Every character is right where the sum of all is the one that the block states."""
+    text = plain(HELLO[12:-12])
+    assert text == 'MsgBox "Hello"'
+    assert len(text) == int.from_bytes(base64.b64decode(HELLO[4:12]), "little")
+    assert sum(map(ord, text)) == int.from_bytes(base64.b64decode(HELLO[-12:-4]), "little")
+
+
+def test_an_encoded_script_is_known_without_its_name(make_sample: MakeSample, tmp_path: Path) -> None:
+    """As it comes out of another layer or a page; a block that does not end is none."""
+    assert [one["text"] for one in read(make_sample(HELLO.encode()), tmp_path)["layers"]] == ['MsgBox "Hello"']
+    assert read(make_sample(HELLO[:-1].encode()), tmp_path)["layers"] == []
+
+
+@pytest.mark.promise("P38")
+def test_blocks_that_never_end_are_searched_once(make_sample: MakeSample, tmp_path: Path) -> None:
+    """A megabyte of beginnings costs no more than to read it."""
+    said = read(make_sample(b"#@~^AAAAAA==" * 80_000), tmp_path, "a.vbe")
+    assert (said["layers"], said["problems"]) == ([], [])
+
+
+PROGRAM = pe_files.Portable().build()
+
+
+@pytest.mark.parametrize(
+    ("name", "script", "by"),
+    [
+        ("a.ps1", f"$b = [Convert]::FromBase64String('{base64.b64encode(PROGRAM).decode()}')", "base64"),
+        (
+            "a.vbs",
+            f'x = "{base64.b64encode(PROGRAM[:300]).decode()}" & "{base64.b64encode(PROGRAM[300:]).decode()}"',
+            "base64",
+        ),
+        ("a.ps1", f"$b = '{base64.b64encode(gzip.compress(PROGRAM)).decode()}'", "base64, gzip"),
+        ("a.ps1", f"[byte[]] $b = {','.join(map(str, PROGRAM))}", "character codes"),
+        ("a.ps1", f"$b = '{bytes(byte ^ 35 for byte in PROGRAM).hex()}'; $b -bxor 35", "hexadecimal, xor 35"),
+    ],
+    ids=["base64", "base64 in pieces", "gzip", "numbers", "xor"],
+)
+def test_a_program_that_a_script_decodes_comes_out(
+    name: str, script: str, by: str, make_sample: MakeSample, tmp_path: Path
+) -> None:
+    """The dropper's program is a file of its own, byte for byte, and a trait says so."""
+    emitted = run_plugin(plugin.run, make_sample(script.encode()), scratch=tmp_path, sample_name=name)
+    said = emitted.json("scripts")
+    [child] = said["children"]
+    assert emitted.content[child["name"]] == PROGRAM
+    assert (child["path"].endswith(f"{by} > decoded.exe"), traits(said)) == (True, {"carries_a_program"})
+
+
+@pytest.mark.parametrize(
+    "content", [b"MZ" + bytes(range(256)) * 2, bytes(range(256)) * 2], ids=["two letters", "bytes"]
+)
+def test_other_bytes_that_a_script_decodes_are_no_child(
+    content: bytes, make_sample: MakeSample, tmp_path: Path
+) -> None:
+    """Control: what no header speaks for may be anything."""
+    said = read(make_sample(f"$b = '{base64.b64encode(content).decode()}'".encode()), tmp_path, "a.ps1")
+    assert (said["children"], said["traits"]) == ([], [])
+
+
+def test_an_archive_that_a_script_decodes_comes_out(make_sample: MakeSample, tmp_path: Path) -> None:
+    """It is opened by the task that it gets; it is no program, and no trait."""
+    archive = containers.zipped({"a": b"one"})
+    said = read(make_sample(f"$b = '{base64.b64encode(archive).decode()}'".encode()), tmp_path, "a.ps1")
+    assert [one["path"] for one in said["children"]] == ["layer 0, base64 > decoded.zip"]
+    assert said["traits"] == []
+
+
+def test_a_program_that_unpacks_to_more_than_is_read_is_said_to_be_cut(
+    make_sample: MakeSample, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Blown up with zeros: what came out is handed out, and the result says that it is not all."""
+    monkeypatch.setattr(decoding, "DECODED_MAX_BYTES", len(PROGRAM))
+    packed = base64.b64encode(gzip.compress(PROGRAM + bytes(100_000))).decode()
+    said = read(make_sample(f"$b = '{packed}'".encode()), tmp_path, "a.ps1")
+    assert [one["size_bytes"] for one in said["children"]] == [len(PROGRAM)]
+    assert (said["is_truncated"], len(said["problems"])) == (True, 1)

@@ -1,4 +1,8 @@
-"""Finds what is encoded in a text, and decodes it: base64, hexadecimal, numbers, and compression inside of them."""
+"""Finds what is encoded in a text, and decodes it: base64, hexadecimal, numbers, and compression inside of them.
+
+What comes out counts where it can be read, or begins like a program or an archive: of other bytes nobody can tell
+whether they mean anything.
+"""
 
 import base64
 import binascii
@@ -8,13 +12,18 @@ import lzma
 import re
 import zlib
 from collections.abc import Iterator
+from dataclasses import dataclass
+
+from malbox.sdk.carried import Carried, carried
 
 from .folding import characters, numbers
 from .language import is_readable, text_of
+from .script_encoder import encoded_blocks
 
 DECODED_MAX_BYTES = 8 * 1024 * 1024
 CANDIDATES_MAX = 60
 READABLE_MIN_CHARS = 6
+SCRIPT_ENCODER = "Microsoft Script Encoder"
 _BASE64 = re.compile(r"(?<![A-Za-z0-9+/=_-])[A-Za-z0-9+/_-]{16,}={0,2}")
 _BASE64_LINES = re.compile(r"(?:[A-Za-z0-9+/]{60,76}[ \t]*\r?\n){2,}[A-Za-z0-9+/]{1,76}={0,2}")
 _HEX = re.compile(r"(?<![0-9A-Za-z])(?:0x)?((?:[0-9a-fA-F]{2}){12,})(?![0-9A-Za-z])")
@@ -26,13 +35,26 @@ _ROT13 = re.compile(r"rot_?13['\"]", re.IGNORECASE)
 _STRING = re.compile(r"'([^'\r\n]{8,})'|\"([^\"\r\n]{8,})\"")
 
 
-def decoded(text: str) -> Iterator[tuple[str, str]]:
-    """What decoded it, and the text: only what can be read afterwards."""
+@dataclass(frozen=True)
+class Decoded:
+    """What decoded it, and the text, or the bytes of a file and what they begin like."""
+
+    by: str
+    text: str = ""
+    content: bytes = b""
+    file: Carried | None = None
+    is_cut: bool = False
+
+
+def decoded(text: str) -> Iterator[Decoded]:
+    """Everything that is encoded in the text and is of use afterwards."""
+    for block in encoded_blocks(text):
+        yield Decoded(SCRIPT_ENCODER, block)
     for by, content in _candidates(text):
-        yield from _readable(by, content, text)
+        yield from _useful(by, content, text)
     if _ROT13.search(text):
         for match, _ in zip(_STRING.finditer(text), range(CANDIDATES_MAX), strict=False):
-            yield "rot13", codecs.decode(match[1] or match[2], "rot13")
+            yield Decoded("rot13", codecs.decode(match[1] or match[2], "rot13"))
 
 
 def _candidates(text: str) -> Iterator[tuple[str, bytes]]:
@@ -68,26 +90,39 @@ def _base64(token: str) -> bytes:
     return base64.b64decode(plain + "=" * (-len(plain) % 4))
 
 
-def _readable(by: str, content: bytes, around: str) -> Iterator[tuple[str, str]]:
-    unpacked = _decompressed(content)
+def _useful(by: str, content: bytes, around: str) -> Iterator[Decoded]:
+    unpacked = None if _file(content) else _decompressed(content)
+    is_cut = False
     if unpacked is not None:
         how, content = unpacked
         by = f"{by}, {how}"
-    text = _text(content)
-    if text is not None:
-        yield by, text
-        return
-    for key in {int(one, 0) & 0xFF for one in _XOR.findall(around)[:4]} - {0}:
-        text = _text(bytes(byte ^ key for byte in content))
-        if text is not None:
-            yield f"{by}, xor {key}", text
+        is_cut = len(content) >= DECODED_MAX_BYTES
+    keys = sorted({int(one, 0) & 0xFF for one in _XOR.findall(around)[:4]} - {0})
+    plain = [(by, content), *((f"{by}, xor {key}", _xored(content, key)) for key in keys)]
+    for how, one in plain:  # first, for a program is full of zeros, and these may become letters
+        file = _file(one)
+        if file is not None:
+            yield Decoded(how, content=one, file=file, is_cut=is_cut)
+            return
+    for how, one in plain:
+        text = text_of(one)
+        if text is not None and len(text) >= READABLE_MIN_CHARS and is_readable(text):
+            yield Decoded(how, text, is_cut=is_cut)
+            if how == by:
+                return
 
 
-def _text(content: bytes) -> str | None:
-    text = text_of(content)
-    if text is None or len(text) < READABLE_MIN_CHARS or not is_readable(text):
-        return None
-    return text
+def _xored(content: bytes, key: int) -> bytes:
+    return content.translate(bytes(byte ^ key for byte in range(256)))
+
+
+def _file(content: bytes) -> Carried | None:
+    """What the bytes begin like. Two letters are chance among so many candidates: a Windows program has its header."""
+    found = carried(content)
+    if found is not None and content.startswith(b"MZ"):
+        header = int.from_bytes(content[0x3C:0x40], "little")  # e_lfanew
+        return found if content[header : header + 4] == b"PE\0\0" else None
+    return found
 
 
 def _decompressed(content: bytes) -> tuple[str, bytes] | None:

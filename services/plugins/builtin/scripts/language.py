@@ -4,6 +4,8 @@ import re
 
 HINTS_MIN = 2
 GUESSED_MAX_CHARS = 200_000
+ENCODED = "#@~^"
+"""What a block of Microsoft's Script Encoder begins with."""
 PRINTABLE_MIN = 0.9
 
 _SUFFIXES = {
@@ -108,6 +110,8 @@ def guess(text: str, name: str = "") -> str | None:
     by_name = _SUFFIXES.get(name.rpartition(".")[2].lower())
     if by_name is not None:
         return by_name
+    if head.lstrip().startswith(ENCODED):
+        return "vbscript"  # or JScript: nothing in the encoded text tells which
     best = max(hits, key=lambda language: hits[language])
     return best if hits[best] >= HINTS_MIN else None
 

@@ -3,6 +3,7 @@
 from typing import Any
 
 from malbox.sdk import Context, PluginSkipped
+from malbox.sdk.children import Children
 from malbox.sdk.cpu_budget import cpu_budget
 from malbox.sdk.findings import Findings, printable
 
@@ -16,7 +17,7 @@ SHOWN_MAX_CHARS = 20_000
 
 
 def run(context: Context) -> None:
-    """The result `scripts` is emitted."""
+    """The result `scripts` and the files that the script decodes, `children/…`, are emitted."""
     with context.sample.open("rb") as stream:
         content = stream.read(SAMPLE_MAX_BYTES)
         rest = stream.read(1)
@@ -25,16 +26,19 @@ def run(context: Context) -> None:
     if text is None or language is None:
         raise PluginSkipped("not a script of a kind that is known here")
     findings = Findings()
+    children = Children(findings)
     if rest:
         findings.problem(f"only the first {SAMPLE_MAX_BYTES} bytes were read")
     layers = [Layer(0, None, "the sample", language, text)]
     with cpu_budget(PROCESSOR_S) as time:
-        unfold(layers, findings)
+        unfold(layers, findings, children)
     if time.is_spent:
         findings.problem(f"unfolding ended after {PROCESSOR_S:.0f} s of processor time")
     with cpu_budget(PROCESSOR_S / 4):
         judge(layers, findings)
-    context.emit_json("scripts", {"language": language, "layers": shown(layers), **findings.as_json()})
+    said = {"language": language, "layers": shown(layers), "children": children.as_json()}
+    context.emit_json("scripts", {**said, **findings.as_json()})
+    children.emit(context)
 
 
 def shown(layers: list[Layer]) -> list[dict[str, Any]]:
