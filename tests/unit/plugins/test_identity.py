@@ -11,6 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from malbox.sdk.testing import run_plugin
+from services.intake.domain.kinds import KINDS
 from services.plugins.builtin.identity import similarity
 from services.plugins.builtin.identity.content import classify
 from services.plugins.builtin.identity.plugin import run
@@ -145,3 +146,56 @@ def test_identity_holds_hashes_and_size(make_sample: MakeSample, tmp_path: Path)
     assert said["sha1"] == hashlib.sha1(content, usedforsecurity=False).hexdigest()
     assert said["md5"] == hashlib.md5(content, usedforsecurity=False).hexdigest()
     assert said["mime"] == "text/x-shellscript"
+
+
+POWERSHELL = (
+    "# gr\u00fc\u00dfe \u2014 \u043f\u0440\u0438\u0432\u0435\u0442\r\n$a = [Convert]::FromBase64String('QUJD')\r\n"
+)
+VBSCRIPT = '\' gr\u00fc\u00dfe aus K\u00f6ln\r\nSet x = CreateObject("WScript.Shell")\r\nx.Run "calc"\r\n'
+
+
+@pytest.mark.parametrize(
+    ("content", "name", "mime"),
+    [
+        (POWERSHELL.encode("utf-16"), "x.ps1", "text/x-powershell"),
+        (b"\xfe\xff" + POWERSHELL.encode("utf-16-be"), "x.ps1", "text/x-powershell"),
+        (POWERSHELL.encode("utf-16-le"), "x.ps1", "text/x-powershell"),
+        (POWERSHELL.encode("utf-16-be"), "x.ps1", "text/x-powershell"),
+        ((POWERSHELL * 500).encode("utf-16"), "x.ps1", "text/x-powershell"),
+        (VBSCRIPT.encode("latin-1"), "x.vbs", "text/vbscript"),
+        (VBSCRIPT.replace("K", "\u20ac").encode("cp1252"), "x.vbs", "text/vbscript"),
+        ("@echo off\r\nrem \u00fc\r\n".encode("cp850"), "x", "text/x-msdos-batch"),
+        ("@echo off\r\n".encode("utf-8-sig"), "x", "text/x-msdos-batch"),
+        ("<html><p>\u00fc".encode("utf-16"), "x", "text/html"),
+        (b"#@~^DgAAAA==", "x", "text/vbscript"),
+        (b"#@~^DgAAAA==", "x.jse", "text/javascript"),
+    ],
+)
+def test_a_script_is_known_in_the_encodings_of_windows(content: bytes, name: str, mime: str) -> None:
+    """UTF-16 with and without a mark, both ways round, and code pages; found inside of a sample it is worth a task."""
+    kind = classify(content, name)
+    assert (kind.mime, kind.is_text, kind.package, mime in KINDS) == (mime, True, "generic", True)
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        bytes(range(128, 256)) * 10,
+        b"\xff\xfe" + bytes(range(256)) * 8,
+        bytes(number * number % 251 for number in range(4000)),
+        b"".join(number.to_bytes(2, "little") for number in range(1, 4000)),
+        b"\0" * 400,
+        b"text\x01\xe9",
+    ],
+    ids=["upper half", "a mark before bytes", "mixed", "numbers of 16 bits", "zeros", "a control character"],
+)
+def test_other_bytes_are_no_text(content: bytes) -> None:
+    """Control of the encodings."""
+    assert not classify(content, "x.vbs").is_text
+
+
+def test_a_script_that_linux_cannot_run_has_no_package_for_it() -> None:
+    """The kernel looks for the first line in single bytes; a code page changes nothing about them."""
+    script = "#!/bin/sh\necho gr\u00fc\u00dfe\n"
+    assert classify(script.encode("utf-16"), "x").platform is None
+    assert classify(script.encode("latin-1"), "x").package == "shell"

@@ -4,12 +4,13 @@ What decides how a sample is run is read here, field by field; `formats` knows w
 puremagic lends a name and a media type to the rest.
 """
 
+import codecs
 import re
 from dataclasses import dataclass
 
 import puremagic
 
-from . import formats
+from . import formats, text
 
 HEAD_BYTES = 64 * 1024
 TEXT_PROBE_BYTES = 8 * 1024
@@ -41,7 +42,7 @@ def classify(head: bytes, name: str) -> Kind:
         kind = recognise(head)
         if kind is not None:
             return kind
-    return _script(head, name) if _is_text(head) else _anything(head)
+    return _script(head, name) if _is_text(head) else _anything(head, name)
 
 
 def _elf(head: bytes) -> Kind | None:
@@ -90,7 +91,7 @@ def _is_text(head: bytes) -> bool:
 
 def _script(head: bytes, name: str) -> Kind:
     interpreter = _interpreter(head)
-    suffix = name.rpartition(".")[2].lower()
+    suffix = _suffix(name)
     if interpreter in _SHELLS or (interpreter is None and suffix in ("sh", "bash")):
         return Kind("text/x-shellscript", "shell script", "shell", "linux", is_text=True)
     if interpreter is not None and interpreter.startswith(b"python"):
@@ -100,7 +101,15 @@ def _script(head: bytes, name: str) -> Kind:
         return Kind("text/plain", f"script for {words}", "generic", "linux", is_text=True)
     if suffix == "py" or _PYTHON_LINE.search(head):
         return Kind("text/x-python", "Python script", "python", is_text=True)
-    return Kind(*formats.text_format(head, suffix), "generic", is_text=True)
+    return _other_text(head, name)
+
+
+def _other_text(head: bytes, name: str) -> Kind:
+    return Kind(*formats.text_format(head.removeprefix(codecs.BOM_UTF8), _suffix(name)), "generic", is_text=True)
+
+
+def _suffix(name: str) -> str:
+    return name.rpartition(".")[2].lower()
 
 
 def _interpreter(head: bytes) -> bytes | None:
@@ -113,10 +122,15 @@ def _interpreter(head: bytes) -> bytes | None:
     return program
 
 
-def _anything(head: bytes) -> Kind:
+def _anything(head: bytes, name: str) -> Kind:
     known = formats.binary_format(head)
     if known is not None:
         return Kind(*known, "generic")
+    wide = text.from_wide(head)
+    if wide is not None:
+        return _other_text(wide, name)  # nothing that Linux would run: it does not see the first line
+    if text.is_of_single_bytes(head):
+        return _script(head, name)
     try:
         guesses = puremagic.magic_string(head)
     except (puremagic.PureError, ValueError):

@@ -89,6 +89,7 @@ _CONTENTS = (
     (re.compile(rb"^\s*(<!doctype html|<html[\s>])", re.IGNORECASE), "text/html", "HTML document"),
     (re.compile(rb"^\s*(<\?xml[^>]{0,200}>\s*)?<svg[\s>]", re.IGNORECASE), "image/svg+xml", "SVG image"),
     (re.compile(rb"^\s*<(\?xml\s|job[\s>]|package[\s>])", re.IGNORECASE), "text/xml", "XML document"),
+    (re.compile(rb"^\s*#@~\^"), "text/vbscript", "script of Microsoft's Script Encoder"),
     (re.compile(rb"^@?echo off\b", re.IGNORECASE), "text/x-msdos-batch", "batch file"),
     (
         re.compile(rb"^(Received|Return-Path|Delivered-To|MIME-Version|Message-ID): ", re.IGNORECASE),
