@@ -35,7 +35,7 @@ from tests.simulation.loop import PROCESS
 from tests.simulation.world import Life, SimWorld
 
 HEARTBEAT_S = 1.0
-SILENCE_S = 10.0
+SILENCE_S = 20.0
 PLUGIN_VERSION = "1.2.0"
 T = TypeVar("T")
 

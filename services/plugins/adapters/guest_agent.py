@@ -50,7 +50,7 @@ _START_TIMEOUT_S = 60.0
 _LAUNCH_TIMEOUT_S = 45.0
 _FLUSH_TIMEOUT_S = 60.0
 _COLLECT_TIMEOUT_S = 120.0
-_SILENCE_MAX_S = 10.0
+_SILENCE_MAX_S = 20.0
 _WATCH_MAX_S = float(2 * limits.OBSERVATION_MAX_S)
 _ITEMS_MAX = 32
 _LOG_MAX_BYTES = 64 * 1024
@@ -196,7 +196,7 @@ class GrpcGuestSession:
     async def watch(self, *, after_position: int = 0) -> AsyncGenerator[GuestEvent, None]:
         """Everything that happened after that position, and then as it happens.
 
-        Raises GuestUnreachable when the stream breaks or no heartbeat comes for 10 s; watch again to go on.
+        Raises GuestUnreachable when the stream breaks or no heartbeat comes for 20 s; watch again to go on.
         """
         request = pb.WatchRequest(lease=self._lease, after_position=after_position)
         self._events.start(after_position)

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from contracts.planning import EndedBy
 
 SETTLE_S = 1.0
-HEARTBEAT_MISSING_S = 10.0
+HEARTBEAT_MISSING_S = 20.0
 
 
 @dataclass(frozen=True)
