@@ -36,6 +36,8 @@ class Catalogue:
 
     plugins: Mapping[str, PluginManifest] = field(default_factory=dict)
     machines: Mapping[str, MachineSummary] = field(default_factory=dict)
+    machines_retired: int = 0
+    plugins_withdrawn: int = 0
 
     @property
     def profiles(self) -> tuple[str, ...]:
@@ -51,7 +53,7 @@ class Catalogue:
 def requests(asked: Asked, catalogue: Catalogue, *, default_profile: str) -> tuple[AnalysisRequest, ...]:
     """One request per profile asked for.
 
-    Raises Refusal with field, reason and choices; NotYet while no plugin or no machine is known.
+    Raises Refusal with field, reason and choices; NotYet while no plugin or no machine was ever known.
     """
     _check_is_known(catalogue)
     _check_archive_options(asked)
@@ -70,14 +72,26 @@ def requests(asked: Asked, catalogue: Catalogue, *, default_profile: str) -> tup
 
 
 def _check_is_known(catalogue: Catalogue) -> None:
-    for things, service in (("machines", "machines"), ("plugins", "plugins")):
-        if not getattr(catalogue, things):
-            raise NotYet(
-                "catalogue_empty",
-                f"No {things} are known yet: the {service} service has not announced any. "
-                f"Try again in {CATALOGUE_RETRY_S} seconds.",
-                retry_after_s=CATALOGUE_RETRY_S,
+    """What was heard of and is gone comes back by an operator's hand only: waiting for that is no use."""
+    gone = {
+        "machines": (catalogue.machines_retired, "retired", "adds one under a new id to fleet.toml"),
+        "plugins": (catalogue.plugins_withdrawn, "withdrawn", "puts one into the plugins folder of a host"),
+    }
+    for things, (count, what, remedy) in gone.items():
+        if getattr(catalogue, things):
+            continue
+        if count:
+            raise Refusal(
+                "unserviceable",
+                f"All {things} that were ever known ({count}) are {what}: nothing can be analysed until an operator "
+                f"{remedy}.",
             )
+        raise NotYet(
+            "catalogue_empty",
+            f"No {things} are known yet: the {things} service has not announced any. "
+            f"Try again in {CATALOGUE_RETRY_S} seconds.",
+            retry_after_s=CATALOGUE_RETRY_S,
+        )
 
 
 def _check_archive_options(asked: Asked) -> None:

@@ -25,6 +25,11 @@ CATALOGUE_MAX_ROWS = 10_000
 PAGE_MAX = 200
 PARSED_MAX = 1_000  # rows of the catalogue that were read before are not parsed again
 
+_GONE = (
+    "SELECT (SELECT count(*) FROM known_machines WHERE machine IS NULL) AS machines, "
+    "(SELECT count(*) FROM known_plugins WHERE manifest IS NULL) AS plugins"
+)
+
 
 @lru_cache(maxsize=PARSED_MAX)
 def _manifest(text: str) -> PluginManifest:
@@ -53,11 +58,14 @@ class Tables:
             "SELECT machine::text FROM known_machines WHERE machine IS NOT NULL ORDER BY machine_id LIMIT $1",
             CATALOGUE_MAX_ROWS,
         )
+        (gone,) = await self._store.fetch(_GONE)
         manifests = [_manifest(row["manifest"]) for row in plugins]
         summaries = [_summary(row["machine"]) for row in machines]
         return Catalogue(
             plugins={manifest.name: manifest for manifest in manifests},
             machines={summary.machine_id: summary for summary in summaries},
+            machines_retired=gone["machines"],
+            plugins_withdrawn=gone["plugins"],
         )
 
     async def add(self, submission: Submission) -> Submission:

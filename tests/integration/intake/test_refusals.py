@@ -9,8 +9,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from contracts.machines import MachineRegistered, MachineRetired
 from contracts.scheduler import TaskStarted, TaskTimedOut
-from tests.integration.intake_desk import SECRET, TOKEN, Cable, Desk, running
+from tests.integration.intake_desk import MACHINE, SECRET, TOKEN, Cable, Desk, running
 
 pytestmark = pytest.mark.integration
 ROOT = str(Path(__file__).parents[3])
@@ -87,6 +88,19 @@ async def test_before_anything_is_known_the_client_is_asked_to_wait(
         assert "machines" in answer.json()["detail"]
         await desk.know()
         assert (await desk.submit()).status_code == 202
+
+
+@pytest.mark.promise("G3")
+async def test_once_every_machine_is_retired_nobody_is_asked_to_wait(desk: Desk) -> None:
+    """Refused with what an operator has to do; accepted again with a new machine."""
+    await desk.say(MachineRetired(machine_id="linux-1", epoch=7, reason="sold"))
+    await desk.until_known(lambda known: known["machines"] == [])
+    problem = (await desk.submit()).json()
+    assert (problem["status"], problem["code"]) == (422, "unserviceable")
+    assert "retired" in problem["detail"]
+    await desk.say(MachineRegistered(machine_id="linux-9", epoch=0, machine=MACHINE))
+    await desk.until_known(lambda known: bool(known["machines"]))
+    assert (await desk.submit()).status_code == 202
 
 
 @pytest.mark.promise("P39")

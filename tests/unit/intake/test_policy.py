@@ -43,6 +43,10 @@ PLUGINS = (
 KNOWN = Catalogue({each.name: each for each in PLUGINS}, {each.machine_id: each for each in MACHINES})
 
 
+def known(**changes: Any) -> Catalogue:
+    return replace(KNOWN, **changes)
+
+
 def made(asked: Asked, known: Catalogue = KNOWN) -> Any:
     return requests(asked, known, default_profile="linux")
 
@@ -187,9 +191,28 @@ def test_an_untrusted_sample_is_refused_where_nothing_bounds_the_guest() -> None
 def test_nothing_is_judged_before_the_catalogue_is_known(missing: str) -> None:
     """An empty catalogue is a matter of time, and the answer says so."""
     with pytest.raises(NotYet) as caught:
-        made(Asked(), replace(KNOWN, **{missing: {}}))
+        made(Asked(), known(**{missing: {}}))
     assert missing in caught.value.detail
     assert caught.value.retry_after_s > 0
+
+
+@pytest.mark.promise("G3")
+@pytest.mark.parametrize(
+    ("things", "gone", "words"),
+    [
+        ("machines", {"machines_retired": 2}, ["All machines", "(2) are retired", "fleet.toml"]),
+        ("plugins", {"plugins_withdrawn": 1}, ["All plugins", "(1) are withdrawn", "plugins folder"]),
+    ],
+)
+def test_what_was_heard_of_and_is_all_gone_is_not_waited_for(
+    things: str, gone: dict[str, Any], words: list[str]
+) -> None:
+    """Only an operator brings it back, and the refusal says how; one that is left is enough."""
+    with pytest.raises(Refusal) as caught:
+        made(Asked(), known(**{things: {}}, **gone))
+    assert caught.value.code == "unserviceable"
+    assert [word for word in words if word not in caught.value.detail] == []
+    assert made(Asked(), known(**gone))
 
 
 def test_a_plugin_with_a_broken_schema_is_a_refusal_not_a_crash() -> None:
