@@ -1,6 +1,7 @@
 """The fleet over HTTP."""
 
 import json
+from collections.abc import Callable
 from typing import Annotated, Any
 from uuid import UUID
 
@@ -35,8 +36,11 @@ _SELECT = (
 )
 
 
-def router(runtime: Runtime) -> APIRouter:
-    """The fleet, its history, and what an administrator may decide about one machine."""
+def router(runtime: Runtime, hindrance: Callable[[str], str]) -> APIRouter:
+    """The fleet, its history, and what an administrator may decide about one machine.
+
+    `hindrance` says of a machine, by its name, what it waits for; empty when it waits for nothing.
+    """
     routes = APIRouter(prefix="/machines", tags=["machines"])
     store = runtime.store
 
@@ -44,14 +48,14 @@ def router(runtime: Runtime) -> APIRouter:
     async def list_machines(_caller: Caller) -> dict[str, Any]:
         """Every machine of this host, in the order of names."""
         rows = await store.fetch(_SELECT + " ORDER BY machine_id")
-        return {"items": [_shown(row) for row in rows]}
+        return {"items": [_shown(row, hindrance) for row in rows]}
 
     @routes.get("/{machine_id}")
     async def show_machine(machine_id: str, _caller: Caller) -> dict[str, Any]:
         """One machine with its latest history, newest first."""
         row = await _found(store, machine_id)
         history = await _history(store, row["stream"], before=None, limit=HISTORY_MAX)
-        return {**_shown(row), "history": history}
+        return {**_shown(row, hindrance), "history": history}
 
     @routes.get("/{machine_id}/history")
     async def show_history(
@@ -131,13 +135,14 @@ async def _decide(runtime: Runtime, machine_id: str, word: Word, order: app.oper
     raise Problem(409, "not_possible", f"{machine_id} changes too fast right now.", retry_after_s=1)
 
 
-def _shown(row: Any) -> dict[str, Any]:
+def _shown(row: Any, hindrance: Callable[[str], str]) -> dict[str, Any]:
     spec = json.loads(row["spec"])
+    waits = "" if row["why"] or row["state"] == "retired" else hindrance(row["machine_id"])
     return {
         "machine_id": row["machine_id"],
         "state": row["state"],
         "since": row["since"],
-        "why": row["why"],
+        "why": row["why"] or waits,
         "epoch": row["epoch"],
         "task_id": row["task_id"],
         "lease_id": row["lease_id"],

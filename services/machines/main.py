@@ -55,7 +55,7 @@ async def compose(runtime: Runtime) -> Service:
         handlers=HANDLERS,
         projections=(FLEET,),
         runners=of_host(effects.runners(), settings.host),
-        routers=(router(runtime),),
+        routers=(router(runtime, reconciler.hindrance),),
         background=(reconciler.run, watch.run, *_watching(settings, isolation)),
         expiries=EXPIRIES,
         condition=reconciler.condition,

@@ -33,7 +33,7 @@ async def api(made: Bench) -> AsyncIterator[httpx.AsyncClient]:
     async def readiness() -> dict[str, bool]:
         return {"is_ready": True}
 
-    routers = (router(made.runtime),)
+    routers = (router(made.runtime, made.reconciler.hindrance),)
     app = build_app(service="machines", version="1", gateway_secret=SECRET, routers=routers, readiness=readiness)
     headers = {"x-malbox-subject": "ana", "x-malbox-roles": "admin", "x-malbox-gateway": SECRET}
     base = f"http://malbox/api/v1/machines/{M1}"
@@ -72,6 +72,24 @@ async def test_a_leased_machine_is_drained_when_its_lease_is_over(made: Bench, a
     assert (shown["is_drain_requested"], shown["lease_id"], shown["term"]) == (True, leased.lease_id, 1)
     assert (await api.post("/return", json=WHY)).json()["is_drain_requested"] is False
     assert (await made.load(M1)).lease_id == leased.lease_id
+
+
+async def test_a_machine_whose_image_is_not_there_says_so(made: Bench, api: httpx.AsyncClient) -> None:
+    """A new one waits for it, one that stands ready is to become it; whoever looks at either sees why it does not."""
+    made.host.absent_images.add("lnux")
+    made.wishes.put(spec(M1, image="lnux"), spec("m2", image="lnux"))
+    await made.reconcile()
+    await made.caught_up()
+    shown = (await api.get("http://malbox/api/v1/machines")).json()["items"]
+    assert [(each["machine_id"], each["state"]) for each in shown] == [(M1, "ready"), ("m2", "registered")]
+    assert {each["why"] for each in shown} == {
+        "there is no built image lnux; build the image, or name another in the machines file"
+    }
+    made.host.absent_images.clear()
+    await made.reconcile()
+    await made.is_in("m2", "ready")
+    await made.caught_up()
+    assert (await api.get("http://malbox/api/v1/machines/m2")).json()["why"] == ""
 
 
 @pytest.mark.promise("A3", "G9")

@@ -1,22 +1,28 @@
 """Reconciliation on a real store, rule by rule: whatever differs is repaired or quarantined while everything runs."""
 
 import asyncio
-from collections.abc import AsyncIterator, Awaitable, Callable
+import os
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from datetime import timedelta
+from functools import partial
 from pathlib import Path
 from unittest.mock import AsyncMock
 
 import pytest
+import structlog
 
 from services.machines import app
 from services.machines.domain.machine import Machine
-from services.machines.errors import HypervisorRefused, HypervisorUnavailable
+from services.machines.errors import HypervisorRefused, HypervisorUnavailable, NetworkUnavailable
 from services.machines.policy import EVIDENCE_MAX_AGE_S, WORK_MISSING_S
 from services.machines.ports import Departure, DomainSeen, GuestAddress
-from services.machines.reconcile import Reconciler
+from services.machines.reconcile import Reconciler, Wishes
+from services.machines.reconcile.images import NAMED_MAX as IMAGES_NAMED_MAX
 from services.machines.reconcile.sight import EMPTY_CONFIRM_S
 from services.machines.reconcile.turns import Turns
+from services.machines.settings import load_machines
 from tests.integration.machines_bench import (
+    HOST,
     M1,
     M2,
     Bench,
@@ -37,6 +43,12 @@ async def made(database_url: str, tmp_path: Path) -> AsyncIterator[Bench]:
     """Two ready machines."""
     async with two_ready(database_url, tmp_path) as one:
         yield one
+
+
+def fault(reconciler: Reconciler) -> str:
+    """What the service's health says is wrong."""
+    said: str = reconciler.condition()["reconciliation"]["fault"]
+    return said
 
 
 Drift = Callable[[Bench], Awaitable[None]]
@@ -230,14 +242,63 @@ async def test_a_host_that_cannot_be_seen_changes_nothing(made: Bench) -> None:
     """Unable to observe is not off."""
 
     async def observe() -> list[DomainSeen]:
-        raise HypervisorUnavailable
+        raise HypervisorUnavailable("libvirt: no daemon")
 
     leased, honest = await made.leased(M1), made.host.observe
     made.host.observe = observe  # type: ignore[method-assign]
     assert await made.reconcile() == {}
-    assert made.reconciler.last.fault == ""
+    assert fault(made.reconciler) == "the hypervisor was not seen: libvirt: no daemon"
     made.host.observe = honest  # type: ignore[method-assign]
     assert (await made.load(M1)).lease_id == leased.lease_id
+    assert await made.reconcile() == {}
+    assert fault(made.reconciler) == ""
+
+
+@pytest.mark.promise("P7")
+async def test_a_network_helper_that_cannot_be_seen_is_told_of(made: Bench) -> None:
+    """Nothing else changes: a helper that is away refuses nothing either."""
+    honest = made.network.fences
+
+    async def fences() -> Mapping[str, int]:
+        raise NetworkUnavailable("nobody listens")
+
+    made.network.fences = fences  # type: ignore[method-assign]
+    assert await made.reconcile() == {}
+    assert fault(made.reconciler) == "the networks were not seen: nobody listens"
+    made.network.fences = honest  # type: ignore[method-assign]
+    assert await made.reconcile() == {}
+    assert fault(made.reconciler) == ""
+
+
+@pytest.mark.promise("B3", "D6", "G9")
+async def test_whatever_is_wrong_with_the_machines_file_what_differs_is_dealt_with(made: Bench, tmp_path: Path) -> None:
+    """The file's fault is told of; the machines are looked at all the same."""
+    file = tmp_path / "fleet.toml"
+    file.write_bytes(b"# caf\xe9\n")
+    os.utime(file, (0, 0))
+    reconciler = Reconciler(made.runtime, made.host, made.network, Wishes(file, partial(load_machines, host=HOST)), 5.0)
+    await domain_gone(made)
+    assert (await reconciler.pass_once()).found == {M1: "domain_gone"}
+    assert fault(reconciler) == f"{file}: line 1: the byte 0xe9 is not UTF-8; save the file as UTF-8"
+
+
+@pytest.mark.promise("G3")
+async def test_an_image_that_is_missing_is_logged_once_and_told_of_as_long_as_it_is(made: Bench) -> None:
+    """And built from as soon as it is there."""
+    images = [f"absent{number}" for number in range(IMAGES_NAMED_MAX + 2)]
+    made.host.absent_images.update(images)
+    made.wishes.put(*(spec(f"n{number}", image=image) for number, image in enumerate(images)))
+    with structlog.testing.capture_logs() as logs:
+        assert [await made.reconcile() for _ in range(3)] == [{}, {}, {}]
+    assert [entry["image"] for entry in logs if entry["event"] == "image_was_missing"] == images
+    told = [f"there is no built image {name}; build the image, or name another in the machines file" for name in images]
+    assert fault(made.reconciler) == "; ".join([*told[:IMAGES_NAMED_MAX], "and 2 more images are missing"])
+    made.host.absent_images.clear()
+    with structlog.testing.capture_logs() as logs:
+        assert [await made.reconcile() for _ in range(2)] == [{}, {}]
+    assert [entry["image"] for entry in logs if entry["event"] == "image_was_found"] == images
+    assert fault(made.reconciler) == ""
+    await made.is_in("n0", "ready")
 
 
 @pytest.mark.promise("P7")

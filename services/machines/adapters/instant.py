@@ -58,9 +58,13 @@ class InstantFleet:
         self._fences_dir = fences_dir
         self._machines: dict[str, _Machine] = {}
         self._change = asyncio.Event()
+        self.absent_images: set[str] = set()
+        """Names of images that are to be missing."""
 
     async def image_identity(self, spec: MachineSpec) -> str:
-        """There is no image, so it never changes."""
+        """There is no image, so it never changes; it can be said to be absent."""
+        if spec.image in self.absent_images:
+            raise HypervisorRefused(f"there is no built image {spec.image}")
         return f"instant:{spec.image}"
 
     async def provision(

@@ -24,6 +24,7 @@ from services.machines.domain.machine import Machine, NotPossible
 from services.machines.errors import HypervisorRefused, HypervisorUnavailable, StaleEpoch
 from services.machines.policy import Finding, Picture, Standing, judge
 from services.machines.ports import DomainSeen, GuestNetwork, Hypervisor
+from services.machines.reconcile.images import Images
 from services.machines.reconcile.rows import Row, fleet, work_in_hand
 from services.machines.reconcile.sight import EMPTY_CONFIRM_S, Sight, by_machine
 from services.machines.reconcile.turns import Turns
@@ -67,6 +68,7 @@ class Reconciler:
         self._interval_s = interval_s
         self._host: str = runtime.settings.host
         self._sight = Sight(hypervisor, network)
+        self._images = Images(hypervisor)
         self._wake = asyncio.Event()
         self._to_settle, self._to_act_on, self._to_look_at = Turns(SUSPECTS_MAX), Turns(SUSPECTS_MAX), Turns(LOOKS_MAX)
         self.last = Report()
@@ -94,6 +96,11 @@ class Reconciler:
     def condition(self) -> dict[str, Any]:
         """What the service's health shows of it."""
         return {"reconciliation": asdict(self.last) | {"at": self.last.at.isoformat() if self.last.at else None}}
+
+    def hindrance(self, machine_id: str) -> str:
+        """Why the machine cannot become what it is to be: its image is not there. Empty when nothing is known."""
+        spec = self._wishes.specs.get(machine_id)
+        return "" if spec is None else self._images.missing.get(spec.image, "")
 
     async def begin(self) -> None:
         """Before anything is asked of the service: no record is behind its host, and every machine is said again.
@@ -123,11 +130,11 @@ class Reconciler:
     async def pass_once(self, *, is_close: bool = True) -> Report:
         """Everything is compared once; `is_close`: what stands ready is looked at closely. Raises StoreUnavailable."""
         began, now = time.monotonic(), self._runtime.clock.now()
-        fault = "" if self._wishes.refresh() else "the machines file is being written"
+        unread = "" if self._wishes.refresh() else "the machines file is being written"
         rows = await fleet(self._runtime.store, self._host)
-        domains, picture = await self._look(now)
-        fault = self._wishes.fault or fault or ("" if domains is not None else "the hypervisor was not seen")
-        images = await self._images()
+        domains, picture, unseen = await self._look(now)
+        images = await self._images.look(self._wishes.specs.values())
+        faults = (self._wishes.fault or unread, unseen, self._sight.network_fault, self._images.fault)
         found = {row.standing.machine_id: found for row in rows.values() if (found := judge(row.standing, picture))}
         unsettled = self._unsettled(rows, images)
         await self._settle(self._to_settle.take(unsettled), images)
@@ -137,7 +144,9 @@ class Reconciler:
             acted |= await self._look_closely(rows, found.keys() | acted.keys()) if is_close else {}
         if max(len(found), len(unsettled)) > SUSPECTS_MAX:
             self._wake.set()
-        return Report(now, is_close, time.monotonic() - began, len(rows), acted, fault)
+        took_s = time.monotonic() - began
+        self.last = Report(now, is_close, took_s, len(rows), acted, "; ".join(filter(None, faults)))
+        return self.last
 
     async def _catch_up(self, name: str, picture: Picture) -> None:
         """The record is not behind the host's fence any more, by whosever hand."""
@@ -150,7 +159,7 @@ class Reconciler:
 
     async def _attempt(self, *, is_close: bool) -> None:
         try:
-            self.last = await self.pass_once(is_close=is_close)
+            await self.pass_once(is_close=is_close)
         except MalboxError as error:
             log.warning("reconciliation_was_interrupted", reason=str(error))
             self.last.fault = str(error)
@@ -165,27 +174,21 @@ class Reconciler:
             self._wake.set()
             await asyncio.sleep(PASS_GAP_S / 4)  # what happens in bursts is one reason
 
-    async def _look(self, now: datetime) -> tuple[list[DomainSeen] | None, Picture]:
-        """The host as it is now. One that cannot be seen is not a host on which nothing runs."""
+    async def _look(self, now: datetime) -> tuple[list[DomainSeen] | None, Picture, str]:
+        """The host as it is now, and why it was not seen. One that was not is not a host on which nothing runs."""
         work = await work_in_hand(self._runtime.store, self._host)
         fences: Mapping[str, int] = {}
         domains: list[DomainSeen] | None = None
         try:
             fences = await self._sight.fences()
             domains = await self._sight.domains()
+            unseen = (
+                "" if domains is not None else "the hypervisor shows no domain at all, which a second look confirms"
+            )
         except HypervisorUnavailable as error:
             log.warning("hypervisor_was_unavailable", reason=str(error))
-        return domains, Picture(by_machine(domains), fences, work, now)
-
-    async def _images(self) -> Mapping[str, str]:
-        """The identity of each image that is there, by its name."""
-        found: dict[str, str] = {}
-        for spec in {spec.image: spec for spec in self._wishes.specs.values()}.values():
-            try:
-                found[spec.image] = await self._hypervisor.image_identity(spec)
-            except (HypervisorRefused, HypervisorUnavailable):
-                continue
-        return found
+            unseen = f"the hypervisor was not seen: {error}"
+        return domains, Picture(by_machine(domains), fences, work, now), unseen
 
     def _unsettled(self, rows: Mapping[str, Row], images: Mapping[str, str]) -> list[str]:
         """Machines that are not yet what they are to be, and not on their way there."""
@@ -212,7 +215,7 @@ class Reconciler:
         acted: dict[str, str] = {}
         if not loaded:
             return acted
-        _, picture = await self._look(self._runtime.clock.now())
+        _, picture, _ = await self._look(self._runtime.clock.now())
         for machine in loaded:
             finding = judge(Standing.of(machine), picture)
             if finding is not None and await self._deal(machine, finding, picture.fences.get(machine.machine_id, -1)):

@@ -25,6 +25,8 @@ class Sight:
         self._hypervisor = hypervisor
         self._network = network
         self._empty_since: float | None = None
+        self.network_fault = ""
+        """Why the network helper was not seen at the last look; empty when it was."""
 
     @property
     def is_in_doubt(self) -> bool:
@@ -56,7 +58,9 @@ class Sight:
             ours = await self._network.fences()
         except NetworkUnavailable as error:
             log.info("fences_of_networks_were_not_seen", reason=str(error))
+            self.network_fault = f"the networks were not seen: {error}"
             return fences
+        self.network_fault = ""
         return {name: max(fences.get(name, -1), ours.get(name, -1)) for name in fences.keys() | ours.keys()}
 
 
