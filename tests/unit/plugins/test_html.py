@@ -7,10 +7,12 @@ from typing import Any
 
 import pytest
 
-from malbox.sdk import PluginFailure, PluginSkipped
+from malbox.sdk import PluginFailure, PluginSkipped, embedded_scripts
 from malbox.sdk.links import deceives
 from malbox.sdk.testing import Emitted, run_plugin
 from services.plugins.builtin.html import page, plugin
+from services.plugins.builtin.scripts import plugin as scripts
+from tests.unit.plugins import pe_files
 from tests.unit.plugins.conftest import MakeSample
 from tests.unit.plugins.mutations import mutations
 
@@ -143,3 +145,76 @@ def test_a_damaged_page_is_read_as_far_as_it_goes(content: bytes, make_sample: M
     for damaged in mutations(content, 200, "html"):
         with contextlib.suppress(PluginFailure, PluginSkipped):
             assert len(read(make_sample(damaged), tmp_path).json("html")["scripts"]) <= page.LISTED_MAX
+
+
+LONG = "x = 'a script that is long enough to hide something behind a layer'"
+
+
+def scripts_of(emitted: Emitted) -> dict[str, bytes]:
+    """What is handed out of the page's scripts, by name."""
+    found = emitted.json("html")["children"]
+    return {one["path"].rpartition(" > ")[2]: emitted.content[one["name"]] for one in found if " > " in one["path"]}
+
+
+@pytest.mark.parametrize(
+    ("content", "name", "script"),
+    [
+        (html(f"<script>{LONG}</script>"), "scripts.js", LONG),
+        (html(f'<script language="VBScript">{LONG}</script>'), "scripts.vbs", LONG),
+        (html(f'<script language="JScript.Encode">{LONG}</script>'), "scripts.jse", LONG),
+        (html(f'<script type="text/vbscript.encode">{LONG}</script>'), "scripts.vbe", LONG),
+        (f"<hta:application><script><!--\n{LONG}\n//--></script>".encode(), "scripts.js", f"{LONG}\n//"),
+        (
+            f'<job><script language="VBScript"><![CDATA[\n{LONG}\n]]></script></job>'.encode(),
+            "scripts.vbs",
+            LONG,
+        ),
+        (html(f'<p onload="{LONG}">'), "scripts.js", LONG),
+        (html(f'<a href="vbscript:{LONG}">x</a>'), "scripts.vbs", f"vbscript:{LONG}"),
+        (html(f"<script>a = 1</script><script>{LONG}</script><script>a = 1</script>"), "scripts.js", f"a = 1\n{LONG}"),
+    ],
+)
+def test_the_scripts_of_a_page_come_out(
+    content: bytes, name: str, script: str, make_sample: MakeSample, tmp_path: Path
+) -> None:
+    """One file for each language, without what the page wraps around them, for a plugin for scripts to unfold."""
+    assert scripts_of(read(make_sample(content), tmp_path)) == {name: script.encode()}
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        html("<script>alert(1)</script>"),
+        html(f'<script type="application/json">{LONG}</script>'),
+        html(f'<script type="text/template">{LONG}</script>'),
+    ],
+    ids=["short", "data", "a template"],
+)
+def test_what_hides_nothing_or_does_not_run_is_no_child(
+    content: bytes, make_sample: MakeSample, tmp_path: Path
+) -> None:
+    """Control: a short script is shown whole, and what no engine runs is data."""
+    assert read(make_sample(content), tmp_path).json("html")["children"] == []
+
+
+def test_an_encoded_program_in_an_hta_is_found_by_the_plugin_for_scripts(
+    make_sample: MakeSample, tmp_path: Path
+) -> None:
+    """The chain of a dropper: the page hands out its script, the script the program."""
+    program = pe_files.Portable().build()
+    dropper = f'<hta:application><script language="VBScript">x = "{base64.b64encode(program).decode()}"</script>'
+    emitted = read(make_sample(dropper.encode()), tmp_path)
+    script = make_sample(scripts_of(emitted)["scripts.vbs"])
+    unfolded = run_plugin(scripts.run, script, scratch=tmp_path, sample_name="scripts.vbs")
+    assert unfolded.content["children/0001"] == program
+
+
+def test_more_scripts_than_are_handed_out_are_counted(
+    make_sample: MakeSample, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The bound is told, with how many it cost."""
+    monkeypatch.setattr(embedded_scripts, "TOGETHER_MAX_CHARS", 100)
+    pieces = "".join(f"<script>{LONG + str(number)}</script>" for number in range(4))
+    said = read(make_sample(html(pieces)), tmp_path).json("html")
+    assert said["is_truncated"]
+    assert said["problems"] == ["scripts that are not handed out, for there are more than 100 characters: 3"]

@@ -221,3 +221,17 @@ def test_a_damaged_document_is_a_failure_or_a_part_never_a_crash(
     for damaged in mutations(content, 200, "pdf"):
         with contextlib.suppress(PluginFailure, PluginSkipped):
             assert len(read(make_sample(damaged), tmp_path).json("pdf")["actions"]) <= document.ACTIONS_MAX
+
+
+def test_the_scripts_of_a_document_come_out(make_sample: MakeSample, tmp_path: Path) -> None:
+    """Together, each once, so that a plugin for scripts unfolds them; a short one is shown whole and is no child."""
+    long = "var a = unescape('%61%6c%65%72%74'); var b = a + '(1)'; eval(b + '//' + a);"
+    content = pdf(
+        "/OpenAction << /S /JavaScript /JS 4 0 R >> /AA << /WC << /S /JavaScript /JS (app.beep) >> >>",
+        stream(long.encode()),
+    )
+    emitted = read(make_sample(content), tmp_path)
+    [child] = emitted.json("pdf")["children"]
+    assert child["path"] == "2 scripts > scripts.js"
+    assert set(emitted.content[child["name"]].decode().split("\n")) == {long, "app.beep"}
+    assert read(make_sample(TREE), tmp_path).json("pdf")["children"] == []

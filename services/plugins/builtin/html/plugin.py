@@ -18,7 +18,7 @@ _OTHER = re.compile(rb"\s*(?:MZ|PK|%PDF|\{\\rt|\xd0\xcf|(?:From|Received|Return-
 
 
 def run(context: Context) -> None:
-    """The result `html` and the files in the page `children/…` are emitted."""
+    """The result `html` and the files in the page `children/…`, its scripts too, are emitted."""
     with context.sample.open("rb") as stream:
         content = stream.read(SAMPLE_MAX_BYTES)
         rest = stream.read(1)
@@ -32,5 +32,6 @@ def run(context: Context) -> None:
         page.read(content)
     if time.is_spent:
         page.findings.problem(f"reading ended after {PROCESSOR_S:.0f} s of processor time")
+    page.scripts.hand_out(page.children)
     context.emit_json("html", page.as_json())
     page.children.emit(context)

@@ -4,6 +4,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from malbox.sdk.children import Children
+from malbox.sdk.embedded_scripts import EmbeddedScripts
 from malbox.sdk.file_names import is_program
 from malbox.sdk.findings import Findings, printable
 
@@ -31,9 +32,11 @@ class Document:
     scripts: list[dict[str, Any]] = field(default_factory=list)
     files: list[dict[str, Any]] = field(default_factory=list)
     children: Children = field(init=False)
+    embedded: EmbeddedScripts = field(init=False)
 
     def __post_init__(self) -> None:
         self.children = Children(self.findings)
+        self.embedded = EmbeddedScripts(self.findings)
 
     @property
     def is_empty(self) -> bool:
@@ -59,6 +62,7 @@ class Document:
 
     def script(self, number: int, trigger: str, text: str) -> None:
         """A script, and whether it runs when the document is opened."""
+        self.embedded.add("js", text)
         if any(one["text"] == text[:SCRIPT_SHOWN_MAX_CHARS] and one["trigger"] == trigger for one in self.scripts):
             return
         entry = {

@@ -20,7 +20,7 @@ CUSTOMARY_PASSWORDS = ("", "infected", "malware", "virus", "password")
 
 
 def run(context: Context) -> None:
-    """The result `pdf` and the embedded files `children/…` are emitted."""
+    """The result `pdf` and the embedded files and scripts `children/…` are emitted."""
     with context.sample.open("rb") as stream:
         content = stream.read(SAMPLE_MAX_BYTES)
         rest = stream.read(1)
@@ -35,6 +35,7 @@ def run(context: Context) -> None:
         read(content, passwords, document)
     if time.is_spent:
         document.findings.problem(f"reading ended after {PROCESSOR_S:.0f} s of processor time")
+    document.embedded.hand_out(document.children)
     if document.is_empty:
         raise PluginFailure("; ".join(document.findings.as_json()["problems"]) or "corrupted PDF: no object in it")
     context.emit_json("pdf", document.as_json())

@@ -3,6 +3,7 @@
 import re
 from typing import Any
 
+from malbox.sdk.children import Children
 from malbox.sdk.findings import Findings
 
 SHOWN_BY_WINDOWS_CHARS = 260  # the dialogue of properties shows no more of the target
@@ -11,6 +12,7 @@ _INTERPRETERS = re.compile(
     r"|forfiles|conhost|bitsadmin|schtasks|wmic|msbuild|installutil|python)(?:\.exe)?(?=$|[\"\s])",
     re.IGNORECASE,
 )
+COMMAND_MIN_CHARS = 60  # fewer hide nothing: the result shows them whole
 _BLANKS = re.compile(r"[\s\N{REPLACEMENT CHARACTER}]{20,}")
 _DOCUMENT_ICONS = re.compile(
     r"(?:acro\w*|winword|excel|powerpnt|msedge|chrome|firefox|wordpad|notepad)\.exe|\.(?:pdf|docx?|xlsx?|txt|jpe?g|png)\b",
@@ -40,3 +42,10 @@ def judge(said: dict[str, Any], findings: Findings) -> None:
         findings.urls(words, where)
     if said["format"] == "Windows shortcut" and target:
         findings.indicator("path", target, "target")
+
+
+def hand_out_command(said: dict[str, Any], children: Children) -> None:
+    """What an interpreter is told to do is a child, as one line of a batch file, whose layers are unfolded there."""
+    if said and _INTERPRETERS.search(said["target"]) and len(said["arguments"]) >= COMMAND_MIN_CHARS:
+        line = f"{said['target']} {' '.join(said['arguments'].split())}\r\n"
+        children.add("command line > command.cmd", "shortcut", line.encode("utf-8", "replace"))
