@@ -6,6 +6,8 @@ from datetime import datetime
 from pathlib import Path
 from typing import Literal, cast
 
+import structlog
+
 from contracts.blobs import BlobRef
 from contracts.envelope import Message
 from contracts.ids import derived
@@ -49,6 +51,9 @@ AWAITED = (
 """Facts that somebody waits for: they are said again when the stage is ordered again."""
 
 Also = Callable[[Unit], None]
+
+
+log = structlog.get_logger()
 
 
 @dataclass(frozen=True)
@@ -138,6 +143,7 @@ class StageRecord:
         """Evidence of a lease that another drives by now is known, and is a result of nothing."""
         if self.command.guest is None or not results:
             return
+        log.warning("evidence_came_late", task=self.command.task_id, results=[result.name for result in results])
         unit = self.work.unit()
         unit.holds = None
         for result in results:
