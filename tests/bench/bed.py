@@ -4,6 +4,7 @@ It borrows venv, source and guest images from the installation that it lies in, 
 """
 
 import contextlib
+import json
 import shutil
 import signal
 import time
@@ -33,13 +34,14 @@ class Fleet:
     size: int
     is_instant: bool
     firmware: str = "bios"
+    routes: tuple[str, ...] = ("none",)
 
     @property
     def text(self) -> str:
         """The operator's file."""
         profile = (
-            '[profile.linux]\nplatform = "linux"\nimage = "linux"\nmemory_mib = 512\nvcpus = 1\nroutes = ["none"]\n'
-            f'firmware = "{self.firmware}"\n'
+            '[profile.linux]\nplatform = "linux"\nimage = "linux"\nmemory_mib = 512\nvcpus = 1\n'
+            f'routes = {json.dumps(self.routes)}\nfirmware = "{self.firmware}"\n'
         )
         machines = (f'\n[[machine]]\nid = "linux-{number}"\nprofile = "linux"\n' for number in range(1, self.size + 1))
         return profile + "".join(machines)

@@ -1,12 +1,13 @@
 """The drifts as a table: what is done to a machine, and what must be true half a minute later, with no restart."""
 
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Iterator
 from dataclasses import dataclass
 from typing import Literal
 
+from contracts.submission import Route
 from services.machines.adapters.host_fence import HostFence
 from services.machines.adapters.machine_files import DISK
-from tests.prove import deeds, leases
+from tests.prove import deeds, leases, network_deeds
 from tests.prove.deeds import INTRUDER, Undo, one_byte
 from tests.prove.ground import Ground
 
@@ -27,6 +28,7 @@ class Drift:
     says: str = ""
     is_right: Callable[[Ground], bool] | None = None
     when: Literal["ready", "leased"] = "ready"
+    route: Route = "none"
     is_short: bool = False
     within_s: float = HEALED_WITHIN_S
 
@@ -41,6 +43,25 @@ def _is_fenced(ground: Ground) -> bool:
 
 def _has_no_intruder(ground: Ground) -> bool:
     return not deeds.exists(ground, INTRUDER)
+
+
+def _of_networks() -> Iterator[Drift]:
+    """A network that somebody changed: whoever stood ready behind it is cleaned, whoever was leased may have got out.
+
+    One that went away was not broken through: it costs the lease, and nothing else.
+    """
+    breaches = (
+        ("the rules of its network are flushed", network_deeds.rules_flushed, "rules: missing"),
+        ("one rule of its network is removed", network_deeds.rule_removed, "rules: missing"),
+        ("its card is taken down", network_deeds.card_taken_down, "interfaces: .*down"),
+        ("its card is deleted", network_deeds.card_deleted, r'interfaces: \{"lo": \[\]\} instead of'),
+    )
+    for number, (name, do, says) in enumerate(breaches):
+        yield Drift(name, "healed", do, says, is_short=number == 0)
+        yield Drift(f"{name} while it is leased", "quarantined", do, says, when="leased", route="simulated")
+    lost = "its cable is killed", "healed", network_deeds.cable_killed, "network is gone"
+    yield Drift(*lost)
+    yield Drift(f"{lost[0]} while it is leased", *lost[1:], when="leased", route="simulated")
 
 
 TABLE: tuple[Drift, ...] = (
@@ -72,6 +93,7 @@ TABLE: tuple[Drift, ...] = (
     Drift("its emulator is killed while it is leased", "healed", deeds.killed, "gone|ended", when="leased"),
     Drift("it is suspended while it is leased", "healed", leases.suspended, when="leased"),
     Drift("its agent ends in the guest while it is leased", "healed", leases.agent_ended, when="leased"),
+    *_of_networks(),
     Drift("the fence is deleted", "kept", deeds.fence_deleted, is_right=_is_fenced, is_short=True),
     Drift(
         "a second domain bears our prefix",

@@ -48,7 +48,7 @@ async def prove(ground: Ground, drift: Drift) -> Outcome:
     if drift.when == "ready":
         outcome = await _done(ground, drift)
     else:
-        async with leases.running(ground):
+        async with leases.running(ground, route=drift.route):
             outcome = await _done(ground, drift)
     await ground.no_orphans()
     return outcome

@@ -6,6 +6,7 @@ from collections.abc import AsyncIterator
 from dataclasses import dataclass
 
 from contracts.machines import GuestEndpoint, LeaseRef
+from contracts.submission import Route
 from deploy.local import pki
 from services.plugins.adapters.guest_agent import GrpcGuestConnector, guest_session
 from tests.bench.wire import Refused, form
@@ -36,9 +37,10 @@ class Leased:
         return LeaseRef.model_validate(self.fact.data["lease"])
 
 
-async def submitted(ground: Ground, sample: bytes, *, timeout_s: int) -> str:
-    """The task of a script that is watched for that long."""
-    body = form(sample, "sample.sh", (("plugin", "syscalls"), ("timeout", str(timeout_s))))
+async def submitted(ground: Ground, sample: bytes, *, timeout_s: int, route: Route = "none") -> str:
+    """The task of a script that is watched for that long, on that route."""
+    fields = (("plugin", "syscalls"), ("timeout", str(timeout_s)), ("route", route))
+    body = form(sample, "sample.sh", fields)
     async with ground.origin.connected() as wire:
         submission = await wire.submit(body)
     task_id: str = submission["tasks"][0]["task_id"]
@@ -79,10 +81,12 @@ async def leased_to(ground: Ground, task_id: str, *, since: int) -> Fact:
 
 
 @contextlib.asynccontextmanager
-async def running(ground: Ground, sample: bytes = SLEEPER, *, timeout_s: int = 300) -> AsyncIterator[Leased]:
+async def running(
+    ground: Ground, sample: bytes = SLEEPER, *, timeout_s: int = 300, route: Route = "none"
+) -> AsyncIterator[Leased]:
     """A sample runs on the machine for the block; then its task is over, cancelled if need be."""
     mark = ground.ear.mark()
-    task_id = await submitted(ground, sample, timeout_s=timeout_s)
+    task_id = await submitted(ground, sample, timeout_s=timeout_s, route=route)
     fact = await leased_to(ground, task_id, since=mark)
     await ground.ear.until(
         "the sample runs",

@@ -1,4 +1,4 @@
-"""Looks for what nobody owns any more: domains, emulators, overlays, sockets of incarnations that are over.
+"""Looks for what nobody owns any more: domains, emulators, overlays, sockets of incarnations that are over, networks.
 
 Asked of the kernel, of libvirt and of the file system, not of the services; only whose a machine is comes from them.
 """
@@ -8,9 +8,11 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
+from deploy.local import processes
 from deploy.local.state import State
 from services.machines.adapters import qemu_processes
 from services.machines.adapters.domain_xml import NAME_PREFIX, ownership
+from tests.prove.namespaces import network_orphans
 
 OLD_S = 30.0
 _KEPT = frozenset({"fence", "fence.lock", "lock", "warm"})
@@ -27,6 +29,7 @@ def orphans(state: State, connection: Any, machines: Iterable[Machine]) -> list[
         *_emulators(state, known),
         *_files(state, known),
         *_sockets(state, connection),
+        *network_orphans((one.pid for one in processes.leftovers(state)), state.network, known),
     ]
 
 

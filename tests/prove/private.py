@@ -5,7 +5,7 @@ from collections.abc import Awaitable, Callable
 from pathlib import Path
 from typing import TypeVar
 
-from deploy.local import accounts, images
+from deploy.local import accounts, images, settings
 from deploy.local.state import locate
 from tests.bench import tasks
 from tests.bench.bed import Bed, Fleet, bed
@@ -27,7 +27,7 @@ def on_private_ground(prove: Callable[[Ground], Awaitable[T]], *, firmware: str 
     main.prepare()
     images.ensure(main)
     tell("starting servers, services and a machine of the linux image")
-    with bed(main, Fleet(1, is_instant=False, firmware=firmware)) as made:
+    with bed(main, Fleet(1, is_instant=False, firmware=firmware, routes=tuple(settings.routes()))) as made:
         return asyncio.run(_on(made, prove))
 
 
