@@ -23,5 +23,5 @@ PROOFS = (
     Proof("tampering", "P7 P8", ("tests.prove.tampering",)),
     Proof("unkillable", "P9 P10", ("tests.prove.unkillable",)),
     Proof("canary", "P8 P24", ("tests.prove.canary", "--count", "50")),
-    Proof("canary in firmware", "P8", ("tests.prove.canary", "--count", "5", "--firmware", "efi")),
+    Proof("canary in firmware", "P8", ("tests.prove.canary", "--count", "50", "--firmware", "efi")),
 )
