@@ -119,6 +119,9 @@ class Hypervisor(Protocol):
         Raises Unstoppable when a process does not end: then everything stays as it is.
         """
 
+    async def erase(self, machine_id: str, *, epoch: int, claim: Claim | None = None) -> None:
+        """Nothing of the machine is left, its warm snapshot included, but its fence. Raises Unstoppable."""
+
     async def halt(self, machine_id: str, *, epoch: int, claim: Claim | None = None) -> None:
         """No process of the machine exists; its files are left as they are, to be looked at. Raises Unstoppable."""
 

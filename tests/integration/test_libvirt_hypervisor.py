@@ -392,6 +392,29 @@ async def enrolled(lab: Laboratory, hypervisor: LibvirtHypervisor) -> Incarnatio
     return incarnation
 
 
+@pytest.mark.promise("P5", "P10")
+async def test_nothing_of_an_erased_machine_is_left_but_its_fence(
+    lab: Laboratory, hypervisor: LibvirtHypervisor
+) -> None:
+    """No process, overlay or warm snapshot, whose memory holds its enrolment key: nothing could be restored any more.
+
+    The snapshot is put back for the tests that follow.
+    """
+    put_by = shutil.copytree(lab.directory / "warm", lab.directory.with_name("put-by"), copy_function=os.link)
+    await hypervisor.restore(SPEC, epoch=lab.next_epoch())
+    epoch = lab.next_epoch()
+    for _ in range(2):
+        await hypervisor.erase(SPEC.machine_id, epoch=epoch)
+    try:
+        assert {path.name for path in lab.directory.iterdir()} == {"fence", "fence.lock", "lock"}
+        assert qemu_processes.of_machine(lab.directory) == []
+        assert (await hypervisor.fences())[SPEC.machine_id] == epoch
+        with pytest.raises(HypervisorRefused, match="no warm snapshot"):
+            await hypervisor.restore(SPEC, epoch=lab.next_epoch())
+    finally:
+        put_by.rename(lab.directory / "warm")
+
+
 @pytest.mark.promise("P8")
 async def test_the_same_incarnation_leased_twice_is_caught(lab: Laboratory, hypervisor: LibvirtHypervisor) -> None:
     """The mutant that skips the revert: what answers there serves another lease, and proves no enrolment any more."""

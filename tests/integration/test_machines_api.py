@@ -1,5 +1,6 @@
 """What an operator sees of the fleet and decides about a machine over HTTP."""
 
+import asyncio
 from collections.abc import AsyncIterator
 from pathlib import Path
 
@@ -8,6 +9,7 @@ import pytest
 
 from services.chassis.http import build_app
 from services.machines.api import router
+from services.machines.domain.fence import Claim
 from tests.integration.machines_bench import Bench, bench, spec
 
 pytestmark = pytest.mark.integration
@@ -125,6 +127,36 @@ async def test_a_quarantined_machine_is_rebuilt_and_a_retired_one_is_gone(made: 
     refused = await api.post("/rebuild", json=WHY)
     assert refused.status_code == 409
     assert "gone for good" in refused.json()["detail"]
+
+
+@pytest.mark.promise("P5", "P10")
+async def test_nothing_of_a_retired_machine_is_kept_but_its_fence(
+    made: Bench, api: httpx.AsyncClient, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its files go, and then its certificate authority; while it is only quarantined both are evidence."""
+    honest, erased = made.host.erase, []
+
+    async def erase(machine_id: str, *, epoch: int, claim: Claim) -> None:
+        erased.append((machine_id, await authorities_of(made)))
+        await honest(machine_id, epoch=epoch, claim=claim)
+
+    monkeypatch.setattr(made.host, "erase", erase)
+    await api.post("/quarantine", json=WHY)
+    async with asyncio.timeout(60):
+        while made.host._machines[M1].life_epoch is not None:
+            await made.host.changed()
+    await api.post("/retire", json=WHY)
+    async with asyncio.timeout(60):
+        while await authorities_of(made):
+            await made.changed.wait()
+    assert erased == [(M1, 1)]
+    assert (await made.host.fences())[M1] == (await made.load(M1)).epoch
+
+
+async def authorities_of(made: Bench) -> int:
+    """How many the service has; whatever is committed from now on is seen by whoever waits."""
+    made.changed.clear()
+    return len(await made.store.fetch("SELECT 1 FROM authorities"))
 
 
 async def test_the_history_is_whole_and_comes_in_pages(api: httpx.AsyncClient) -> None:

@@ -121,6 +121,17 @@ class SimHypervisor:
 
         await self._act(machine_id, epoch, claim, (sweep,))
 
+    async def erase(self, machine_id: str, *, epoch: int, claim: Claim | None = None) -> None:
+        """Nothing of it is left, nor a snapshot that anything could be restored from."""
+        host = self.world.host(machine_id)
+
+        def erase() -> None:
+            self.world.end(host)
+            host.overlays.clear()
+            host.warm_epoch = None
+
+        await self._act(machine_id, epoch, claim, (erase,))
+
     async def halt(self, machine_id: str, *, epoch: int, claim: Claim | None = None) -> None:
         """No process of it is left; its overlay stays."""
         host = self.world.host(machine_id)

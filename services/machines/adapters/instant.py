@@ -117,6 +117,10 @@ class InstantFleet:
         """The fake agent is gone."""
         await self._end(await self._fenced(machine_id, epoch, claim))
 
+    async def erase(self, machine_id: str, *, epoch: int, claim: Claim | None = None) -> None:
+        """The fake agent is gone; there is no snapshot."""
+        await self._end(await self._fenced(machine_id, epoch, claim))
+
     async def halt(self, machine_id: str, *, epoch: int, claim: Claim | None = None) -> None:
         """The fake agent is gone; there are no files to be left."""
         await self._end(await self._fenced(machine_id, epoch, claim))

@@ -162,6 +162,10 @@ class LibvirtHypervisor:
         """No process, overlay or definition of the machine is left; the warm snapshot stays."""
         await self._act(machine_id, epoch, claim, self._sweep)
 
+    async def erase(self, machine_id: str, *, epoch: int, claim: Claim | None = None) -> None:
+        """Nothing of the machine is left but its fence, under which nobody may act any more."""
+        await self._act(machine_id, epoch, claim, self._erase)
+
     async def halt(self, machine_id: str, *, epoch: int, claim: Claim | None = None) -> None:
         """No process of the machine is left; overlay, console and snapshot are as they were."""
         await self._act(machine_id, epoch, claim, self._halt)
@@ -224,6 +228,11 @@ class LibvirtHypervisor:
         """Nothing that any incarnation made is left."""
         self._halt(connection, machine_id)
         self._files(machine_id).discard_lives()
+
+    def _erase(self, connection: Any, machine_id: str) -> None:
+        """Nor the warm snapshot, with the enrolment key in its memory."""
+        self._sweep(connection, machine_id)
+        self._files(machine_id).discard_warm()
 
     def _checked_image(self, spec: MachineSpec) -> BuiltImage:
         image = BuiltImage(self._settings.images_dir, spec.image)

@@ -53,17 +53,17 @@ class Effects:
         built = await self._hypervisor.provision(
             on.machine.spec, epoch=on.epoch, enrolment=authority.enrolment, agent_waits=agent_waits, claim=on.claim
         )
-        await self._authorities.save(on.machine_id, authority)
-        await self._outcomes.record(
-            item,
-            context,
-            lambda fresh, unit: fresh.complete_provisioning(
+
+        def happen(fresh: Machine, unit: Unit) -> None:
+            self._authorities.keep(unit, on.machine_id, authority)
+            fresh.complete_provisioning(
                 acceleration=built.acceleration,
                 image_identity=identity,
                 evidence=built.evidence,
                 at=unit.at,
-            ),
-        )
+            )
+
+        await self._outcomes.record(item, context, happen)
 
     async def clean(self, item: WorkItem, context: WorkContext) -> None:
         """Nothing of an earlier epoch is left."""
@@ -118,12 +118,20 @@ class Effects:
         await self._outcomes.record(item, context, lambda fresh, unit: fresh.attest(endpoint, unit.at))
 
     async def stop(self, item: WorkItem, context: WorkContext) -> None:
-        """Nothing of a machine that is out of the pool runs. Its files stay as they are, until it is retired."""
+        """Nothing of a machine that is out of the pool runs. Its files and its authority stay until it is retired."""
         on = await self._outcomes.current(item, context)
-        if on is not None:
-            end = self._hypervisor.destroy if on.machine.state == "retired" else self._hypervisor.halt
-            await end(on.machine_id, epoch=on.epoch, claim=on.claim)
-            await self._networks.unplug(on, context)
+        if on is None:
+            return
+        is_retired = on.machine.state == "retired"
+        end = self._hypervisor.erase if is_retired else self._hypervisor.halt
+        await end(on.machine_id, epoch=on.epoch, claim=on.claim)
+        await self._networks.unplug(on, context)
+        if is_retired:
+
+            async def forget(unit: Unit) -> None:
+                self._authorities.forget(unit, on.machine_id)
+
+            await context.commit(forget)
 
     async def expire(self, item: WorkItem, context: WorkContext) -> None:
         """A lease that reached its hard deadline is over."""
