@@ -5,6 +5,7 @@ from pathlib import Path
 
 from pydantic import BaseModel, ConfigDict
 
+from services.chassis.crash_points import Point, reached
 from services.machines.adapters.built_image import sha256_of
 from services.machines.adapters.host_fence import sync_directory
 from services.machines.errors import DigestMismatch
@@ -102,6 +103,8 @@ def write_durably(path: Path, content: str) -> None:
     with unfinished.open("w", encoding="utf-8") as stream:
         stream.write(content)
         stream.flush()
+        reached(Point.RECORD_BEFORE)
         os.fsync(stream.fileno())
     unfinished.rename(path)
     sync_directory(path.parent)
+    reached(Point.RECORD_AFTER)

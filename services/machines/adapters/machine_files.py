@@ -18,6 +18,7 @@ from pathlib import Path
 
 from pydantic import ValidationError
 
+from services.chassis.crash_points import Point, reached
 from services.machines.adapters.host_fence import sync_directory
 from services.machines.adapters.kept_files import KeptFile, Snapshot, write_durably
 from services.machines.domain.fence import Claim
@@ -110,6 +111,7 @@ class MachineFiles:
         members = [name for name in (DISK, MEMORY, ENROLMENT, VARIABLES, EMPTY) if (building / name).exists()]
         for member in members:
             (building / member).chmod(0o400)
+            reached(Point.SNAPSHOT_BEFORE)
             _sync_file(building / member)
         snapshot = Snapshot(
             epoch=epoch,
@@ -125,6 +127,7 @@ class MachineFiles:
         self.discard_warm()
         building.rename(self.warm)
         sync_directory(self.directory)
+        reached(Point.SNAPSHOT_AFTER)
         return snapshot
 
     def snapshot(self, *, is_hurried: bool = False) -> Snapshot:
