@@ -94,7 +94,9 @@ TABLE: tuple[Drift, ...] = (
     Drift("the work that cleans it is lost", "healed", deeds.work_lost, "gone", within_s=WORK_LOST_S + HEALED_WITHIN_S),
     Drift("its emulator is killed while it is leased", "healed", deeds.killed, "gone|ended", when="leased"),
     Drift("it is suspended while it is leased", "healed", leases.suspended, "paused", when="leased"),
-    Drift("its agent ends in the guest while it is leased", "healed", leases.agent_ended, "guest_lost", when="leased"),
+    Drift(
+        "its agent ends in the guest while it is leased", "healed", leases.agent_ended, "guest was lost", when="leased"
+    ),
     *_of_networks(),
     Drift("the fence is deleted", "kept", deeds.fence_deleted, is_right=_is_fenced, is_short=True),
     Drift(

@@ -48,13 +48,13 @@ async def prove(ground: Ground, drift: Drift) -> Outcome:
     if drift.when == "ready":
         outcome = await _done(ground, drift)
     else:
-        async with leases.running(ground, route=drift.route):
-            outcome = await _done(ground, drift)
+        async with leases.running(ground, route=drift.route) as leased:
+            outcome = await _done(ground, drift, leased.task_id)
     await ground.no_orphans()
     return outcome
 
 
-async def _done(ground: Ground, drift: Drift) -> Outcome:
+async def _done(ground: Ground, drift: Drift, task_id: str | None = None) -> Outcome:
     before, mark = await ground.shown(), ground.ear.mark()
     done = drift.do(ground)
     if inspect.isawaitable(done):
@@ -65,7 +65,7 @@ async def _done(ground: Ground, drift: Drift) -> Outcome:
     finally:
         if done is not None:
             done()
-    reason = await _reason(ground, drift, before)
+    reason = await _reason(ground, drift, before, task_id)
     if drift.outcome == "quarantined":
         await ground.rebuilt()
     return Outcome(drift, seen, over_s, reason)
@@ -98,13 +98,17 @@ async def _until_right(ground: Ground, drift: Drift) -> None:
         await asyncio.sleep(LOOK_S)
 
 
-async def _reason(ground: Ground, drift: Drift, before: dict[str, Any]) -> str:
-    """The recorded reason that says what the table wants said. Raises AssertionError when none does."""
+async def _reason(ground: Ground, drift: Drift, before: dict[str, Any], task_id: str | None) -> str:
+    """The recorded reason that says what the table wants said. Raises AssertionError when none does.
+
+    The machine's history has it, or the task's: that knows how its attempt on the machine was lost.
+    """
     known = {entry["version"] for entry in before["history"]}
     give_up_at = time.monotonic() + HISTORY_TIMEOUT_S
     while True:
         entries = [entry for entry in (await ground.shown())["history"] if entry["version"] not in known]
         told = [entry["details"].get("reason", "") for entry in entries]
+        told += [lost["reason"] for lost in (await ground.task(task_id))["lost_attempts"]] if task_id else []
         said = [reason for reason in told if reason and re.search(drift.says, reason)]
         if said or not drift.says:
             return str(said[-1]) if said else ""

@@ -143,6 +143,12 @@ class Ground:
                     return found
                 await asyncio.sleep(LOOK_S)
 
+    async def task(self, task_id: str) -> dict[str, Any]:
+        """The task as the API shows it."""
+        async with self.origin.connected() as wire:
+            found: dict[str, Any] = await wire.get(f"/tasks/{task_id}")
+        return found
+
     async def no_orphans(self) -> None:
         """Nothing is nobody's for longer than half a minute: what is found goes by then. Raises AssertionError."""
         give_up_at = time.monotonic() + OLD_S
