@@ -95,7 +95,11 @@ TABLE: tuple[Drift, ...] = (
     Drift("its emulator is killed while it is leased", "healed", deeds.killed, "gone|ended", when="leased"),
     Drift("it is suspended while it is leased", "healed", leases.suspended, "paused", when="leased"),
     Drift(
-        "its agent ends in the guest while it is leased", "healed", leases.agent_ended, "guest was lost", when="leased"
+        "its agent ends in the guest while it is leased",
+        "healed",
+        leases.agent_ended,
+        "the guest (sealed its record|was lost)",
+        when="leased",
     ),
     *_of_networks(),
     Drift("the fence is deleted", "kept", deeds.fence_deleted, is_right=_is_fenced, is_short=True),

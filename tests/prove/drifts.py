@@ -101,19 +101,24 @@ async def _until_right(ground: Ground, drift: Drift) -> None:
 async def _reason(ground: Ground, drift: Drift, before: dict[str, Any], task_id: str | None) -> str:
     """The recorded reason that says what the table wants said. Raises AssertionError when none does.
 
-    The machine's history has it, or the task's: that knows how its attempt on the machine was lost.
+    The machine's history has it, or the task: that knows how its attempt or its stage on the machine was lost.
     """
     known = {entry["version"] for entry in before["history"]}
     give_up_at = time.monotonic() + HISTORY_TIMEOUT_S
     while True:
         entries = [entry for entry in (await ground.shown())["history"] if entry["version"] not in known]
         told = [entry["details"].get("reason", "") for entry in entries]
-        told += [lost["reason"] for lost in (await ground.task(task_id))["lost_attempts"]] if task_id else []
+        told += await _said_by_task(ground, task_id) if task_id else []
         said = [reason for reason in told if reason and re.search(drift.says, reason)]
         if said or not drift.says:
             return str(said[-1]) if said else ""
         assert time.monotonic() < give_up_at, f"{drift.name}: no reason says {drift.says!r}: {told}"
         await asyncio.sleep(LOOK_S)
+
+
+async def _said_by_task(ground: Ground, task_id: str) -> list[str]:
+    task = await ground.task(task_id)
+    return [*(lost["reason"] for lost in task["lost_attempts"]), *(error["reason"] for error in task["errors"])]
 
 
 async def prove_all(ground: Ground, drifts: Sequence[Drift], *, earns_trust: bool) -> list[Outcome]:
