@@ -67,7 +67,8 @@ def _verdict(report: dict[str, Any]) -> RenderableType:
         table.add_row(f"{number_of(reason, 'points'):+d}", _reason(reason))
     body: list[RenderableType] = [headline]
     if reasons:
-        body += [Text(""), table, *more(min(len(reasons), REASONS_SHOWN_MAX), reasons, 0, "reasons")]
+        cut = number_of(object_of(report, "truncated"), "reasons")
+        body += [Text(""), table, *more(min(len(reasons), REASONS_SHOWN_MAX), reasons, cut, "reasons")]
     name = safe(object_of(report, "sample").get("name"), style="bold", limit_chars=80)
     return Panel(Group(*body), title=name, title_align="left", border_style="dim", padding=(1, 2))
 

@@ -6,7 +6,7 @@ from services.results.assembly import conduct
 from services.results.assembly.indicators import indicators
 from services.results.assembly.reading import Reader, unreadable
 from services.results.domain import report as r
-from services.results.domain.bounds import ERRORS_MAX, EVIDENCE_MAX, MATCHES_SHOWN_MAX, cut
+from services.results.domain.bounds import ERRORS_MAX, EVIDENCE_MAX, MATCHES_SHOWN_MAX, REASONS_SHOWN_MAX, cut
 from services.results.domain.case import Case, evidence
 from services.results.domain.inputs import Behaviour, Findings, Identity, Matches, SeenMatch
 from services.results.domain.result import Result
@@ -18,8 +18,6 @@ EMULATED = (
     "emulation is not a security boundary, and the host relied on its other fences only."
 )
 VIRTUALISED = "The guest ran under hardware virtualisation (KVM), which QEMU supports as a security boundary."
-RULE_RESULTS = (("yara", "yara"), ("behaviour", "signatures"), ("capabilities", "capabilities"))
-"""Plugin and result where matches of rules stand."""
 UNDECLARED = "How the guest's processor was provided is not known, so no security boundary is claimed."
 
 
@@ -33,10 +31,11 @@ def assemble(case: Case) -> r.Report:
     identity = next(iter(reader.inputs("identity", Identity)), None)
     observed = _observed(reader)
     behaviour = observed.behaviour if observed else Behaviour()
-    ruled = _ruled(reader)
+    ruled = reader.ruled()
     matched = _matched(ruled)
     findings = reader.findings()
     judgement = judge(matched, has_run=has_run(behaviour), noticed=_noticed(findings))
+    reasons, more_reasons = cut(judgement.reasons, REASONS_SHOWN_MAX)  # heaviest first: those behind have no points
     sample = _sample(case.seal, identity[0] if identity else None)
     matches, more_matches = cut([_match(one) for one in matched], MATCHES_SHOWN_MAX)
     processes, more_processes = conduct.process_tree(behaviour)
@@ -65,7 +64,7 @@ def assemble(case: Case) -> r.Report:
         timings=_timings(case),
         verdict=judgement.verdict,
         score=judgement.score,
-        reasons=judgement.reasons,
+        reasons=reasons,
         indicators=found,
         techniques=_techniques(judgement.reasons, matched),
         processes=processes,
@@ -83,6 +82,7 @@ def assemble(case: Case) -> r.Report:
             network=more_attempts,
             indicators=more_found,
             matches=more_matches,
+            reasons=more_reasons,
             errors=more_errors,
             at_source=_cut_at_source(case, observed, ruled),
         ),
@@ -99,11 +99,6 @@ def _observed(reader: Reader) -> Observed | None:
     for behaviour, result in reader.inputs("behaviour", Behaviour):
         return Observed(behaviour, result.plugin, result.result_id)
     return None
-
-
-def _ruled(reader: Reader) -> list[Ruled]:
-    """What rules said, of each result its latest attempt."""
-    return [said for plugin, name in RULE_RESULTS for said in reader.inputs(plugin, Matches, name)[:1]]
 
 
 def _matched(ruled: list[Ruled]) -> list[Matched]:

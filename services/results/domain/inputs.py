@@ -87,7 +87,7 @@ class SeenMatch(Input):
 
 
 class Matches(Input):
-    """What rules said: the results `yara`, `signatures` of `behaviour`, and `capabilities`."""
+    """What rules said, in a result of any plugin on the host: those that ship are `yara`, `behaviour`, `capabilities`."""
 
     matches: list[SeenMatch] = Field(default=[], max_length=LIST_MAX)
     is_truncated: bool = False

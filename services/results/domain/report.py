@@ -259,6 +259,7 @@ class Truncation(Part):
     network: int = 0
     indicators: int = 0
     matches: int = 0
+    reasons: int = Field(default=0, description="all without points: the score was full before them")
     errors: int = 0
     at_source: tuple[str, ...] = Field(default=(), description="results that a plugin already had to cut")
 

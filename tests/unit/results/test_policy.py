@@ -1,17 +1,21 @@
 """What counts, how much, and that every point can be explained."""
 
+from dataclasses import replace
 from typing import Any
 
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from services.plugins.builtin.behaviour.plugin import RULES, observed
 from services.results.assembly import assemble
+from services.results.domain.bounds import REASONS_SHOWN_MAX
+from services.results.domain.case import evidence
 from services.results.domain.inputs import SeenMatch
 from services.results.domain.report import Evidence, Report
 from services.results.policy import Matched, judge
 from tests.unit.plugins.traced import lines_of
-from tests.unit.results.cases import case
+from tests.unit.results.cases import case, result
 
 RESULT = "res_" + "0" * 32
 QUIET = ("$ ls -l", "$ cat notes.txt", "write /home/sample/notes.txt", "write /tmp/scratch", "delete /tmp/scratch")
@@ -85,6 +89,43 @@ def test_what_a_bound_kept_from_the_rules_is_said_in_the_report() -> None:
     """A result that its plugin cut is named."""
     document = {"behaviour": {}, "behaviour/signatures": {"matches": [], "is_truncated": True}}
     assert assemble(case(document)).truncated.at_source == ("behaviour/signatures",)
+
+
+def test_rules_of_any_plugin_on_the_host_count_and_name_their_evidence() -> None:
+    """What its author wrote it counts, once however many attempts said it; a guest's plugin has no word in this."""
+    mine = {"rule": "mine", "description": "as my rule says", "severity": 40, "evidence": [{"fact": "x"}]}
+    seen = case({"ours": {"matches": [mine]}, "ours/more": {"matches": [{"rule": "shown_only"}]}})
+    later = replace(result(9, "ours"), attempt=2)
+    lying = replace(result(10, "inside"), stage="guest")
+    seen.contents[later.result_id] = seen.contents[lying.result_id] = seen.contents[seen.results[0].result_id]
+    report = assemble(replace(seen, results=(*seen.results, later, lying)))
+    assert [(one.name, one.points, one.why) for one in report.reasons] == [("mine", 40, "as my rule says")]
+    assert report.reasons[0].evidence == evidence(later, "/matches/0/evidence/0")
+    assert {one.rule for one in report.matches} == {"mine", "shown_only"}
+    assert (report.score, report.verdict, report.errors) == (40, "suspicious", ())
+
+
+@pytest.mark.parametrize("content", [[{"matches": 3}], {"words": ["matches"]}, {"count": {"matches": 3}}])
+def test_a_word_that_only_stands_in_a_result_is_no_match(content: Any) -> None:
+    """The key counts at the top of an object, where the documents say it does."""
+    report = assemble(case({"ours": content}))
+    assert (report.matches, report.errors, report.truncated.at_source) == ((), (), ())
+
+
+def test_matches_that_do_not_fit_are_an_error_that_names_the_place() -> None:
+    """Neither counted nor silent."""
+    report = assemble(case({"ours": {"matches": [{"rule": "mine", "severity": 101}]}}))
+    assert [error.outcome for error in report.errors] == ["unreadable"]
+    assert "/matches/0/severity" in report.errors[0].reason
+    assert report.score == 0
+
+
+def test_reasons_that_are_left_out_are_counted_and_have_no_points() -> None:
+    """A plugin's thousands of rules make neither a score nor a report without an end."""
+    many = [{"rule": f"r{number}", "severity": 1} for number in range(REASONS_SHOWN_MAX + 7)]
+    report = assemble(case({"ours": {"matches": many}}))
+    assert (len(report.reasons), report.truncated.reasons, report.score) == (REASONS_SHOWN_MAX, 7, 100)
+    assert sum(one.points for one in report.reasons) == 100
 
 
 def _at(document: Any, pointer: str) -> Any:
