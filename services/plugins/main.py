@@ -45,6 +45,7 @@ MIGRATIONS = tuple(
         "schema_8.sql",
         "schema_9.sql",
         "schema_10.sql",
+        "schema_11.sql",
     )
 )
 VERSIONS = "versions"

@@ -42,6 +42,7 @@ class Listing(BaseModel):
     model_config = ConfigDict(frozen=True, strict=True, extra="ignore")
 
     chosen: str = Field(max_length=SAMPLE_NAME_MAX_CHARS, pattern=ANY_TEXT)
+    is_locked: bool = False
 
 
 class Preparation:
@@ -105,7 +106,7 @@ class Preparation:
         return kind.package, kind.platform, kind.mime
 
     async def _open(self, record: StageRecord) -> Prepared:
-        """The archive's file that is meant, as a sample of its own; the archive itself, where it is none of several."""
+        """The archive's file that is meant, as a sample of its own; the archive, where none is or it is locked."""
         command, occasion = record.command, record.occasion
         request, archive = command.request, command.sample.blob.sha256
         config = {"password": request.password or "", "entry": request.archive_entry or ""}
@@ -120,8 +121,10 @@ class Preparation:
                 raise PreparationFailed(f"the archive could not be opened: {NOT_BELIEVED}")
             listing = await self._blobs.put_file(results["archive"].path)
             if "entry" not in results:
-                name = command.sample.name
-                return Prepared("archive", None, name, archive, listing=listing.sha256, mime=ARCHIVE_TYPE)
+                return Prepared(
+                    *("archive", None, command.sample.name, archive),
+                    listing=listing.sha256, mime=ARCHIVE_TYPE, is_locked=said.is_locked,
+                )  # fmt: skip
             entry = await self._blobs.put_file(results["entry"].path)
         package, platform, mime = await self._identify(occasion, entry.sha256, said.chosen)
         return Prepared(package, platform, said.chosen, entry.sha256, archive, listing.sha256, mime)

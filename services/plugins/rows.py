@@ -74,7 +74,10 @@ class StageRow:
 
 @dataclass(frozen=True)
 class Prepared:
-    """The sample as it is run: `sha256` names its bytes, `container` those of the archive that it came out of."""
+    """The sample as it is run: `sha256` names its bytes, `container` those of the archive that it came out of.
+
+    `is_locked`: it is an archive whose file no password opened.
+    """
 
     package: str
     platform: str | None
@@ -83,6 +86,7 @@ class Prepared:
     container: str | None = None
     listing: str | None = None
     mime: str = ""
+    is_locked: bool = False
 
 
 @dataclass(frozen=True)
@@ -329,10 +333,10 @@ async def load_inputs(store: Store, task_id: str) -> tuple[list[dict[str, Any]],
 def keep_prepared(unit: Unit, task_id: str, prepared: Prepared) -> None:
     """What the sample is, is settled for all stages of the task."""
     unit.execute(
-        "INSERT INTO prepared (task_id, package, platform, name, sha256, container, listing, mime) "
-        "VALUES ($1, $2, $3, $4, $5, $6, $7, $8) ON CONFLICT (task_id) DO NOTHING",
+        "INSERT INTO prepared (task_id, package, platform, name, sha256, container, listing, mime, "
+        "is_locked) VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9) ON CONFLICT (task_id) DO NOTHING",
         *(task_id, prepared.package, prepared.platform, prepared.name, prepared.sha256, prepared.container),
-        *(prepared.listing, prepared.mime),
+        *(prepared.listing, prepared.mime, prepared.is_locked),
     )
 
 
@@ -363,6 +367,7 @@ async def load_pins(store: Store) -> list[PlannedRun]:
 async def load_prepared(store: Store, task_id: str) -> Prepared | None:
     """What the sample is, if it is settled."""
     row = await store.fetchrow(
-        "SELECT package, platform, name, sha256, container, listing, mime FROM prepared WHERE task_id = $1", task_id
+        "SELECT package, platform, name, sha256, container, listing, mime, is_locked FROM prepared WHERE task_id = $1",
+        task_id,
     )
     return None if row is None else Prepared(**dict(row))

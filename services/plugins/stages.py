@@ -94,7 +94,7 @@ class Stages:
         except (PreparationFailed, SandboxUnavailable, BlobMissing) as error:
             await record.stage_failed(str(error), is_retryable=False)
             return
-        reason = unrunnable(prepared.package, is_inside=prepared.container is not None)
+        reason = unrunnable(prepared.package, is_inside=prepared.container is not None, is_locked=prepared.is_locked)
         if record.key.stage == "guest":
             await (self._guest.run(record, prepared) if reason is None else record.stage_skipped(reason))
             return

@@ -201,6 +201,20 @@ async def test_an_archive_of_several_files_is_analysed_as_itself_and_no_guest_is
     assert completed.errors == ()
 
 
+async def test_an_archive_that_no_customary_password_opens_is_analysed_as_itself(bench: Bench) -> None:
+    """The plugins see the container; the guest stage is skipped, with the reason and what would change it."""
+    await bench.order(zipped("a.sh", password=b"nobody knows"), "identity", name="x.zip")
+    [completed] = await bench.hear(PluginStageCompleted)
+    [skipped] = bench.said(PluginStageSkipped)
+    assert (skipped.stage, skipped.reason) == (
+        "guest",
+        "no customary password opens the archive's file, and none was given; password says which does",
+    )
+    assert (await bench.json_of("unpack", "archive"))["is_locked"] is True
+    assert (await bench.json_of("identity", "identity"))["package"] == "archive"
+    assert completed.errors == ()
+
+
 @pytest.mark.promise("P33")
 async def test_what_is_found_inside_is_said_once_with_its_name_and_kind(bench: Bench) -> None:
     """Two scripts, a nested archive and a duplicate: each content once, named as in its container, in one fact."""

@@ -15,10 +15,12 @@ def command_line(package: str, path: str, arguments: tuple[str, ...]) -> tuple[s
     return (*_INTERPRETERS.get(package, ()), path, *arguments)
 
 
-def unrunnable(package: str, *, is_inside: bool) -> str | None:
+def unrunnable(package: str, *, is_inside: bool, is_locked: bool = False) -> str | None:
     """Why no guest could run the sample, or None. `is_inside`: it is the file of an archive already."""
     if package != "archive":
         return None
+    if is_locked:
+        return "no customary password opens the archive's file, and none was given; password says which does"
     if is_inside:
         return "the archive's file is an archive itself, which no guest runs"
     return "an archive of several files is not run; archive_entry names the one to run"

@@ -87,7 +87,7 @@ class SeenMatch(Input):
 
 
 class Matches(Input):
-    """What rules said, in a result of any plugin on the host: those that ship are `yara`, `behaviour`, `capabilities`."""
+    """What rules said, in a result of any plugin on the host; `yara`, `behaviour` and `capabilities` have some."""
 
     matches: list[SeenMatch] = Field(default=[], max_length=LIST_MAX)
     is_truncated: bool = False

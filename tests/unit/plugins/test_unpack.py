@@ -11,6 +11,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from malbox.sdk import PluginFailure
+from malbox.sdk.passwords import CUSTOMARY_PASSWORDS
 from malbox.sdk.testing import Emitted, run_plugin
 from services.plugins.internal.unpack import plugin
 from tests.unit.plugins.conftest import MakeSample
@@ -71,19 +72,30 @@ def test_the_list_in_a_refusal_is_bounded(make_sample: MakeSample, tmp_path: Pat
     assert len(str(refusal.value)) < 20 * 210 + 200
 
 
-@pytest.mark.parametrize("password", ["secret", "infected"])
+@pytest.mark.parametrize("password", ["secret", *CUSTOMARY_PASSWORDS])
 def test_the_right_password_opens_an_aes_archive(password: str, make_sample: MakeSample, tmp_path: Path) -> None:
-    """The customary password of the field need not be said."""
-    given_password = {"password": password} if password != "infected" else {}
+    """The customary passwords of the field need not be said."""
+    given_password = {"password": password} if password == "secret" else {}
     emitted = unpacked(make_sample(encrypted(password.encode(), b"hello")), tmp_path, **given_password)
     assert emitted.content["entry"] == b"hello"
 
 
-@pytest.mark.parametrize("config", [{}, {"password": "other"}])
+@pytest.mark.parametrize("config", [{"entry": "inner.sh"}, {"password": "other"}])
 def test_a_wrong_password_is_called_that(config: dict[str, str], make_sample: MakeSample, tmp_path: Path) -> None:
     """The submitter can tell a wrong password from a broken archive."""
     with pytest.raises(PluginFailure, match=r"^wrong archive password$"):
         unpacked(make_sample(encrypted(b"secret", b"hello")), tmp_path, **config)
+
+
+def test_an_archive_that_no_customary_password_opens_is_listed_as_locked(
+    make_sample: MakeSample, tmp_path: Path
+) -> None:
+    """Nobody named a password or a file, so nobody erred: what the archive says of itself comes out."""
+    emitted = unpacked(make_sample(encrypted(b"secret", b"hello")), tmp_path)
+    assert "entry" not in emitted.content
+    said = emitted.json("archive")
+    assert (said["chosen"], said["is_locked"], said["count"]) == ("", True, 1)
+    assert not unpacked(make_sample(zipped(a=b"one")), tmp_path).json("archive")["is_locked"]
 
 
 @pytest.mark.promise("P38")

@@ -4,10 +4,11 @@ from typing import Any
 
 from malbox.sdk import Context, PluginFailure, PluginSkipped
 from malbox.sdk.cpu_budget import cpu_budget
+from malbox.sdk.passwords import passwords_to_try
 
 from .budget import Budget
 from .kinds import recognise
-from .walk import CUSTOMARY_PASSWORDS, Walk
+from .walk import Walk
 from .zips import IsDocument
 
 PROCESSOR_S = 60.0
@@ -36,5 +37,4 @@ def run(context: Context) -> None:
 
 def passwords(config: dict[str, Any]) -> tuple[str, ...]:
     """The submission's first, then the configured, then the customary ones; each once."""
-    given = [config.get("password", ""), *config.get("passwords", [])]
-    return tuple(dict.fromkeys(one for one in (*given, *CUSTOMARY_PASSWORDS) if one))
+    return passwords_to_try(config.get("password", ""), *config.get("passwords", []))

@@ -19,7 +19,6 @@ ARCHIVES_MAX = 200
 HEAD_BYTES = 8 * 1024
 BOMB_BUDGETS = frozenset({"ratio", "overlap", "bytes", "depth", "entries"})
 """Bounds that no archive which somebody packed to be read comes near."""
-CUSTOMARY_PASSWORDS = ("infected", "malware", "virus", "password", "infected666", "1234", "123456")
 
 
 class CannotOpen(Exception):

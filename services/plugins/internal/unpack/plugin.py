@@ -4,8 +4,10 @@ Nothing is written under a name that the archive gives, and no entry but the cho
 archive states are not believed: the bytes that come out are counted.
 """
 
+import lzma
 import zipfile
 import zlib
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +15,7 @@ import pyzipper
 
 from malbox.sdk import Context, PluginFailure
 from malbox.sdk.findings import printable
+from malbox.sdk.passwords import passwords_to_try
 
 ENTRIES_MAX = 10_000
 LISTED_MAX = 200
@@ -21,26 +24,33 @@ NAME_MAX_CHARS = 200
 ENTRY_MAX_BYTES = 256 * 1024 * 1024
 RATIO_MAX = 1_100  # deflate cannot exceed 1032:1 (zlib's technical notes); more means overlapping or forged entries
 CHUNK_BYTES = 1024 * 1024
-CUSTOMARY_PASSWORD = "infected"  # noqa: S105 - what the field agrees on, so that scanners let samples pass
 IS_ENCRYPTED = 0x1
+UNREADABLE = (RuntimeError, zipfile.BadZipFile, pyzipper.BadZipFile, zlib.error, lzma.LZMAError, EOFError, OSError)
+"""What damage raises, and a wrong password: its check has 8 or 16 bits only."""
+
+
+class NoPasswordOpens(Exception):
+    """none of the passwords opens the entry"""
 
 
 def run(context: Context) -> None:
-    """The result `archive`, and `entry` if one is meant. Raises PluginFailure saying what the submitter can change."""
+    """The result `archive`, and `entry` if one is meant and opens. Raises PluginFailure saying what can be changed."""
     try:
         with pyzipper.AESZipFile(context.sample) as archive:
             entries = [entry for entry in archive.infolist() if not entry.is_dir()]
-            chosen = choose(entries, context.config.get("entry") or "")
-            context.emit_json("archive", listing(entries, chosen))
-            if chosen is None:
-                return
+            password, wanted = context.config.get("password") or "", context.config.get("entry") or ""
+            chosen = choose(entries, wanted)
             target = context.scratch / "entry"
-            extract(archive, chosen, context.config.get("password") or "", target)
+            is_locked = chosen is not None and not _opened(archive, chosen, password, target)
     except PluginFailure:
         raise
     except Exception as error:  # the library meets hostile bytes with whatever comes: OSError, struct.error, KeyError
         raise PluginFailure(f"the archive cannot be read: {error}") from error
-    context.emit_file("entry", target)
+    if is_locked and (password or wanted):
+        raise PluginFailure("wrong archive password")
+    context.emit_json("archive", listing(entries, None if is_locked else chosen, is_locked=is_locked))
+    if chosen is not None and not is_locked:
+        context.emit_file("entry", target)
 
 
 def choose(entries: list[Any], wanted: str) -> Any:
@@ -57,11 +67,12 @@ def choose(entries: list[Any], wanted: str) -> Any:
     return found
 
 
-def listing(entries: list[Any], chosen: Any | None) -> dict[str, Any]:
-    """What the archive says it holds. `chosen` is empty where no file is meant before the others."""
+def listing(entries: list[Any], chosen: Any | None, *, is_locked: bool = False) -> dict[str, Any]:
+    """What the archive says it holds. `chosen` is empty where no file is meant before the others, or it is locked."""
     return {
         "count": len(entries),
         "chosen": "" if chosen is None else printable(chosen.filename, NAME_MAX_CHARS),
+        "is_locked": is_locked,
         "is_truncated": len(entries) > LISTED_MAX,
         "entries": [
             {
@@ -74,17 +85,35 @@ def listing(entries: list[Any], chosen: Any | None) -> dict[str, Any]:
     }
 
 
-def extract(archive: Any, entry: Any, password: str, target: Path) -> None:
-    """The entry's bytes are in `target`. Raises PluginFailure for a wrong password or a budget that is used up."""
-    is_encrypted = bool(entry.flag_bits & IS_ENCRYPTED)
-    secret = (password or CUSTOMARY_PASSWORD).encode() if is_encrypted else None
+def extract(archive: Any, entry: Any, passwords: tuple[str, ...], target: Path) -> None:
+    """The entry's bytes are in `target`, by the first password that fits where it is encrypted.
+
+    Raises NoPasswordOpens, and PluginFailure for a damaged entry or a budget that is used up.
+    """
+    if not entry.flag_bits & IS_ENCRYPTED:
+        try:
+            _unpack(archive, entry, None, target)
+        except UNREADABLE as error:
+            raise PluginFailure(f"the archive is damaged: {error}") from error
+        return
+    for password in passwords:
+        with suppress(*UNREADABLE):
+            _unpack(archive, entry, password.encode(), target)
+            return
+    raise NoPasswordOpens
+
+
+def _opened(archive: Any, entry: Any, password: str, target: Path) -> bool:
     try:
-        with archive.open(entry, pwd=secret) as source, target.open("wb") as sink:
-            _copy(source, sink, entry.compress_size)
-    except (RuntimeError, zipfile.BadZipFile, pyzipper.BadZipFile, zlib.error) as error:
-        if is_encrypted:
-            raise PluginFailure("wrong archive password") from error
-        raise PluginFailure(f"the archive is damaged: {error}") from error
+        extract(archive, entry, passwords_to_try(password), target)
+    except NoPasswordOpens:
+        return False
+    return True
+
+
+def _unpack(archive: Any, entry: Any, password: bytes | None, target: Path) -> None:
+    with archive.open(entry, pwd=password) as source, target.open("wb") as sink:
+        _copy(source, sink, entry.compress_size)
 
 
 def _copy(source: Any, sink: Any, packed_bytes: int) -> None:
