@@ -17,6 +17,7 @@ import pyzipper
 
 MIB = 1024 * 1024
 ZEROS = bytes(24 * MIB)
+TURNED = bytes(range(255, -1, -1))
 Files = dict[str, bytes]
 
 
@@ -135,6 +136,100 @@ def cabinet(name: str, content: bytes, stated_bytes: int | None = None) -> bytes
     file = struct.pack("<IIHHHH", stated_bytes or len(content), 0, 0, 0, 0, 0x20) + label
     header = struct.pack("<4sIIIIIBBHHHHH", b"MSCF", 0, data_at + len(data), 0, 44, 0, 3, 1, 1, 1, 0, 0, 0)
     return header + folder + file + data
+
+
+def zipped_classically(files: Files, password: str) -> bytes:
+    """A ZIP of stored entries with the classic encryption (APPNOTE 6.1)."""
+    body, directory = b"", b""
+    for name, content in files.items():
+        total = zlib.crc32(content)
+        data = _enciphered(bytes(11) + bytes([total >> 24]) + content, password)
+        entry = struct.pack("<5H3I2H", 20, 1, 0, 0, 0x21, total, len(data), len(content), len(name), 0)
+        directory += b"PK\x01\x02" + struct.pack("<H", 20) + entry
+        directory += struct.pack("<3H2I", 0, 0, 0, 0, len(body)) + name.encode()
+        body += b"PK\x03\x04" + entry + name.encode() + data
+    end = struct.pack("<4s4H2IH", b"PK\x05\x06", 0, 0, len(files), len(files), len(directory), len(body), 0)
+    return body + directory + end
+
+
+def _enciphered(content: bytes, password: str) -> bytes:
+    keys = [0x12345678, 0x23456789, 0x34567890]
+
+    def crc(value: int, byte: int) -> int:
+        """One step of CRC-32 without its inversions, which zlib does around it."""
+        return zlib.crc32(bytes([byte]), value ^ 0xFFFFFFFF) ^ 0xFFFFFFFF
+
+    def update(byte: int) -> None:
+        keys[0] = crc(keys[0], byte)
+        keys[1] = ((keys[1] + (keys[0] & 0xFF)) * 134775813 + 1) & 0xFFFFFFFF
+        keys[2] = crc(keys[2], keys[1] >> 24)
+
+    for byte in password.encode():
+        update(byte)
+    enciphered = bytearray()
+    for byte in content:
+        pad = (keys[2] | 2) & 0xFFFF
+        enciphered.append(byte ^ (pad * (pad ^ 1) >> 8) & 0xFF)
+        update(byte)
+    return bytes(enciphered)
+
+
+def rar(files: Files, *, is_encrypted: bool = False) -> bytes:
+    """A RAR archive of version 4 with stored files (technote.txt of unrar). Encrypted: its sums are of other bytes."""
+
+    def block(kind: int, flags: int, fields: bytes, content: bytes = b"") -> bytes:
+        head = struct.pack("<BHH", kind, flags, 7 + len(fields)) + fields
+        return struct.pack("<H", zlib.crc32(head) & 0xFFFF) + head + content
+
+    made = b"Rar!\x1a\x07\x00" + block(0x73, 0, bytes(6))
+    for name, content in files.items():
+        sizes = struct.pack("<IIBIIBB", len(content), len(content), 3, zlib.crc32(content), 0x58210000, 20, 0x30)
+        fields = sizes + struct.pack("<HI", len(name), 0o100644) + name.encode()
+        stored = content.translate(TURNED) if is_encrypted else content
+        made += block(0x74, 0x8004 if is_encrypted else 0x8000, fields, stored)
+    return made + block(0x7B, 0x4000, b"")
+
+
+def rar5(files: Files, *, is_encrypted: bool = False) -> bytes:
+    """A RAR archive of version 5 with stored files (RAR 5.0 archive format). Encrypted: its sums are of other bytes."""
+
+    def number(value: int) -> bytes:
+        more = value >> 7
+        return bytes([value & 0x7F | 0x80]) + number(more) if more else bytes([value])
+
+    def block(*numbers: int, rest: bytes = b"", content: bytes = b"") -> bytes:
+        fields = b"".join(map(number, numbers)) + rest
+        head = number(len(fields)) + fields
+        return struct.pack("<I", zlib.crc32(head)) + head + content
+
+    made = b"Rar!\x1a\x07\x01\x00" + block(1, 0, 0)
+    for name, content in files.items():
+        behind = struct.pack("<I", zlib.crc32(content)) + number(0) + number(1) + number(len(name)) + name.encode()
+        sizes = (len(content), 4, len(content), 0o644)
+        if is_encrypted:  # a record of encryption: version, flags, rounds, salt, initialisation vector
+            record = b"\x01\x00\x00\x0f" + bytes(32)
+            behind += number(len(record)) + record
+            made += block(2, 3, len(record) + 1, *sizes, rest=behind, content=content.translate(TURNED))
+        else:
+            made += block(2, 2, *sizes, rest=behind, content=content)
+    return made + block(5, 0, 0)
+
+
+def compressed(content: bytes) -> bytes:
+    """A short file as compress(1) packs it: LZW with codes of 9 bits, which are enough for 255 phrases."""
+    phrases = {bytes([byte]): byte for byte in range(256)}
+    packed, bits, phrase = 0, 0, b""
+    for byte in [*content, None]:
+        longer = phrase + bytes([byte]) if byte is not None else b""
+        if longer in phrases:
+            phrase = longer
+            continue
+        packed |= phrases[phrase] << bits
+        bits += 9
+        phrases[longer] = len(phrases) + 1  # 256 is the code that forgets all phrases
+        phrase = longer[-1:]
+    assert len(phrases) < 512
+    return b"\x1f\x9d\x90" + packed.to_bytes(-(-bits // 8), "little")
 
 
 def overlapping(count: int, content: bytes, step: int = 0) -> bytes:

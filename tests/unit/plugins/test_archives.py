@@ -27,6 +27,9 @@ TWO = {"first.txt": b"one", "folder/second.txt": b"two"}
 WHOLE: dict[str, Callable[[], bytes]] = {
     "zip": lambda: made.zipped(TWO),
     "zip, AES": lambda: made.zipped_aes(TWO, "infected"),
+    "zip, encrypted as in the old days": lambda: made.zipped_classically(TWO, "infected"),
+    "rar": lambda: made.rar(TWO),
+    "rar5": lambda: made.rar5(TWO),
     "7z": lambda: made.seven_zipped(TWO),
     "7z, encrypted": lambda: made.seven_zipped(TWO, "infected"),
     "7z, its names encrypted too": lambda: made.seven_zipped(TWO, "infected", is_header_encrypted=True),
@@ -34,6 +37,7 @@ WHOLE: dict[str, Callable[[], bytes]] = {
     "tar.gz": lambda: made.tarred(TWO, "w:gz"),
     "tar.bz2": lambda: made.tarred(TWO, "w:bz2"),
     "tar.xz": lambda: made.tarred(TWO, "w:xz"),
+    "tar.lz4": lambda: made.written(TWO, "gnutar", "lz4"),
     "tar.zst": lambda: made.written(TWO, "gnutar", "zstd"),
     "cpio": lambda: made.written(TWO, "cpio_newc"),
     "iso": lambda: made.written(TWO, "iso9660"),
@@ -66,6 +70,39 @@ def test_a_cabinet_is_opened(make_sample: MakeSample, tmp_path: Path) -> None:
     assert emitted.content["children/0001"] == b"hello"
 
 
+def test_what_compress_packed_comes_out(make_sample: MakeSample, tmp_path: Path) -> None:
+    """`.Z`, with phrases that are longer than a letter."""
+    content = b"hello hello hello, aaaaaaaa"
+    emitted = unpacked(make_sample(made.compressed(content)), tmp_path / "scratch")
+    assert (emitted.json("archives")["archives"][0]["format"], emitted.content["children/0001"]) == (
+        "compress",
+        content,
+    )
+
+
+@pytest.mark.parametrize("pack", [made.rar, made.rar5])
+def test_an_encrypted_rar_stays_shut_and_says_so(
+    pack: Callable[..., bytes], make_sample: MakeSample, tmp_path: Path
+) -> None:
+    """No library that is free and kept opens one; what is stored in it is not taken for what was encrypted."""
+    said = unpacked(make_sample(pack(TWO, is_encrypted=True)), tmp_path / "scratch").json("archives")
+    assert (said["children"], said["archives"][0]["is_encrypted"]) == ([], True)
+    assert "archive_encrypted" in {trait["name"] for trait in said["traits"]}
+    assert [words.rpartition(": ")[2] for words in said["problems"]] == [
+        f"encrypted {said['archives'][0]['format']} archives cannot be opened"
+    ] * 2
+
+
+@pytest.mark.parametrize("pack", [made.rar, made.rar5])
+def test_what_an_encrypted_rar_says_is_bounded_and_never_a_crash(
+    pack: Callable[..., bytes], make_sample: MakeSample, tmp_path: Path
+) -> None:
+    """Cut and flipped in many places."""
+    for damaged in mutations(pack(TWO, is_encrypted=True), 200, "rar"):
+        with contextlib.suppress(PluginFailure, PluginSkipped):
+            assert len(unpacked(make_sample(damaged), tmp_path / "scratch").json("archives")["children"]) <= 2
+
+
 def test_what_is_packed_twice_comes_out(make_sample: MakeSample, tmp_path: Path) -> None:
     """Containers inside are opened; the path shows the way, and what was opened is no child."""
     sample = made.tarred({"inner.zip": made.zipped({"deep.7z": made.seven_zipped({"a.exe": b"MZ..."})})}, "w:xz")
@@ -84,7 +121,7 @@ def test_a_document_is_a_child_and_not_opened(make_sample: MakeSample, tmp_path:
 
 
 @pytest.mark.parametrize("config", [{"password": "own"}, {"passwords": ["no", "own"]}])
-@pytest.mark.parametrize("pack", [made.zipped_aes, made.seven_zipped])
+@pytest.mark.parametrize("pack", [made.zipped_aes, made.zipped_classically, made.seven_zipped])
 def test_the_submissions_password_opens_it(
     pack: Callable[[made.Files, str], bytes], config: dict[str, object], make_sample: MakeSample, tmp_path: Path
 ) -> None:

@@ -13,11 +13,13 @@ from libarchive import ffi
 from libarchive.exception import ArchiveError
 from libarchive.read import ArchiveRead, new_archive_read
 
+from . import rars
 from .budget import ArchiveSpent
 from .kinds import COMPRESSED, HEAD_BYTES, STREAMED, recognised
 from .visit import Member, Visit
 
 BLOCK_BYTES = 64 * 1024
+_is_data_encrypted = ffi.ffi("entry_is_data_encrypted", [ffi.c_archive_entry_p], ffi.c_int)
 _READERS = {"7z": "7zip"}
 """libarchive's word for a kind, where it is another one."""
 
@@ -30,10 +32,11 @@ def read(path: Path, kind: str, visit: Visit) -> None:
     """Every entry was offered to the visit. Raises NeedsPassword, ArchiveError for what cannot be read further."""
     try:
         with _opened(path, kind) as archive:
-            for entry in archive:
-                _take(entry, visit)
+            unread = rars.encrypted(path) if kind == "rar5" else frozenset()
+            for number, entry in enumerate(archive):
+                _take(entry, visit, is_unreadable=number in unread or (kind == "rar" and _is_encrypted(entry)))
     except ArchiveError as error:
-        if "encrypted" in str(error).lower():
+        if "encrypt" in str(error).lower():
             raise NeedsPassword from error
         if "too many filters" in str(error):  # it undoes up to 25 compressions, one inside the other, by itself
             visit.budget.note("depth", visit.budget.depth, visit.where)
@@ -60,10 +63,15 @@ def _reader(path: Path, reader: str, compression: str) -> Iterator[ArchiveRead]:
         yield ArchiveRead(pointer)
 
 
-def _take(entry: Any, visit: Visit) -> None:
+def _take(entry: Any, visit: Visit, *, is_unreadable: bool) -> None:
     name, size = entry.pathname, entry.size
     spool = visit.member(Member(_text(name), size, _kind(entry), _text(entry.linkpath)))
     if spool is None:
+        return
+    if is_unreadable:
+        visit.is_encrypted = True
+        visit.problem(f"{spool.where}: encrypted {visit.format} archives cannot be opened")
+        spool.remove()
         return
     try:
         with spool:
@@ -77,6 +85,10 @@ def _take(entry: Any, visit: Visit) -> None:
         visit.problem(f"{spool.where}: {error}")
     else:
         visit.keep(spool)
+
+
+def _is_encrypted(entry: Any) -> bool:
+    return bool(_is_data_encrypted(entry._entry_p))  # noqa: SLF001 - the binding has no word for it
 
 
 def _kind(entry: Any) -> str:
