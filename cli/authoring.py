@@ -7,7 +7,7 @@ from typing import Any
 
 from cli import output, sample
 from cli.errors import Refused, Usage
-from malbox.sdk import Input
+from malbox.sdk import Event, Input
 from malbox.sdk.manifest import Manifest, ManifestError, load_manifest
 from malbox.sdk.scaffold import create_plugin
 from malbox.sdk.testing import SandboxedRun, SandboxRefused, run_sandboxed
@@ -35,13 +35,16 @@ def create(into: Path, name: str, kind: str) -> Path:
         ) from error
 
 
-def runs(path: Path, file: Path | None, config: str, given: list[str]) -> list[tuple[Path, SandboxedRun]]:
+def runs(
+    path: Path, file: Path | None, config: str, given: list[str], told: list[str]
+) -> list[tuple[Path, SandboxedRun]]:
     """The plugin ran on the file, or on each of its own samples. Raises Usage, Refused."""
-    if manifest_of(path).plugin.kind == "guest":
+    manifest = manifest_of(path)
+    if manifest.plugin.kind == "guest":
         output.say(
             "A guest plugin is rehearsed here, with the agent's own code: the sample is put into place, not run."
         )
-    options = _configuration(config), tuple(_input(each) for each in given)
+    options = _configuration(config), tuple(map(_input, given)), tuple(_event(each, manifest) for each in told)
     return [(each, _run(path, each, *options)) for each in _samples(path, file)]
 
 
@@ -68,13 +71,32 @@ def _samples(path: Path, file: Path | None) -> list[Path]:
 
 
 def _configuration(text: str) -> dict[str, Any]:
+    return _object("--config", text, """Quote it: --config '{"key": 1}'""")
+
+
+def _object(what: str, text: str, remedy: str) -> dict[str, Any]:
     try:
         content = json.loads(text)
-    except ValueError as error:
-        raise Usage(f"--config is not JSON: {error}", remedy="""Quote it: --config '{"key": 1}'""") from error
+    except (ValueError, RecursionError) as error:
+        raise Usage(f"{what} is not JSON: {error}", remedy=remedy) from error
     if not isinstance(content, dict):
-        raise Usage("--config is no JSON object.", remedy="""Name the keys: --config '{"key": 1}'""")
+        raise Usage(f"{what} is no JSON object.", remedy=remedy)
     return content
+
+
+def _event(text: str, manifest: Manifest) -> Event:
+    """The fact as the plugin would be told it. Raises Usage for one that no task would tell it."""
+    fact, separator, path = text.partition("=")
+    subscribed = ", ".join(manifest.events.subscribe) or "nothing"
+    if not (separator and fact in manifest.events.subscribe):
+        raise Usage(f"--event {text}: the plugin subscribes to {subscribed}.", remedy="Say --event FACT=FILE.")
+    sample.check(Path(path))
+    content = _object(
+        path, Path(path).read_text(encoding="utf-8", errors="replace"), "Write the fields of the fact there."
+    )
+    if not manifest.events.wants(fact, content):
+        raise Usage(f"--event {text}: the manifest's filter leaves it out.", remedy=f"See [events.filters.{fact}].")
+    return Event(fact, content)
 
 
 def _input(text: str) -> Input:
@@ -86,9 +108,12 @@ def _input(text: str) -> Input:
     return Input(plugin, result, Path(path), mimetypes.guess_type(path)[0] or "application/octet-stream")
 
 
-def _run(path: Path, file: Path, config: dict[str, Any], inputs: tuple[Input, ...]) -> SandboxedRun:
+def _run(
+    path: Path, file: Path, config: dict[str, Any], inputs: tuple[Input, ...], events: tuple[Event, ...]
+) -> SandboxedRun:
     try:
-        return run_sandboxed(path, file, sample_name=sample.name_of(file), config=config, inputs=inputs)
+        name = sample.name_of(file)
+        return run_sandboxed(path, file, sample_name=name, config=config, inputs=inputs, events=events)
     except (ManifestError, SandboxRefused) as error:
         raise Refused(
             f"The plugin was not run: {error}", remedy="Look at `malbox doctor` when it is not the plugin."

@@ -141,7 +141,7 @@ def validate(path: Folder, as_json: AsJson = False) -> None:
 
 
 @app.command("test")
-def try_out(
+def try_out(  # noqa: PLR0917 - a command's options are its parameters
     path: Folder,
     file: Annotated[
         Path | None,
@@ -154,12 +154,18 @@ def try_out(
             "--input", metavar="PLUGIN/NAME=FILE", help="An earlier result that it is to see; repeat for more."
         ),
     ] = None,
+    told: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--event", metavar="FACT=FILE", help="A fact that it is told, its fields as JSON; repeat for more."
+        ),
+    ] = None,
     as_json: AsJson = False,
 ) -> None:
     """Run a plugin as a task would, in the sandbox, and print what it emits. Exits 1 unless every run completes."""
     from cli import authoring  # noqa: PLC0415
 
-    runs = authoring.runs(path, file, config, given or [])
+    runs = authoring.runs(path, file, config, given or [], told or [])
     if as_json:
         output.print_json([{"sample": str(of), **authoring.as_mapping(run)} for of, run in runs])
     else:

@@ -1,7 +1,11 @@
 """The example plugins do what their README says, in the sandbox."""
 
 import os
+import re
+import shlex
 import socket
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -19,6 +23,28 @@ def test_every_example_is_a_plugin_of_its_folders_name(name: str) -> None:
     """And the README says what it shows."""
     assert load_manifest(EXAMPLES / name).plugin.name == name
     assert f"`{name}`" in (EXAMPLES / "README.md").read_text(encoding="utf-8")
+
+
+COMMANDS = re.findall(r"^\.malbox/bin/malbox (plugin test .*)$", (EXAMPLES / "README.md").read_text(), re.MULTILINE)
+FOUND = {
+    "randomness": '"highest":',
+    "course": '"exit_codes":[3]',
+    "sockets": "sockets (json",
+    "left_behind": '"content":"script"',
+}
+
+
+@pytest.mark.parametrize("name", FOUND)
+@pytest.mark.promise("F1")
+def test_every_example_can_be_tried_from_the_command_line_as_its_readme_says(name: str) -> None:
+    """Where it stands, with the files that it brings; it completes, and prints what it found."""
+    [command] = [one for one in COMMANDS if f"examples/{name}" in one]
+    done = subprocess.run(
+        (sys.executable, "-P", "-m", "cli", *shlex.split(command)), cwd=EXAMPLES.parent, capture_output=True, text=True,
+        env={"PATH": os.environ["PATH"], "PYTHONPATH": str(EXAMPLES.parent)}, timeout=120, check=False,
+    )  # fmt: skip
+    assert done.returncode == 0, (done.stdout, done.stderr)
+    assert FOUND[name] in done.stdout
 
 
 def test_random_pieces_stand_out(tmp_path: Path) -> None:

@@ -90,6 +90,7 @@ def test_code_that_could_not_start_is_a_fault(malbox: Malbox, tmp_path: Path, co
         (("--config", "[]"), "--config is no JSON object"),
         (("--input", "yara=x"), "names no result"),
         (("--input", "yara/yara=absent"), "absent cannot be submitted"),
+        (("--event", "SampleExited=x"), "the plugin subscribes to nothing"),
         (("absent",), "absent cannot be submitted"),
     ],
 )
@@ -101,6 +102,29 @@ def test_a_trial_that_means_nothing_is_refused_before_anything_runs(
     refused = malbox("plugin", "test", str(tmp_path / "counter"), *arguments)
     assert refused.code == 2
     assert words in refused.err
+
+
+@pytest.mark.parametrize(
+    ("fact", "content", "words"),
+    [
+        ("GuestLost", "{}", "subscribes to PluginFinished"),
+        ("PluginFinished", "[]", "is no JSON object"),
+        ("PluginFinished", "{", "is not JSON"),
+        ("PluginFinished", '{"outcome": "completed"}', "the manifest's filter leaves it out"),
+    ],
+)
+def test_a_plugin_is_told_on_trial_only_what_a_task_would_tell_it(
+    malbox: Malbox, tmp_path: Path, fact: str, content: str, words: str
+) -> None:
+    """A fact that it does not subscribe to, that its filter leaves out, or that has no fields is wrong usage."""
+    malbox("plugin", "new", "counter", "--in", str(tmp_path))
+    with (tmp_path / "counter/plugin.toml").open("a") as manifest:
+        manifest.write(
+            '[events]\nsubscribe = ["PluginFinished"]\n[events.filters.PluginFinished]\noutcome = ["crashed"]\n'
+        )
+    (tmp_path / "fact").write_text(content)
+    refused = malbox("plugin", "test", str(tmp_path / "counter"), "--event", f"{fact}={tmp_path / 'fact'}")
+    assert (refused.code, words in refused.err) == (2, True), refused.err
 
 
 @pytest.mark.promise("D6")
