@@ -38,6 +38,9 @@ class SimEnroller:
     ) -> Enrolment:
         """The agent serves only that lease."""
         life = await self._reached(address, authority, machine_id, timeout_s)
+        if self.world.thief_rate and self.world.rng.random() < self.world.thief_rate:
+            self.world.counts["fault token_stolen"] += 1
+            life.identity = "somebody else"
         if life.identity is not None:
             self.world.counts["second_enrolment_refused"] += 1
             raise GuestRefused("the agent is enrolled already")

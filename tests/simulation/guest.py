@@ -260,6 +260,9 @@ class SimSession:
     async def collect(self, into: Path, *, timeout_s: float) -> Collected:  # noqa: ARG002 - the port's shape
         """One file that the sample wrote."""
         guest = await self._call(_itself)
+        if self.world.collect_max_s:
+            self.world.counts["fault collection_slow"] += 1
+            await asyncio.sleep(self.world.rng.random() * self.world.collect_max_s)
         path = into / "dropped"
         path.write_bytes(mark(self.life, guest))
         await self._back()

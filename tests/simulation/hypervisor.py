@@ -39,6 +39,8 @@ class SimHypervisor:
     async def image_identity(self, spec: MachineSpec) -> str:
         """The digest of the built image."""
         await self._pause()
+        if self.world.is_image_missing:
+            raise HypervisorRefused(f"there is no image {spec.image}")
         return f"{self.world.image}:{spec.image}"
 
     async def provision(

@@ -87,6 +87,8 @@ class SimTask(asyncio.Task[Any]):
 
     def __init__(self, coro: Any, *, loop: "SimLoop", name: str | None = None, context: Context | None = None) -> None:
         self.number = loop.next_number()
+        context = copy_context() if context is None else context
+        self.process = context.get(PROCESS) or loop.world
         super().__init__(coro, loop=loop, name=name or "sim", context=context)
         loop.all_tasks.append(self)
 
@@ -189,8 +191,10 @@ class SimLoop(asyncio.BaseEventLoop):
         """It is dropped when it would fall due."""
 
     def call_exception_handler(self, context: dict[str, Any]) -> None:
-        """What nobody caught is a failure of the run."""
-        error = context.get("exception")
+        """What nobody caught is a failure of the run, except in a process that died before it could."""
+        error, task = context.get("exception"), context.get("future")
+        if isinstance(task, SimTask) and task.process.is_dead:
+            return
         if error is not None and not isinstance(error, asyncio.CancelledError):
             self.failures.append(f"{context.get('message')}: {error!r}")
 

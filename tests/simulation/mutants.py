@@ -29,7 +29,7 @@ Mutation = Callable[[Simulation, ExitStack], None]
 
 def run_mutant(mutations: tuple[Mutation, ...], seed: int) -> Outcome:
     """The seed without those defences, until something is wrong."""
-    sim = Simulation(seed)
+    sim = Simulation(seed, is_eventful=False)
     with ExitStack() as stack:
         for mutation in mutations:
             mutation(sim, stack)

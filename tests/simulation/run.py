@@ -2,6 +2,7 @@
 
 import asyncio
 import gc
+import hashlib
 import shutil
 import tempfile
 from collections import Counter
@@ -18,8 +19,9 @@ import aio_pika
 from eventsourcing.persistence import StoredEvent
 
 from contracts.scheduler import TERMINAL_STATES
-from contracts.submission import AnalysisRequest
+from contracts.submission import AnalysisRequest, PluginChoice, Route
 from services.chassis.store import make_mapper
+from services.machines.adapters.memory_network import EMPTY_RECORD
 from services.machines.domain.spec import MachineSpec
 from services.machines.effects import AGENT_BOOT_TIMEOUT_S
 from tests.simulation.blobs import SimBlobs, SimSandbox
@@ -30,6 +32,7 @@ from tests.simulation.judge import Judge
 from tests.simulation.links import connector
 from tests.simulation.logged import Logged
 from tests.simulation.loop import PROCESS, Process, SimLoop, virtual_time
+from tests.simulation.operator import Operator
 from tests.simulation.services import POLL_S, SERVICES, SimService, Surroundings, replaced
 from tests.simulation.stores import Stores
 from tests.simulation.truth import OUT_OF_THE_POOL, Truth
@@ -47,6 +50,22 @@ down for later waits longer by as much as the database's clock was set back sinc
 LIMIT_S = FAULTS_S + 2 * AGENT_BOOT_TIMEOUT_S + 2 * REST_S
 """What is not at rest by then never is."""
 RATES = (0.8, 1.2)
+EVENTFUL_EVERY = 4
+"""Every fourth seed is eventful: an operator gives orders, guests break out, evidence and budgets run out."""
+CARDS_SHARE = 0.6
+"""So many of them have machines with analysis cards, whose networks are watched."""
+IMPATIENT_SHARE = 0.35
+"""So many of them have tasks that do not wait for long."""
+CHOICES = (*(None,) * 8, (PluginChoice(name="identity"),), (PluginChoice(name="behaviour"),))
+"""Which plugins a client asks for: mostly all that apply, else one that needs no machine."""
+SHORT_BUDGETS = {
+    "queue_budget_s": 12,
+    "boot_budget_s": 5,
+    "grace_budget_s": 0,
+    "collection_budget_s": 5,
+    "host_plugins_budget_s": 5,
+    "cleanup_budget_s": 5,
+}
 REST_SEEN_STEPS = 256
 DRAIN_S = 2 * POLL_S
 """So long after an event the rows know of it, also where only a slow poll finds it."""
@@ -68,8 +87,9 @@ class Outcome:
 class Simulation:
     """One run."""
 
-    def __init__(self, seed: int) -> None:
+    def __init__(self, seed: int, *, is_eventful: bool | None = None) -> None:
         self.seed = seed
+        self.is_eventful = seed % EVENTFUL_EVERY == 0 if is_eventful is None else is_eventful
         self.rng = Random(seed)  # noqa: S311 - it has to be the same again
         self.counts: Counter[str] = Counter()
         self.loop = SimLoop(self.rng)
@@ -81,8 +101,12 @@ class Simulation:
         self.scratch_dir = Path(tempfile.mkdtemp(prefix="sim-", dir=_fast_directory()))
         self.stores = Stores(self.loop, self.rng, self.counts)
         self.logged = Logged(self.loop, self.counts)
+        self.has_cards = self.is_eventful and self.rng.random() < CARDS_SHARE
+        routes: tuple[Route, ...] = ("none", "simulated") if self.has_cards else ("none",)
         specs = [
-            MachineSpec(machine_id=f"m{number}", host="local", profile="linux", platform="linux", image="linux")
+            MachineSpec(
+                machine_id=f"m{number}", host="local", profile="linux", platform="linux", image="linux", routes=routes
+            )
             for number in range(1, 2 + self.rng.randrange(2))
         ]
         self.around = Surroundings(
@@ -96,11 +120,19 @@ class Simulation:
             specs=specs,
             scratch_dir=self.scratch_dir,
         )
+        if self.has_cards:
+            self.blob_content |= {hashlib.sha256(EMPTY_RECORD).hexdigest(): EMPTY_RECORD}
+            self.around.more["machines"] = {"network_socket": Path("/simulated")}
+        if self.is_eventful and self.rng.random() < IMPATIENT_SHARE:
+            self.counts["short_budgets"] += 1
+            self.around.more["scheduler"] = SHORT_BUDGETS
         self.live: dict[str, SimService] = {}
         self.all: list[SimService] = []
         self.absent: set[str] = set()
         self.clients: list[Client] = []
         self.rest_s = -1.0
+        self.rest_begins_at = FAULTS_S
+        """When nothing wrong happened any more, and nothing was an operator's."""
         self.drain_s = DRAIN_S
         self.is_hasty = False
         self.mapper = make_mapper()
@@ -113,6 +145,7 @@ class Simulation:
             database.on_forgotten = self._see_forgotten
         databases["machines"].on_events = lambda _name, rows: self.truth.machines_events(rows)
         databases["scheduler"].on_events = lambda _name, rows: self.truth.scheduler_events(rows)
+        self.operator = Operator(self)
         self.chaos = Chaos(self)
 
     def _decode(self, stream: UUID, version: int, topic: str, state: bytes) -> Any:
@@ -157,6 +190,7 @@ class Simulation:
         """A fresh process of the service runs."""
         self._processes += 1
         rate = RATES[0] + self.rng.random() * (RATES[1] - RATES[0])
+        self.counts["fault clock_rate slow" if rate < 1 else "fault clock_rate fast"] += 1
         process = Process(self.loop, name, self._processes, rate=rate)
         service = SimService(name, process, self.stores.pool(process), self.around)
         self.live[name] = service
@@ -189,6 +223,9 @@ class Simulation:
     async def _end_of_faults(self) -> None:
         await asyncio.sleep(FAULTS_S)
         self.chaos.end()
+        if self.is_eventful:
+            await self.operator.put_right()
+            self.rest_begins_at = self.loop.now
 
     def _see_forgotten(self, service: str, message_ids: list[str]) -> None:
         """What leaves the outbox was with the broker."""
@@ -203,11 +240,16 @@ class Simulation:
             with replaced(self.around), virtual_time(self.loop), self.logged.kept(), self._bus():
                 for name in SERVICES:
                     self.start_service(name)
+                routes = self.around.specs[0].routes
                 for number in range(1 + self.rng.randrange(3)):
                     client = Client(
                         f"t{number}.bin",
                         self.rng.random() * FAULTS_S * 0.8,
-                        AnalysisRequest(timeout_s=1 + self.rng.randrange(30)),
+                        AnalysisRequest(
+                            timeout_s=1 + self.rng.randrange(30),
+                            route=self.rng.choice(routes) if self.is_eventful else "none",
+                            plugins=self.rng.choice(CHOICES) if self.is_eventful else None,
+                        ),
                     )
                     self.clients.append(client)
                     self.loop.world.spawn(client.ask(self))
@@ -215,11 +257,12 @@ class Simulation:
                 self.loop.world.spawn(self._end_of_faults())
                 self.loop.run_while(self._goes_on, until=LIMIT_S, steps_max=STEPS_MAX)
                 if self.is_at_rest():
-                    self.rest_s = max(0.0, self.loop.now - max(FAULTS_S, self.world.waited_until))
+                    self.rest_s = max(0.0, self.loop.now - max(self.rest_begins_at, self.world.waited_until))
                     self.settle()
                 Judge(self).judge(rest_s_max=REST_S + self.stores.set_back_s, limit_s=LIMIT_S)
                 self.loop.bury()
         finally:
+            self.chaos.undone.close()
             self.loop.close()
             self.stores.close()
             shutil.rmtree(self.scratch_dir, ignore_errors=True)
@@ -257,8 +300,8 @@ class Simulation:
             self.truth.wrong(f"it did not stay at rest: the last event came at {self.truth.recorded_at:.3f}")
 
     def is_at_rest(self) -> bool:
-        """Machines are ready or out of the pool; tasks have ended, or wait for a machine where there is none."""
-        if not self.chaos.is_over:
+        """Machines are ready or out of the pool, not an operator's; tasks have ended, or wait where none is."""
+        if not (self.operator.is_done if self.is_eventful else self.chaos.is_over):
             return False
         machines = [self.stores.machine_state(spec.machine_id) for spec in self.around.specs]
         if not all(state == "ready" or state in OUT_OF_THE_POOL for state in machines):

@@ -30,6 +30,7 @@ from services.chassis.work import Worker
 from services.intake import main as intake_main
 from services.intake.settings import IntakeSettings
 from services.machines import main as machines_main
+from services.machines.adapters.absent_network import AbsentNetwork
 from services.machines.announcements import announce as machines_words
 from services.machines.domain.spec import MachineSpec
 from services.machines.reconcile import Wishes
@@ -55,6 +56,7 @@ from tests.simulation.enroller import SimEnroller
 from tests.simulation.guest import SimConnector
 from tests.simulation.hypervisor import SimHypervisor
 from tests.simulation.loop import PROCESS, Process, SimLoop
+from tests.simulation.networks import SimNetwork
 from tests.simulation.world import SimWorld
 
 BEGINNING = datetime(2026, 1, 1, tzinfo=UTC)
@@ -149,6 +151,8 @@ class Surroundings:
         self.blobs = blobs
         self.sandbox = sandbox
         self.specs = specs
+        self.more: dict[str, dict[str, Any]] = {}
+        """Settings that differ from the usual ones, by service."""
         self.scratch_dir = scratch_dir
         self.decoded: dict[tuple[UUID, int, bytes], Any] = {}
         self.hypervisor: Callable[[Process], SimHypervisor] = partial(SimHypervisor, world)
@@ -168,7 +172,12 @@ class Surroundings:
             gateway_secret="-" * 16,
             machines_file=Path("/simulated"),
             admin_token_sha256="0" * 64,
+            **self.more.get(name, {}),
         )
+
+    def network(self, settings: MachinesSettings) -> Any:
+        """The way to the network helper, if the host has one."""
+        return AbsentNetwork() if settings.network_socket is None else SimNetwork(self.world, self.world.networks)
 
 
 class SimService:
@@ -240,14 +249,17 @@ class SimService:
 
 
 class SimWishes(Wishes):
-    """A file of machines that is never written to."""
+    """A file of machines that is written to at once."""
 
-    def __init__(self, specs: list[MachineSpec]) -> None:
-        super().__init__(Path("/simulated"), lambda _path: specs)
-        self._take("read")
+    def __init__(self, around: Surroundings) -> None:
+        super().__init__(Path("/simulated"), lambda _path: list(around.specs))
+        self._around = around
+        self.refresh()
 
     def refresh(self) -> bool:
-        """It stays as it is."""
+        """It is as it is now."""
+        if list(self.specs.values()) != self._around.specs:
+            self._take("read")
         return True
 
 
@@ -277,7 +289,8 @@ def replaced(around: Surroundings) -> Iterator[None]:
     empty = lambda *_arguments, **_named: None  # noqa: E731 - no HTTP here
     replacements: tuple[tuple[Any, str, Any], ...] = (
         (machines_main, "_outside", lambda _settings: (around.hypervisor(PROCESS.get()), around.enroller())),
-        (machines_main, "Wishes", lambda _path, _load: SimWishes(around.specs)),
+        (machines_main, "Wishes", lambda _path, _load: SimWishes(around)),
+        (machines_main, "_network", around.network),
         (machines_main, "router", empty),
         (plugins_main, "BubblewrapRunner", lambda **_settings: around.sandbox),
         (plugins_main, "WatchedFolders", lambda *_arguments: SimFolders()),

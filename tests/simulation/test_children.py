@@ -22,7 +22,7 @@ class WithChildren(Simulation):
     ends: dict[str, int]
 
     def __init__(self, seed: int) -> None:
-        super().__init__(seed)
+        super().__init__(seed, is_eventful=False)
         self.sandbox.inside = INSIDE
 
     def is_at_rest(self) -> bool:

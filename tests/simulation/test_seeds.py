@@ -5,11 +5,11 @@ from concurrent.futures import Future, ProcessPoolExecutor
 
 import pytest
 
-from tests.simulation.coverage import missing
+from tests.simulation.coverage import SEEDS_OF_TEST, missing
 from tests.simulation.pool import outcome_of
 from tests.simulation.run import Outcome
 
-SEEDS = 500
+SEEDS = SEEDS_OF_TEST
 AT_ONCE = 25
 
 
@@ -34,4 +34,4 @@ def test_every_fault_every_defence_and_every_driven_cell_was_met(outcomes: dict[
     counts: Counter[str] = Counter()
     for outcome in outcomes.values():
         counts.update(outcome.result().counts)
-    assert not missing(counts)
+    assert not missing(counts, len(outcomes))

@@ -35,7 +35,10 @@ class Truth:
         self.names: dict[str, str] = {}
         """The task that each sample belongs to, by the sample's name."""
         self._decode = decode
+        self.on_moved: list[Callable[[Machine | Task], None]] = []
+        """Called as an event of a machine or of a task is committed: a moment at which more may happen to it."""
         self._machines: dict[UUID, Machine] = {}
+        self._broken_out: set[str] = set()
         self._tasks: dict[UUID, Task] = {}
 
     def wrong(self, words: str) -> None:
@@ -50,6 +53,9 @@ class Truth:
             if self.world.host(machine_id).highest.epoch < epoch:
                 self.leases.pop(lease_id, None)
         self._machines.clear()
+        self._broken_out.clear()
+        for host in self.world.hosts.values():
+            host.broke_out = None
         self._tasks.clear()
         self.ends.clear()
 
@@ -70,6 +76,8 @@ class Truth:
             if machine is None:
                 continue
             self._machines[row[0]] = machine
+            self._tell(machine)
+            self._judge_breach(machine, event)
             if machine.epoch < epoch:
                 self.wrong(f"{machine.machine_id}: epoch {epoch} was followed by {machine.epoch}")
             if name == "CleanVerified":
@@ -79,6 +87,10 @@ class Truth:
             elif name == "Leased":
                 self._leased(machine)
 
+    def _tell(self, moved: Machine | Task) -> None:
+        for heard in () if self.is_replaying else self.on_moved:
+            heard(moved)
+
     def _moved(self, event: Any, before: Any) -> Any:
         """What the event makes of it; an event that cannot have happened is a violation."""
         try:
@@ -86,6 +98,20 @@ class Truth:
         except Exception as error:  # noqa: BLE001 - whatever it says, it does not follow
             self.wrong(f"{type(event).__name__} does not follow from what was recorded before: {error!r}")
             return None
+
+    def _judge_breach(self, machine: Machine, event: Any) -> None:
+        """A machine whose guest got out is verified only after a person's word, and that it got out is on record."""
+        host, name = self.world.host(machine.machine_id), type(event).__name__
+        if name == "IsolationBreached":
+            self._broken_out.add(machine.machine_id)
+            host.broke_out = None
+        elif name == "Returned" or (name == "ProvisioningStarted" and event.by):
+            self._broken_out.discard(machine.machine_id)
+            host.broke_out = None
+        elif name == "CleanVerified" and machine.machine_id in self._broken_out:
+            self.wrong(f"{machine.machine_id} was called clean after its guest broke out, and no person said so")
+        elif name == "CleanVerified" and host.broke_out is not None:
+            self.wrong(f"{machine.machine_id} was called clean, and the breach of {host.broke_out} is on no record")
 
     def _cleaned(self, machine: Machine) -> None:
         """Nothing of an earlier epoch is left."""
@@ -129,7 +155,8 @@ class Truth:
             if task is None:
                 continue
             self._tasks[row[0]] = task
-            if name in ("Completed", "Failed", "TimedOut", "Cancelled", "Refused"):
+            self._tell(task)
+            if name in ("Completed", "Failed", "TimedOut", "Cancelled", "Refused", "Unserviceable"):
                 self._ended(task)
 
     def _ended(self, task: Task) -> None:

@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 from random import Random
 from typing import Any
 
+from services.machines.adapters.memory_network import MemoryNetwork
 from services.machines.domain.fence import UNTOUCHED, Fence
 from services.machines.errors import HypervisorUnavailable
 from tests.simulation.loop import Process, SimLoop
@@ -61,6 +62,8 @@ class Host:
     overlays: set[int] = field(default_factory=set)
     lives: list[Life] = field(default_factory=list)
     lock: object | None = None
+    broke_out: str | None = None
+    """The lease whose guest's walls were opened, until that is on record or nothing is left that shows it."""
 
 
 class SimWorld:
@@ -73,11 +76,17 @@ class SimWorld:
         self.hosts: dict[str, Host] = {}
         self.image = "image-1"
         self.is_down = False
+        self.is_image_missing = False
+        self.is_network_down = False
+        self.networks = MemoryNetwork(("none", "simulated"))
         self.failure_rate = 0.0
         self.slow_rate = 0.0
         self.late_rate = 0.5
         self.unkillable_rate = 0.0
         self.mute_rate = 0.0
+        self.impostor_rate = 0.0
+        self.thief_rate = 0.0
+        self.collect_max_s = 0.0
         self.waited_until = 0.0
         """When a guest that never answers was last given up: until then it is a fault that goes on."""
         self.on_act: Callable[[Process, str], None] = lambda _process, _machine_id: None
@@ -108,6 +117,10 @@ class SimWorld:
         life = Life(self._lives, host.machine_id, epoch, host.warm_authority)
         life.is_unkillable = self.unkillable_rate > 0 and self.rng.random() < self.unkillable_rate
         life.is_mute = self.mute_rate > 0 and self.rng.random() < self.mute_rate
+        self.counts["fault guest mute"] += life.is_mute
+        if self.impostor_rate and self.rng.random() < self.impostor_rate:
+            self.counts["fault guest impostor"] += 1
+            life.authority = b"somebody else's"
         host.overlays.add(epoch)
         host.life = life
         host.is_disturbed = False
@@ -133,6 +146,24 @@ class SimWorld:
             life.is_running = False
             if life.guest is not None:
                 life.guest.end()
+
+    def replace(self, host: Host) -> None:
+        """Another incarnation stands there, of the same epoch, and nobody verified it."""
+        epoch = host.life.epoch if host.life is not None else 0
+        self.gone(host)
+        self.born(host, epoch).is_running = False
+        host.is_disturbed = True
+
+    def break_out(self, machine_id: str) -> None:
+        """The walls of the machine's network are open."""
+        self.host(machine_id).broke_out = self.networks.open_networks()[machine_id]
+        self.networks.break_isolation(machine_id, "a rule is gone")
+
+    def lose_networks(self) -> None:
+        """Every network is gone, and what they looked like."""
+        self.networks.lose()
+        for host in self.hosts.values():
+            host.broke_out = None
 
     def next_authority(self) -> int:
         """A number never used before."""

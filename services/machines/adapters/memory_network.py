@@ -13,7 +13,7 @@ from services.machines.errors import IsolationBroken, NetworkRefused, NetworkUna
 from services.machines.network.layout import socket_name
 from services.machines.ports import Breach, CaptureTaken, Isolation, NetworkSeen
 
-_EMPTY_RECORD = bytes(24)
+EMPTY_RECORD = bytes(24)
 
 
 @dataclass
@@ -71,8 +71,8 @@ class MemoryNetwork:
         network = self._networks.get(machine_id)
         if network is None or network.lease_id is None or network.route == "none":
             return None
-        digest = hashlib.sha256(_EMPTY_RECORD).hexdigest()
-        return CaptureTaken(network.lease_id, BlobRef(sha256=digest, size_bytes=len(_EMPTY_RECORD)), 0, False)  # noqa: FBT003
+        digest = hashlib.sha256(EMPTY_RECORD).hexdigest()
+        return CaptureTaken(network.lease_id, BlobRef(sha256=digest, size_bytes=len(EMPTY_RECORD)), 0, False)  # noqa: FBT003
 
     async def close(self, machine_id: str, *, epoch: int, claim: Claim | None = None) -> None:
         """The network is gone."""
@@ -101,8 +101,16 @@ class MemoryNetwork:
         """Somebody changed the machine's rules."""
         network = self._networks[machine_id]
         network.fault = reason
+        self.tell(machine_id, network.epoch, reason, network.lease_id)
+
+    def tell(self, machine_id: str, epoch: int, reason: str, lease_id: str | None) -> None:
+        """Whoever watches hears of the breach."""
         for watcher in self._watchers:
-            watcher.put_nowait(Breach(machine_id, network.epoch, reason, network.lease_id))
+            watcher.put_nowait(Breach(machine_id, epoch, reason, lease_id))
+
+    def open_networks(self) -> dict[str, str | None]:
+        """The lease that each machine's network is open for, if any, by machine."""
+        return {name: network.lease_id for name, network in self._networks.items()}
 
     def lose(self) -> None:
         """Every network is gone, as when the helper was killed; the fences stand."""

@@ -2,24 +2,34 @@
 
 import asyncio
 from collections.abc import Callable, Coroutine
-from typing import TYPE_CHECKING, Any
+from contextlib import ExitStack
+from typing import TYPE_CHECKING, Any, TypeVar
 
+from services.machines.domain.machine import Machine
+from services.scheduler.domain.task import Task
 from tests.simulation.loop import Process
 
 if TYPE_CHECKING:
     from tests.simulation.run import Simulation
     from tests.simulation.services import SimService
 
+Moved = TypeVar("Moved", Machine, Task)
+BRIEF = 4
+BRIEF_STATES = frozenset({"registered", "preparing", "draining", "collecting"})
 Fault = Callable[["Chaos"], Coroutine[Any, Any, None]]
 FAULTS: dict[str, tuple[float, Fault]] = {}
 """Name -> (how likely a seed has it, what makes it happen until the faults end)."""
+EVENTFUL: set[str] = set()
+"""Faults that only eventful seeds have."""
 
 
-def fault(share: float) -> Callable[[Fault], Fault]:
-    """The function is a fault that so large a share of the seeds has."""
+def fault(share: float, *, is_common: bool = True) -> Callable[[Fault], Fault]:
+    """The function is a fault that so large a share of the seeds has, or of the eventful ones."""
 
     def kept(function: Fault) -> Fault:
         FAULTS[function.__name__] = (share, function)
+        if not is_common:
+            EVENTFUL.add(function.__name__)
         return function
 
     return kept
@@ -32,13 +42,21 @@ class Chaos:
         self.sim = sim
         self.rng = sim.rng
         self.is_over = False
+        self.undone = ExitStack()
+        """What is as it was again when the faults are over."""
         self.zombies: list[SimService] = []
-        self.chosen = [name for name, (share, _) in FAULTS.items() if share and self.rng.random() < share]
+        self.chosen = [name for name in FAULTS if name not in EVENTFUL and self._is_drawn(name)]
+        if sim.is_eventful:
+            self.chosen += [name for name in FAULTS if name in EVENTFUL and self._is_drawn(name)]
         self._wanted: list[Callable[[Process], None]] = []
+
+    def _is_drawn(self, name: str) -> bool:
+        return self.rng.random() < FAULTS[name][0]
 
     def start(self) -> None:
         """The chosen faults begin."""
         for name in self.chosen:
+            self.sim.counts[f"chosen {name}"] += 1
             self.sim.loop.world.spawn(FAULTS[name][1](self))
 
     def count(self, name: str) -> None:
@@ -49,6 +67,22 @@ class Chaos:
         """Whether faults are still to happen, some time later."""
         await asyncio.sleep(self.rng.expovariate(1 / mean_s))
         return not self.is_over
+
+    def as_it_moves(self, kind: type[Moved], share: float, act: Callable[[Moved], None]) -> None:
+        """In that share of its events something is done about the machine or the task, as the event is committed.
+
+        In states that do not last it is done more often.
+        """
+
+        def heard(moved: object) -> None:
+            if (
+                isinstance(moved, kind)
+                and not self.is_over
+                and self.rng.random() < share * (BRIEF if moved.state in BRIEF_STATES else 1)
+            ):
+                act(moved)
+
+        self.sim.truth.on_moved.append(heard)
 
     def at_an_await(self, act: Callable[[Process], None]) -> None:
         """The next process that is about to go on after some drawn step is acted on instead."""
@@ -66,12 +100,15 @@ class Chaos:
         """No fault happens any more, and what can be mended is."""
         sim = self.sim
         self.is_over = True
+        self.undone.close()
         sim.stores.ambiguous_rate = 0.0
         sim.stores.is_down = False
         sim.stores.cut.clear()
         sim.broker.duplicate_rate = sim.broker.delay_rate = sim.broker.lost_confirm_rate = 0.0
+        sim.world.collect_max_s = 0.0
+        sim.world.impostor_rate = sim.world.thief_rate = 0.0
         sim.world.failure_rate = sim.world.slow_rate = sim.world.unkillable_rate = sim.world.mute_rate = 0.0
-        sim.world.is_down = False
+        sim.world.is_down = sim.world.is_network_down = sim.world.is_image_missing = False
         sim.blobs.failure_rate = sim.sandbox.crash_rate = 0.0
         if sim.broker.is_down or sim.broker.cut:
             sim.broker.is_down = False

@@ -34,17 +34,38 @@ async def mute_guests(chaos: Chaos) -> None:
     chaos.sim.world.mute_rate = 0.15
 
 
+@fault(0.2, is_common=False)
+async def impostors(chaos: Chaos) -> None:
+    """Some guests that answer were made by somebody else."""
+    chaos.sim.world.impostor_rate = 0.1
+
+
+@fault(0.2, is_common=False)
+async def token_thieves(chaos: Chaos) -> None:
+    """Somebody else has some agents enrolled first."""
+    chaos.sim.world.thief_rate = 0.1
+
+
+@fault(0.4, is_common=False)
+async def slow_collections(chaos: Chaos) -> None:
+    """What guests hand out takes long to come."""
+    chaos.sim.world.collect_max_s = 12.0
+
+
 @fault(0.3)
 async def drift(chaos: Chaos) -> None:
-    """Somebody else destroys, suspends or resumes a machine."""
+    """Somebody else destroys, suspends, resumes or replaces a machine."""
+    kinds = ("destroyed", "suspended", "resumed", *(("replaced",) if chaos.sim.is_eventful else ()))
     while await chaos.after(20):
         host = chaos.rng.choice([chaos.sim.world.hosts[name] for name in sorted(chaos.sim.world.hosts)] or [None])
         if host is None or host.life is None:
             continue
-        what = chaos.rng.choice(("destroyed", "suspended", "resumed"))
+        what = chaos.rng.choice(kinds)
         chaos.count(f"drift {what}")
         if what == "destroyed":
             chaos.sim.world.gone(host)
+        elif what == "replaced":
+            chaos.sim.world.replace(host)
         else:
             host.life.is_running = what == "resumed"
             host.is_disturbed = True
