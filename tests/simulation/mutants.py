@@ -14,7 +14,11 @@ from services.chassis.unit import OutboxRow
 from services.machines import app
 from services.machines.domain.fence import Claim
 from services.machines.domain.machine import Machine
+from services.machines.effects.networks import Networks
+from services.machines.effects.outcomes import Charge
 from services.machines.errors import HypervisorUnavailable
+from services.machines.isolation import IsolationWatch
+from services.machines.ports import Breach
 from services.machines.reconcile.reconciler import Reconciler
 from services.scheduler.domain.task import Task, events
 from tests.simulation import statements
@@ -27,19 +31,21 @@ Mutation = Callable[[Simulation, ExitStack], None]
 """Takes a defence away from the simulation, until the stack unwinds."""
 
 
-def run_mutant(mutations: tuple[Mutation, ...], seed: int) -> Outcome:
+def run_mutant(mutations: tuple[Mutation, ...], seed: int, *, is_eventful: bool = False) -> Outcome:
     """The seed without those defences, until something is wrong."""
-    sim = Simulation(seed, is_eventful=False)
+    sim = Simulation(seed, is_eventful=is_eventful)
     with ExitStack() as stack:
         for mutation in mutations:
             mutation(sim, stack)
         return sim.run(is_over_at_first_violation=True)
 
 
-def seeds_until_caught(mutations: tuple[Mutation, ...], *, start: int, seeds_max: int) -> tuple[int, str] | None:
+def seeds_until_caught(
+    mutations: tuple[Mutation, ...], *, start: int, seeds_max: int, is_eventful: bool = False
+) -> tuple[int, str] | None:
     """How many seeds it took to see that the defences are gone, and what was seen; None if it was never seen."""
     for count in range(1, seeds_max + 1):
-        outcome = run_mutant(mutations, start + count - 1)
+        outcome = run_mutant(mutations, start + count - 1, is_eventful=is_eventful)
         if outcome.violations:
             return count, outcome.violations[0]
     return None
@@ -175,6 +181,19 @@ def a_lease_never_expires(_sim: Simulation, stack: ExitStack) -> None:
     stack.enter_context(patch.object(Machine, "expire_lease", lambda *_arguments, **_named: None))
 
 
+def nobody_hears_of_a_breach(_sim: Simulation, stack: ExitStack) -> None:
+    """Neither who watches over networks nor who cleans a machine minds that its guest broke out."""
+
+    async def unheard(_self: IsolationWatch, _breach: Breach) -> None:
+        """Nothing is recorded."""
+
+    async def unseen(_self: Networks, _on: Charge) -> str:
+        return ""
+
+    stack.enter_context(patch.object(IsolationWatch, "_breached", unheard))
+    stack.enter_context(patch.object(Networks, "breach", unseen))
+
+
 SINGLE: tuple[tuple[Mutation, int], ...] = (
     (amnesia_at_restart, 20),
     (released_though_the_stop_failed, 200),
@@ -190,3 +209,5 @@ SINGLE: tuple[tuple[Mutation, int], ...] = (
     (term_not_checked, 200),
 )
 """Each alone, and in how many seeds at most it has to be noticed."""
+EVENTFUL: tuple[tuple[Mutation, int], ...] = ((nobody_hears_of_a_breach, 60),)
+"""The same, in seeds that are all eventful."""

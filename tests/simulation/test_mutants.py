@@ -5,7 +5,7 @@ from concurrent.futures import Future, ProcessPoolExecutor
 import pytest
 
 from tests.simulation import mutants
-from tests.simulation.mutants import SINGLE, Mutation, seeds_until_caught
+from tests.simulation.mutants import EVENTFUL, SINGLE, Mutation, seeds_until_caught
 
 PAIRS: tuple[tuple[Mutation, Mutation, int], ...] = (
     (mutants.released_though_the_stop_failed, mutants.restore_leaves_the_old_process, 40),
@@ -23,10 +23,18 @@ Caught = Future[tuple[int, str] | None]
 def caught(pool: ProcessPoolExecutor) -> dict[tuple[Mutation, ...], Caught]:
     """After how many seeds each is noticed, and by what."""
     cases = [*(((one,), seeds_max) for one, seeds_max in SINGLE), *(((a, b), seeds_max) for a, b, seeds_max in PAIRS)]
-    return {case: pool.submit(seeds_until_caught, case, start=1, seeds_max=seeds_max) for case, seeds_max in cases}
+    eventful = {
+        (one,): pool.submit(seeds_until_caught, (one,), start=1, seeds_max=seeds_max, is_eventful=True)
+        for one, seeds_max in EVENTFUL
+    }
+    return eventful | {
+        case: pool.submit(seeds_until_caught, case, start=1, seeds_max=seeds_max) for case, seeds_max in cases
+    }
 
 
-@pytest.mark.parametrize("mutation", [mutation for mutation, _ in SINGLE], ids=lambda mutation: mutation.__name__)
+@pytest.mark.parametrize(
+    "mutation", [mutation for mutation, _ in (*SINGLE, *EVENTFUL)], ids=lambda mutation: mutation.__name__
+)
 def test_a_missing_defence_is_noticed(caught: dict[tuple[Mutation, ...], Caught], mutation: Mutation) -> None:
     """The simulation sees that it is gone."""
     assert caught[mutation,].result() is not None

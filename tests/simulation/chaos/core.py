@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from tests.simulation.services import SimService
 
 Moved = TypeVar("Moved", Machine, Task)
-BRIEF = 4
+BRIEF = 10
 BRIEF_STATES = frozenset({"registered", "preparing", "draining", "collecting"})
 Fault = Callable[["Chaos"], Coroutine[Any, Any, None]]
 FAULTS: dict[str, tuple[float, Fault]] = {}
@@ -74,12 +74,10 @@ class Chaos:
         In states that do not last it is done more often.
         """
 
-        def heard(moved: object) -> None:
-            if (
-                isinstance(moved, kind)
-                and not self.is_over
-                and self.rng.random() < share * (BRIEF if moved.state in BRIEF_STATES else 1)
-            ):
+        def heard(moved: Machine | Task) -> None:
+            if not isinstance(moved, kind) or self.is_over:
+                return
+            if self.rng.random() < share * (BRIEF if moved.state in BRIEF_STATES else 1):
                 act(moved)
 
         self.sim.truth.on_moved.append(heard)

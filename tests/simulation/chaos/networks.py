@@ -17,8 +17,8 @@ async def isolation_broken(chaos: Chaos) -> None:
             chaos.count("isolation_broken")
             world.break_out(machine.machine_id)
 
-    chaos.as_it_moves(Machine, 0.05, break_out)
-    while await chaos.after(15):
+    chaos.as_it_moves(Machine, 0.02, break_out)
+    while await chaos.after(25):
         machine = chaos.sim.truth.machine(chaos.rng.choice(chaos.sim.around.specs).machine_id)
         if machine is not None:
             break_out(machine)
@@ -65,8 +65,8 @@ async def store_behind(chaos: Chaos) -> None:
             chaos.count("store_behind")
             host.fence, host.highest = host.fence.raised(epoch, None), host.highest.raised(epoch, None)
 
-    chaos.as_it_moves(Machine, 0.06, forget)
-    while await chaos.after(12):
+    chaos.as_it_moves(Machine, 0.02, forget)
+    while await chaos.after(20):
         machine = sim.truth.machine(chaos.rng.choice(sim.around.specs).machine_id)
         if machine is not None:
             forget(machine)

@@ -10,7 +10,7 @@ from tests.simulation.chaos.core import Chaos, fault
 WORDS = ("drain", "drain", "return", "return", "quarantine", "rebuild", "retire")
 
 
-@fault(0.7, is_common=False)
+@fault(0.6, is_common=False)
 async def operator(chaos: Chaos) -> None:
     """An operator speaks of machines, whether the word is possible or not."""
     words = WORDS if chaos.rng.random() < 0.3 else WORDS[:-1]
@@ -18,8 +18,8 @@ async def operator(chaos: Chaos) -> None:
     def speak(machine: Machine) -> None:
         chaos.sim.operator.say(chaos.rng.choice(words), machine.machine_id)
 
-    chaos.as_it_moves(Machine, 0.12, speak)
-    while await chaos.after(6):
+    chaos.as_it_moves(Machine, 0.05, speak)
+    while await chaos.after(10):
         chaos.sim.operator.say(chaos.rng.choice(words), chaos.rng.choice(chaos.sim.around.specs).machine_id)
 
 
@@ -34,18 +34,18 @@ async def changed_minds(chaos: Chaos) -> None:
             chaos.count("changed_minds")
             sim.loop.world.spawn(client.cancel(sim))
 
-    chaos.as_it_moves(Task, 0.08, cancel)
+    chaos.as_it_moves(Task, 0.04, cancel)
 
 
-@fault(0.4, is_common=False)
+@fault(0.25, is_common=False)
 async def images_rebuilt(chaos: Chaos) -> None:
     """The image is built anew, and again."""
-    while await chaos.after(12):
+    while await chaos.after(25):
         chaos.count("images_rebuilt")
         chaos.sim.world.image = f"image-{chaos.rng.getrandbits(32):08x}"
 
 
-@fault(0.2, is_common=False)
+@fault(0.12, is_common=False)
 async def image_missing(chaos: Chaos) -> None:
     """The image is built only when the services run already."""
     chaos.count("image_missing")
