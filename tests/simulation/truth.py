@@ -39,6 +39,8 @@ class Truth:
         """Called as an event of a machine or of a task is committed: a moment at which more may happen to it."""
         self._machines: dict[UUID, Machine] = {}
         self._broken_out: set[str] = set()
+        self._left: set[str] = set()
+        """Machines that left the pool and were not verified since, wherever a person's word brought them."""
         self._tasks: dict[UUID, Task] = {}
 
     def wrong(self, words: str) -> None:
@@ -54,6 +56,7 @@ class Truth:
                 self.leases.pop(lease_id, None)
         self._machines.clear()
         self._broken_out.clear()
+        self._left.clear()
         for host in self.world.hosts.values():
             host.broke_out = None
         self._tasks.clear()
@@ -76,6 +79,10 @@ class Truth:
             if machine is None:
                 continue
             self._machines[row[0]] = machine
+            if machine.state in OUT_OF_THE_POOL:
+                self._left.add(machine.machine_id)
+            elif name == "CleanVerified":
+                self._left.discard(machine.machine_id)
             self._tell(machine)
             self._judge_breach(machine, event)
             if machine.epoch < epoch:
@@ -168,7 +175,7 @@ class Truth:
         for host in self.world.hosts.values():
             for life in host.lives:
                 is_ours = any(self.names.get(name) == task.task_id for name, _ in life.samples)
-                if is_ours and not life.is_gone and self.state_of(host.machine_id) not in OUT_OF_THE_POOL:
+                if is_ours and not life.is_gone and host.machine_id not in self._left:
                     self.wrong(f"task {task.task_id} ended {task.state} while {host.machine_id} still runs its sample")
 
     def launched(self, life: Life, sample: str, lease_id: str) -> None:
@@ -181,11 +188,6 @@ class Truth:
             self.wrong(f"{sample} of {task_id} was started under the lease of {owner}")
         if len({lease for _, lease in life.samples}) > 1 or len({name for name, _ in life.samples}) > 1:
             self.wrong(f"life {life.number} of {life.machine_id} ran {life.samples}")
-
-    def state_of(self, machine_id: str) -> str:
-        """The machine's state as its events say."""
-        machine = self._machines.get(Machine.stream(machine_id))
-        return machine.state if machine is not None else ""
 
     def machine(self, machine_id: str) -> Machine | None:
         """The machine as its events say."""
