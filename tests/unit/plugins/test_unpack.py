@@ -80,11 +80,16 @@ def test_the_right_password_opens_an_aes_archive(password: str, make_sample: Mak
     assert emitted.content["entry"] == b"hello"
 
 
-@pytest.mark.parametrize("config", [{"entry": "inner.sh"}, {"password": "other"}])
-def test_a_wrong_password_is_called_that(config: dict[str, str], make_sample: MakeSample, tmp_path: Path) -> None:
-    """The submitter can tell a wrong password from a broken archive."""
+@pytest.mark.parametrize(
+    ("password", "config"),
+    [(b"secret", {"entry": "inner.sh"}), (b"secret", {"password": "other"}), (b"infected", {"password": "other"})],
+)
+def test_a_wrong_password_is_called_that(
+    password: bytes, config: dict[str, str], make_sample: MakeSample, tmp_path: Path
+) -> None:
+    """The submitter can tell a wrong password from a broken archive, also where a customary one would have done."""
     with pytest.raises(PluginFailure, match=r"^wrong archive password$"):
-        unpacked(make_sample(encrypted(b"secret", b"hello")), tmp_path, **config)
+        unpacked(make_sample(encrypted(password, b"hello")), tmp_path, **config)
 
 
 def test_an_archive_that_no_customary_password_opens_is_listed_as_locked(

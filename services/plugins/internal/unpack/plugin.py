@@ -15,7 +15,7 @@ import pyzipper
 
 from malbox.sdk import Context, PluginFailure
 from malbox.sdk.findings import printable
-from malbox.sdk.passwords import passwords_to_try
+from malbox.sdk.passwords import CUSTOMARY_PASSWORDS
 
 ENTRIES_MAX = 10_000
 LISTED_MAX = 200
@@ -105,7 +105,7 @@ def extract(archive: Any, entry: Any, passwords: tuple[str, ...], target: Path) 
 
 def _opened(archive: Any, entry: Any, password: str, target: Path) -> bool:
     try:
-        extract(archive, entry, passwords_to_try(password), target)
+        extract(archive, entry, (password,) if password else CUSTOMARY_PASSWORDS, target)
     except NoPasswordOpens:
         return False
     return True
