@@ -130,7 +130,7 @@ def _verified(row: Row, event: Any) -> Row:
     return {
         "verified_at": event.timestamp,
         "address": f"{endpoint['host']}:{endpoint['port']}" if endpoint else None,
-        "cures": 0 if event.task_id else row["cures"],
+        "cures": 0 if event.has_served else row["cures"],
     }
 
 

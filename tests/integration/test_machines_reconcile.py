@@ -237,6 +237,33 @@ async def test_work_that_was_lost_is_asked_for_again(made: Bench) -> None:
     assert await made.reconcile() == {}
 
 
+def is_over(version: int) -> Callable[[Machine], bool]:
+    """Whether a lease that began after that version is over, and the machine ready or out of the pool."""
+    return lambda machine: machine.version > version and machine.state in ("ready", "quarantined")
+
+
+@pytest.mark.promise("B3", "D6")
+async def test_a_machine_that_no_lease_can_be_prepared_on_leaves_the_pool_with_the_third(made: Bench) -> None:
+    """It burns no fourth attempt, stands still, and says why; the rows say so too."""
+
+    async def resume(*_of: object, **_by: object) -> None:
+        raise HypervisorRefused("it does not resume")
+
+    made.host.resume = resume  # type: ignore[method-assign]
+    for attempt, ends_as in enumerate(("ready", "ready", "quarantined")):
+        before = await made.load(M1)
+        await made.hear(lease_order(M1, operation_id=f"ope_{attempt}"))
+        machine = await made.until(M1, is_over(before.version))
+        assert machine.state == ends_as
+    assert {lease.ending for lease in machine.leases} == {"not_prepared"}
+    assert machine.quarantine_reason == (
+        "could not be prepared for 3 leases in a row: the guest could not be prepared: it does not resume"
+    )
+    await made.caught_up()
+    (row,) = await made.store.fetch("SELECT state, cause, why FROM fleet WHERE machine_id = $1", M1)
+    assert tuple(row) == ("quarantined", "failures", machine.quarantine_reason)
+
+
 @pytest.mark.promise("P7")
 async def test_a_host_that_cannot_be_seen_changes_nothing(made: Bench) -> None:
     """Unable to observe is not off."""

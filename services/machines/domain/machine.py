@@ -115,6 +115,7 @@ class Machine(Record, Aggregate):
             evidence=evidence,
             evidence_sha256=digest,
             task_id=self.last_task_id,
+            has_served=self.has_served,
             endpoint=shown,
         )
         if self.drain is not None:
@@ -167,9 +168,14 @@ class Machine(Record, Aggregate):
         self._happen(self.Released, at, task_id=self.task_id, lease_id=lease_id)
 
     def expire_lease(self, lease_id: str, cause: ExpiryCause, reason: str, at: datetime) -> None:
-        """The lease is over without its owner. Raises NotPossible when it is not the current lease."""
+        """The lease is over without its owner; not prepared for the third time in a row, the machine is quarantined.
+
+        Raises NotPossible when it is not the current lease.
+        """
         self._refuse_unless_current(lease_id)
         self._happen(self.LeaseExpired, at, task_id=self.task_id, lease_id=lease_id, cause=cause, reason=reason)
+        if cause == "not_prepared" and self.unprepared >= FAILURES_MAX:
+            self.quarantine(f"could not be prepared for {self.unprepared} leases in a row: {reason}", at)
 
     def breach_isolation(self, reason: str, at: datetime) -> None:
         """The guest of this lease, or of the last, got out: the lease is over, the machine out of the pool."""

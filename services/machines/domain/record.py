@@ -76,6 +76,8 @@ class Record:
         self.epoch = 0
         self.failures = 0
         self.cleaning_failures = 0
+        self.unprepared = 0
+        """So many leases in a row ended because the machine could not be made ready for them."""
         self.rebuilds = 0
         self.self_cures = 0
         self.drifts: dict[str, int] = {}
@@ -164,6 +166,11 @@ class Record:
             return lease_id is not None and epoch >= self.epoch
         return ended.ended_version > self.verified_version
 
+    @property
+    def has_served(self) -> bool:
+        """Whether the lease that it is to be clean of had a guest: one that was never prepared earns no trust."""
+        return self.last_task_id is not None and bool(self.leases) and self.leases[-1].attested_version > 0
+
     def summary(self) -> MachineSummary:
         """What other services may know of it."""
         return self.spec.summary(self.acceleration)
@@ -202,5 +209,5 @@ class Record:
 
     def trust_anew(self) -> None:
         """What went wrong before counts no longer."""
-        self.failures = self.cleaning_failures = self.rebuilds = self.self_cures = 0
+        self.failures = self.cleaning_failures = self.unprepared = self.rebuilds = self.self_cures = 0
         self.drifts = {}

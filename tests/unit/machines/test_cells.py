@@ -200,6 +200,18 @@ class MachineLife(RuleBasedStateMachine):
             if self.machine.state in WRONG:
                 self.attempt(WORDS[WRONG[self.machine.state]])
 
+    @rule(leases=st.integers(min_value=1, max_value=4))
+    def never_prepare(self, leases: int) -> None:
+        """So many leases in a row have no guest, though the machine is verified clean between them."""
+        for _ in range(leases):
+            if self.machine.state == "ready":
+                self.lease(is_repeated=False)
+            if self.machine.state == "preparing":
+                self.attempt(lambda machine: machine.expire_lease(machine.lease_id or "", "not_prepared", "x", NOW))
+            for state in ("cleaning", "verifying"):
+                if self.machine.state == state:
+                    self.attempt(WORDS[WELL[state]])
+
     @rule(is_repeated=st.booleans())
     def lease(self, *, is_repeated: bool) -> None:
         """A new order, or the last one again."""
@@ -254,7 +266,7 @@ class MachineLife(RuleBasedStateMachine):
     @invariant()
     def what_a_person_is_to_look_at_waits_for_a_person(self) -> None:
         """After a breach or a changed file, the next building was ordered by somebody; nothing cures itself thrice."""
-        held, cures = "", 0
+        held, cures, is_served = "", 0, False
         for event in self.recorded:
             name = type(event).__name__
             if name in ("Quarantined", "IsolationBreached"):
@@ -267,8 +279,23 @@ class MachineLife(RuleBasedStateMachine):
             elif name in ("SpecChanged", "Returned"):
                 assert name == "Returned" or held in ("", "failures")
                 held, cures = "", 0
-            elif name == "CleanVerified" and event.task_id:
+            elif name in ("Leased", "GuestAttested"):
+                is_served = name == "GuestAttested"
+            elif name == "CleanVerified" and event.task_id and is_served:
                 cures = 0
+
+    @invariant()
+    def three_leases_in_a_row_that_were_not_prepared_are_the_last(self) -> None:
+        """The machine is quarantined with the third; one that is prepared, or a person's word, begins anew."""
+        in_a_row = 0
+        for number, event in enumerate(self.recorded):
+            name = type(event).__name__
+            if name in ("GuestAttested", "Returned", "SpecChanged") or (name == "ProvisioningStarted" and event.by):
+                in_a_row = 0
+            elif name == "LeaseExpired" and event.cause == "not_prepared":
+                in_a_row += 1
+                following = [type(one).__name__ for one in self.recorded[number + 1 : number + 2]]
+                assert in_a_row < 3 or following == ["Quarantined"]
 
     @invariant()
     def replay_gives_the_same_machine(self) -> None:

@@ -192,6 +192,64 @@ def test_a_state_that_somebody_is_to_lead_out_of_ends_at_its_own_deadline(state:
     assert [one.ending for one in machine.leases] == ([cause] if cause else [])
 
 
+def not_prepared(machine: Machine, count: int = 1, *, is_late: bool = False) -> None:
+    """So many leases in a row had no guest; whatever may be is cleaned and verified after each."""
+    for _ in range(count):
+        lease(machine, f"ope_{machine.version}")
+        if is_late:
+            app.hurry(empty_unit(NOW + timedelta(seconds=STATE_MAX_S["preparing"])), machine)
+        else:
+            machine.expire_lease(machine.lease_id or "", "not_prepared", "no INetSim", NOW)
+        if machine.state == "cleaning":
+            machine.complete_cleaning(NOW)
+            machine.verify_clean({}, NOW, ENDPOINT)
+
+
+def served(machine: Machine) -> None:
+    """A lease had a guest."""
+    lease(machine, f"ope_{machine.version}").attest(ENDPOINT, NOW)
+    machine.release(machine.lease_id or "", NOW)
+    machine.complete_cleaning(NOW)
+    machine.verify_clean({}, NOW, ENDPOINT)
+
+
+@pytest.mark.promise("B3", "D6")
+@pytest.mark.parametrize("is_late", [False, True], ids=["failed", "late"])
+def test_a_machine_that_cannot_be_prepared_three_times_in_a_row_is_quarantined(*, is_late: bool) -> None:
+    """However clean it is between; its reason is told, and its last task hears of the end of its lease."""
+    machine = ready()
+    not_prepared(machine, 2, is_late=is_late)
+    served(machine)
+    not_prepared(machine, 2, is_late=is_late)
+    assert machine.state == "ready"
+    not_prepared(machine, is_late=is_late)
+    last = machine.leases[-1]
+    assert (last.ending, machine.quarantined_version) == ("not_prepared", last.ended_version + 1)
+    assert (machine.state, machine.quarantine_cause, machine.lease_id) == ("quarantined", "failures", None)
+    assert machine.quarantine_reason.startswith("could not be prepared for 3 leases in a row: ")
+
+
+def test_a_machine_that_is_never_prepared_cures_itself_twice_and_waits_for_an_operator_then() -> None:
+    """Being verified clean earns no trust without a guest; an operator's word or a guest does."""
+    machine = ready()
+    not_prepared(machine, 3)
+    for left in (1, 0):
+        assert machine.cures_itself
+        machine.start_provisioning("cure", NOW)
+        machine.complete_provisioning(acceleration="tcg", image_identity="i", evidence={}, at=NOW)
+        machine.verify_clean({}, NOW, ENDPOINT)
+        not_prepared(machine)
+        assert (machine.state, machine.cures_itself) == ("quarantined", left > 0)
+    machine.return_to_pool("ana", "mended", NOW)
+    machine.complete_cleaning(NOW)
+    machine.verify_clean({}, NOW, ENDPOINT)
+    not_prepared(machine, 2)
+    assert machine.state == "ready"
+    served(machine)
+    not_prepared(machine, 2)
+    assert machine.state == "ready"
+
+
 @pytest.mark.promise("P15")
 def test_an_order_that_is_repeated_meets_its_recorded_outcome() -> None:
     """Granted, ended, and clean since: said again under the first ids, and nothing is leased a second time."""

@@ -18,15 +18,16 @@ class CleanVerified(Event):
     """Evidence says that the machine is clean; the only way to ready."""
 
     TOPIC: ClassVar[str] = "machine:clean-verified"
-    class_version: ClassVar[int] = 3
+    class_version: ClassVar[int] = 4
     evidence: dict[str, str]
     evidence_sha256: str
     task_id: str | None
+    has_served: bool
     endpoint: dict[str, Any] | None
 
     def keep(self, record: Record) -> None:
         """A verified machine has an agent that serves its next lease; one that served before earns new trust."""
-        if record.last_task_id is not None:
+        if self.has_served:
             record.trust_anew()
         record.failures = record.rebuilds = 0
         record.last_task_id = None
@@ -43,6 +44,11 @@ class CleanVerified(Event):
     def upcast_v2_v3(state: dict[str, Any]) -> None:
         """Version 2 did not digest its evidence."""
         state["evidence_sha256"] = evidence_digest(state["evidence"])
+
+    @staticmethod
+    def upcast_v3_v4(state: dict[str, Any]) -> None:
+        """Version 3 took every lease for one that had a guest."""
+        state["has_served"] = state["task_id"] is not None
 
 
 class VerificationFailed(Event):

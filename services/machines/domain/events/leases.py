@@ -59,7 +59,8 @@ class GuestAttested(Event):
     endpoint: dict[str, Any]
 
     def keep(self, record: Record) -> None:
-        """Keep where it is."""
+        """Keep where it is. The machine can be prepared."""
+        record.unprepared = 0
         record.endpoint = GuestEndpoint.model_validate(self.endpoint)
         if record.current is not None:
             record.current = replace(record.current, attested_version=self.originator_version)
@@ -95,7 +96,8 @@ class LeaseExpired(Event):
     reason: str
 
     def keep(self, record: Record) -> None:
-        """The lease is over."""
+        """The lease is over; count those in a row that were not prepared."""
+        record.unprepared += self.cause == "not_prepared"
         record.end_lease(self.cause, self.reason, self.originator_version)
 
 
