@@ -5,7 +5,7 @@ import gc
 import os
 import signal
 from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Mapping, Sequence
-from contextlib import asynccontextmanager
+from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass, field
 from importlib.metadata import PackageNotFoundError, version
 from typing import Any, TypeVar
@@ -111,9 +111,12 @@ def run(
     *,
     migrations: tuple[str, ...] = (),
     announce: Announce = no_announcements,
-    while_there_is_no_store: Background | None = None,
+    until_served: Background | None = None,
 ) -> None:
-    """The service runs until SIGTERM or SIGINT. Exits 1, with the reason in the log, when it cannot start."""
+    """The service runs until SIGTERM or SIGINT. Exits 1, with the reason in the log, when it cannot start.
+
+    `until_served` needs neither store nor broker, and runs until both are there.
+    """
     logs.configure(name)
     try:
         crash_points.arm(os.environ.get(crash_points.VARIABLE))
@@ -125,7 +128,7 @@ def run(
                     compose,
                     migrations=migrations,
                     announce=announce,
-                    while_there_is_no_store=while_there_is_no_store,
+                    until_served=until_served,
                 )
             )
     except* (PermanentError, TransientError) as faults:
@@ -140,33 +143,34 @@ async def serve(
     *,
     migrations: tuple[str, ...] = (),
     announce: Announce = no_announcements,
-    while_there_is_no_store: Background | None = None,
+    until_served: Background | None = None,
     stop: asyncio.Event | None = None,
 ) -> None:
     """The same inside a running loop; ends when `stop` is set."""
     stop = stop or _stop_on_signals()
     clock = SystemClock()
-    async with _beside(while_there_is_no_store):
+    async with AsyncExitStack() as beside:
+        await beside.enter_async_context(_running(until_served))
         store = await _until_available(lambda: Store.open(settings.database_url, name))
-    try:
-        await _until_available(lambda: migrate(store, migrations))
-        runtime = Runtime(settings, store, BlobStore(settings.blob_dir), clock, announce)
-        service = await compose(runtime)
-        _spare_what_stays()
-        if service.on_start is not None:
-            await service.on_start()
         try:
-            await _serve(name, settings, runtime, service, stop)
+            await _until_available(lambda: migrate(store, migrations))
+            runtime = Runtime(settings, store, BlobStore(settings.blob_dir), clock, announce)
+            service = await compose(runtime)
+            _spare_what_stays()
+            if service.on_start is not None:
+                await service.on_start()
+            try:
+                await _serve(name, runtime, service, beside, stop)
+            finally:
+                if service.on_stop is not None:
+                    await service.on_stop()
         finally:
-            if service.on_stop is not None:
-                await service.on_stop()
-    finally:
-        await store.close()
+            await store.close()
     log.info("service_stopped")
 
 
 @asynccontextmanager
-async def _beside(background: Background | None) -> AsyncIterator[None]:
+async def _running(background: Background | None) -> AsyncIterator[None]:
     """The background runs for as long as the block lasts; a failure of its own is logged."""
     if background is None:
         yield
@@ -178,7 +182,7 @@ async def _beside(background: Background | None) -> AsyncIterator[None]:
         running.cancel()
         (outcome,) = await asyncio.gather(running, return_exceptions=True)
         if isinstance(outcome, Exception):
-            log.error("what_needs_no_store_failed", exc_info=outcome)
+            log.error("what_ran_until_served_failed", exc_info=outcome)
 
 
 def _spare_what_stays() -> None:
@@ -188,8 +192,9 @@ def _spare_what_stays() -> None:
     gc.set_threshold(YOUNG_OBJECTS_MAX, 10, 10)
 
 
-async def _serve(name: str, settings: ServiceSettings, runtime: Runtime, service: Service, stop: asyncio.Event) -> None:
-    store, clock, announce = runtime.store, runtime.clock, runtime.announce
+async def _serve(name: str, runtime: Runtime, service: Service, beside: AsyncExitStack, stop: asyncio.Event) -> None:
+    """Serves until `stop` is set; what ran beside the start ends when the service's own parts begin."""
+    settings, store, clock, announce = runtime.settings, runtime.store, runtime.clock, runtime.announce
     topology = Topology(name, settings.host, service.handlers, service.has_host_commands)
     relay = Relay(store, settings.amqp_url)
     parked = ParkedMessages(store, relay.wake)
@@ -228,6 +233,7 @@ async def _serve(name: str, settings: ServiceSettings, runtime: Runtime, service
     server = Server(app, host=settings.http_host, port=settings.http_port)
     await _until_available(consumer.start)
     try:
+        await beside.aclose()
         async with asyncio.TaskGroup() as group:
             tasks: list[asyncio.Task[None]] = [
                 group.create_task(coroutine)

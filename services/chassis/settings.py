@@ -3,7 +3,7 @@
 import os
 import tomllib
 from pathlib import Path
-from typing import TypeVar
+from typing import Any, TypeVar
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
@@ -41,11 +41,26 @@ def load_settings(model: type[S], path: str | None = None) -> S:
     if not name:
         raise SettingsRefused(f"no settings file: set {CONFIG_VARIABLE} to the service's TOML file")
     try:
-        return model.model_validate(tomllib.loads(Path(name).read_text(encoding="utf-8")))
-    except OSError as error:
-        raise SettingsRefused(f"{name}: {error.strerror}") from error
-    except tomllib.TOMLDecodeError as error:
-        raise SettingsRefused(f"{name}: not TOML: {error}") from error
+        return model.model_validate(toml_table(Path(name)))
     except ValidationError as error:
-        faults = "; ".join(f"{'.'.join(map(str, fault['loc']))}: {fault['msg']}" for fault in error.errors())
-        raise SettingsRefused(f"{name}: {faults}") from error
+        raise SettingsRefused(f"{name}: {told(error)}") from error
+
+
+def toml_table(path: Path) -> dict[str, Any]:
+    """What the file says, not yet compared with any model. Raises SettingsRefused, naming the file, line and remedy."""
+    try:
+        return tomllib.loads(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise SettingsRefused(f"{path}: {error.strerror}") from error
+    except UnicodeDecodeError as error:
+        line = error.object.count(b"\n", 0, error.start) + 1
+        raise SettingsRefused(
+            f"{path}: line {line}: the byte 0x{error.object[error.start]:02x} is not UTF-8; save the file as UTF-8"
+        ) from error
+    except (ValueError, RecursionError) as error:  # also of numbers too long and tables too deep to be read
+        raise SettingsRefused(f"{path}: not TOML: {error}") from error
+
+
+def told(error: ValidationError) -> str:
+    """What is wrong with which key, in one line."""
+    return "; ".join(f"{'.'.join(map(str, fault['loc']))}: {fault['msg']}" for fault in error.errors())

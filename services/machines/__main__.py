@@ -18,5 +18,5 @@ run(
     compose,
     migrations=MIGRATIONS,
     announce=announce,
-    while_there_is_no_store=partial(keep_deadlines, settings),
+    until_served=partial(keep_deadlines, settings),
 )

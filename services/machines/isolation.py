@@ -62,14 +62,22 @@ class IsolationWatch:
         )
         networks = {network.machine_id: network for network in await self._network.observe()}
         for row in rows:
-            machine = await self._load(row["machine_id"])
-            network = networks.pop(row["machine_id"], None)
-            if machine is not None and machine.spec.has_analysis_card:
-                await self._judge(machine)
-            elif machine is not None and network is not None:
-                await self._network.close(machine.machine_id, epoch=max(machine.epoch, network.epoch))
+            name = row["machine_id"]
+            try:
+                await self._compare_one(name, networks.pop(name, None))
+            except MalboxError:
+                raise
+            except Exception:  # a defect of ours: the other machines are looked at all the same
+                log.exception("network_was_not_compared", machine=name)
         for stray in networks.values():
             await self._remove(stray)
+
+    async def _compare_one(self, machine_id: str, network: NetworkSeen | None) -> None:
+        machine = await self._load(machine_id)
+        if machine is not None and machine.spec.has_analysis_card:
+            await self._judge(machine)
+        elif machine is not None and network is not None:
+            await self._network.close(machine_id, epoch=max(machine.epoch, network.epoch))
 
     async def _judge(self, machine: Machine) -> None:
         if machine.state != "ready" and machine.state not in _ON_A_ROUTE:

@@ -66,7 +66,7 @@ async def compose(runtime: Runtime) -> Service:
 
 
 async def keep_deadlines(settings: MachinesSettings) -> None:
-    """For as long as there is no store: the guests that the process before this one knew end at their deadlines."""
+    """Until the service watches itself: the guests that the process before this one knew end at their deadlines."""
     hypervisor, _ = _outside(settings)
     try:
         await _deadlines(settings, hypervisor, SystemClock()).keep_all()

@@ -111,7 +111,7 @@ class Instances:
         was_given_up = await self.quarantine.lift(name)
         found = [place for place in self._health if place[0] == name]
         for place in found:
-            self._health[place].forgive()
+            self._health[place].begin_anew()
         for place, keeper in tuple(self._keepers.items()):
             if place[0] == name:
                 await keeper.replace()
@@ -129,7 +129,7 @@ class Instances:
             await self._keepers.pop(place).end()
         health = self._health.pop(_place(plugin), None)
         if health is not None:
-            health.forgive()
+            health.begin_anew()
 
     def given_up(self, plugin: Plugin) -> Instance | None:
         """What is seen of exactly this plugin since it was quarantined, if it is."""

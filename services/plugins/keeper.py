@@ -66,7 +66,7 @@ class Health:
         self._plugin = plugin
         self.given_up: Instance | None = None
         if (kept := board.quarantine.of(plugin)) is not None:
-            self.faults = Faults(max(kept.times, FAULTS_MAX), _now(), kept.reason)
+            self.faults = Faults(in_a_row=max(kept.times, FAULTS_MAX), last_at=_now(), reason=kept.reason)
             self._show_given_up(kept)
 
     def fault(self, reason: str) -> None:
@@ -78,8 +78,20 @@ class Health:
             self._show_given_up(kept)
             self._remember(kept)
 
+    def hinder(self, reason: str) -> None:
+        """It could not be started, and this host is to blame: the next start waits, and nothing counts against it."""
+        self.faults = self.faults.hindered(reason, _now())
+        log.warning(
+            "plugin_could_not_be_started", plugin=self._plugin.name, times=self.faults.hindrances, reason=reason
+        )
+
     def forgive(self) -> None:
-        """Nothing counts against it any more."""
+        """It does well: nothing counts against it any more, unless it is given up, which others end."""
+        if self.given_up is None:
+            self.faults = NO_FAULTS
+
+    def begin_anew(self) -> None:
+        """Nothing counts against it any more, and it is not given up."""
         self.faults = NO_FAULTS
         if self.given_up is not None:
             self._board.take_down(self.given_up)
@@ -198,8 +210,12 @@ class Keeper:
                 await asyncio.sleep(pause_s)
             self._show(instance, "starting")
             instance.sandbox = await self._runner.start(self.plugin.manifest, self.plugin.folder)
-        except (PluginNotReady, SandboxUnavailable) as error:
+        except PluginNotReady as error:
             self._health.fault(str(error))
+            await self._drop(instance)
+            raise
+        except SandboxUnavailable as error:
+            self._health.hinder(str(error))
             await self._drop(instance)
             raise
         except BaseException:

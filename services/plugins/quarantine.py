@@ -61,12 +61,15 @@ class Quarantine:
         """What is known of that plugin now is durable, unless the store is away for too long: that is logged."""
         if not digest or (store := self._store) is None:
             return
-        async with self._saving:
-            one = self._known.get(digest)
-            try:
-                await until_stored(lambda: _write(store, digest, one))
-            except StoreUnavailable as error:
-                log.error("quarantine_was_not_stored", digest=digest, reason=str(error))  # noqa: TRY400 - no defect
+
+        async def write() -> None:
+            async with self._saving:
+                await _write(store, digest, self._known.get(digest))
+
+        try:
+            await until_stored(write)
+        except StoreUnavailable as error:
+            log.error("quarantine_was_not_stored", digest=digest, reason=str(error))  # noqa: TRY400 - no defect
 
     async def lift(self, name: str) -> bool:
         """No version of that plugin is given up any more, durably; whether one was. Raises StoreUnavailable."""

@@ -1,19 +1,23 @@
 """Leases on a real store: who drives one, when it is over, and what a repeated order hears."""
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Awaitable, Callable
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from types import SimpleNamespace
+from unittest.mock import AsyncMock
 
 import pytest
 from structlog.testing import capture_logs
 
 from services.chassis import run
+from services.chassis.bus import Consumer
+from services.chassis.errors import TransientError
 from services.chassis.run import Runtime, Service
 from services.chassis.store import Store, StoreUnavailable
 from services.machines import app
 from services.machines.adapters.host_fence import HostFence
+from services.machines.errors import StaleEpoch
 from services.machines.main import keep_deadlines
 from services.machines.policy import BEATS_MISSING_S
 from services.machines.policy.beats import LOOK_INTERVAL_S
@@ -106,6 +110,20 @@ async def test_a_process_that_starts_without_a_store_keeps_the_deadlines_that_th
 
 
 @pytest.mark.promise("P11")
+async def test_a_guest_that_cannot_be_ended_keeps_no_other_running(made: Bench, tmp_path: Path) -> None:
+    """Whatever the host answers: what was not ended is tried again, what had moved on is forgotten."""
+    past = datetime(2001, 1, 1, tzinfo=UTC)
+    held = {f"lea_{name}": Held(machine_id=name, epoch=7, term=1, hard_deadline_at=past) for name in ("m1", "m2", "m3")}
+    host = AsyncMock()
+    host.halt.side_effect = [OSError("too many open files"), StaleEpoch("the host acted for 8"), None]
+    deadlines = Deadlines(host, made.clock, tmp_path / "of the test.json")
+    deadlines.see(held)
+    await deadlines.keep()
+    assert [call.args for call in host.halt.await_args_list] == [("m1",), ("m2",), ("m3",)]
+    assert list(deadlines.held) == ["lea_m1"]
+
+
+@pytest.mark.promise("P11")
 async def test_the_service_finds_the_file_where_it_left_it(made: Bench, tmp_path: Path) -> None:
     """As its settings say; who ends the guest raises the host's fence for it."""
     overdue = Held(machine_id=M1, epoch=7, term=1, hard_deadline_at=datetime(2001, 1, 1, tzinfo=UTC))
@@ -138,35 +156,49 @@ async def test_a_file_of_leases_that_cannot_be_read_is_told_and_keeps_nobody_fro
 
 
 @pytest.mark.promise("P11")
-async def test_the_service_keeps_deadlines_while_it_waits_for_its_store(
-    monkeypatch: pytest.MonkeyPatch,
+async def test_the_service_keeps_deadlines_while_it_waits_for_its_store_and_for_the_broker(
+    database_url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """From its start on, and no longer than until the store is there; a failure of it keeps nobody from starting."""
+    """From its start until it keeps them itself; a failure of it keeps nobody from starting."""
     monkeypatch.setattr(run, "START_RETRY_S", 0.01)
-    began, ended = asyncio.Event(), asyncio.Event()
+    keeping, waits = asyncio.Event(), []
 
-    async def keeping() -> None:
-        began.set()
+    async def keep() -> None:
+        keeping.set()
         try:
             await asyncio.Event().wait()
         finally:
-            ended.set()
+            keeping.clear()
             raise RuntimeError("it failed")
 
-    async def opened(_url: str, _schema: str) -> Store:
-        if not began.is_set():
+    async def opened(url: str, schema: str, opens: Callable[[str, str], Awaitable[Store]] = Store.open) -> Store:
+        waits.append(("store", keeping.is_set()))
+        if not keeping.is_set():
             raise StoreUnavailable("it is away")
-        raise RuntimeError("it is there")
+        return await opens(url, schema)
 
+    async def started(_consumer: Consumer) -> None:
+        waits.append(("broker", keeping.is_set()))
+        if len(waits) < 5:
+            raise TransientError("it is away")
+
+    async def own() -> None:
+        waits.append(("own", keeping.is_set()))
+        stop.set()
+
+    async def composed(_runtime: Runtime) -> Service:
+        return Service(background=(own,))
+
+    stop = asyncio.Event()
     monkeypatch.setattr(Store, "open", opened)
-    settings = SimpleNamespace(database_url="")
-    with pytest.raises(RuntimeError, match="it is there"):
-        await run.serve("machines", settings, _never, while_there_is_no_store=keeping)  # type: ignore[arg-type]
-    assert ended.is_set()
-
-
-async def _never(_runtime: Runtime) -> Service:
-    raise AssertionError("composed without a store")
+    monkeypatch.setattr(Consumer, "start", started)
+    settings = SimpleNamespace(
+        database_url=database_url, blob_dir=tmp_path, amqp_url="amqp://127.0.0.1:1", host="h", prefetch=1,
+        gateway_secret="", http_host="127.0.0.1", http_port=0,
+    )  # fmt: skip
+    async with asyncio.timeout(60):
+        await run.serve("machines", settings, composed, until_served=keep, stop=stop)  # type: ignore[arg-type]
+    assert waits == [("store", False), ("store", True), *[("broker", True)] * 3, ("own", False)]
 
 
 @pytest.mark.promise("P11")

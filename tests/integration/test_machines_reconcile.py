@@ -190,9 +190,9 @@ async def test_a_machine_that_cannot_be_stopped_keeps_no_other_waiting(made: Ben
     made.reconciler._to_act_on = Turns(1)
     machine, unit = await made.load(M1), made.runtime.unit()
     app.operators.quarantine(unit, machine, "ana", "it smells")
+    app.operators.retire(unit, machine, "ana", "replaced")
     await made.store.commit(unit)
     await gone_from_host(made)
-
     made.host.put(M1, machine.epoch, GuestAddress("127.0.0.1", 9))
     made.host.destroy = AsyncMock(side_effect=HypervisorUnavailable("it does not end"))  # type: ignore[method-assign]
     made.host._machines[M2].life_epoch = None

@@ -41,14 +41,15 @@ class Networks:
     async def breach(self, on: Charge) -> str:
         """How the network of the lease that ended last is not as it must be; empty when nothing of that was seen.
 
-        The last look at it, before it is taken away: a breach that nobody was told of does not go with it.
+        The last look at it, before it is taken away: a breach that nobody was told of does not go with it. Raises
+        NetworkUnavailable while nobody can look: it is not taken away unseen by whoever finds the helper back.
         """
         if on.machine.spec.has_analysis_card and on.machine.last_task_id is not None:
             try:
                 await self._network.verify(on.machine_id, epoch=on.epoch, claim=on.claim)
             except IsolationBroken as broken:
                 return str(broken)
-            except (NetworkUnavailable, NetworkRefused) as error:
+            except NetworkRefused as error:
                 log.info("network_was_not_compared", machine=on.machine_id, reason=str(error))
         return ""
 

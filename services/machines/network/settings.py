@@ -1,11 +1,12 @@
 """Settings of the network helper, and what an operator writes down for the route internet."""
 
-import tomllib
 from ipaddress import IPv4Address, IPv4Interface
 from pathlib import Path
+from typing import TypeVar
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
+from services.chassis.settings import SettingsRefused, told, toml_table
 from services.machines.network.words import NetworkFault
 
 
@@ -47,6 +48,9 @@ class HelperSettings(BaseModel):
     capture_max_bytes: int = Field(default=64 * 1024 * 1024, ge=4096, le=4 * 1024**3)
 
 
+M = TypeVar("M", bound=BaseModel)
+
+
 class _EgressOnly(BaseModel):
     model_config = ConfigDict(frozen=True, extra="ignore")
     egress: EgressSettings | None = None
@@ -54,15 +58,18 @@ class _EgressOnly(BaseModel):
 
 def load_egress(machines_file: Path) -> EgressSettings | None:
     """What the operator wrote down, or None. Raises NetworkFault naming the file."""
-    try:
-        return _EgressOnly.model_validate(tomllib.loads(machines_file.read_text(encoding="utf-8"))).egress
-    except (OSError, tomllib.TOMLDecodeError, ValidationError) as error:
-        raise NetworkFault(f"{machines_file}: {error}") from error
+    return _loaded(_EgressOnly, machines_file).egress
 
 
 def load_settings(path: Path) -> HelperSettings:
     """The helper's settings. Raises NetworkFault naming the file."""
+    return _loaded(HelperSettings, path)
+
+
+def _loaded(model: type[M], path: Path) -> M:
     try:
-        return HelperSettings.model_validate(tomllib.loads(path.read_text(encoding="utf-8")))
-    except (OSError, tomllib.TOMLDecodeError, ValidationError) as error:
-        raise NetworkFault(f"{path}: {error}") from error
+        return model.model_validate(toml_table(path))
+    except SettingsRefused as refusal:
+        raise NetworkFault(str(refusal)) from refusal
+    except ValidationError as error:
+        raise NetworkFault(f"{path}: {told(error)}") from error

@@ -10,6 +10,7 @@ from pydantic import AwareDatetime, BaseModel, ConfigDict, TypeAdapter, Validati
 
 from services.chassis.clock import Clock
 from services.chassis.errors import MalboxError
+from services.machines.errors import StaleEpoch
 from services.machines.policy.beats import LOOK_INTERVAL_S
 from services.machines.ports import Hypervisor
 
@@ -60,17 +61,30 @@ class Deadlines:
             self._write()
 
     async def keep(self) -> None:
-        """The guest of a lease past its hard deadline does not run, though nothing can be recorded now."""
+        """The guest of a lease past its hard deadline does not run, though nothing can be recorded now.
+
+        One that cannot be ended keeps no other running, whatever the reason: it is tried again at the next look.
+        """
         late = self._clock.now() - timedelta(seconds=OVERDUE_GRACE_S)
         for lease_id, held in list(self._held.items()):
             if held.hard_deadline_at < late:
                 log.warning("lease_ended_by_the_host_alone", machine=held.machine_id, lease=lease_id)
-                try:
-                    await self._hypervisor.halt(held.machine_id, epoch=held.epoch)
-                except MalboxError as error:
-                    log.warning("overdue_guest_runs_on", machine=held.machine_id, reason=str(error))
-                else:
+                if await self._halt(held):
                     self.see({other: one for other, one in self._held.items() if other != lease_id})
+
+    async def _halt(self, held: Held) -> bool:
+        """Whether the guest of the lease is known not to run any more."""
+        try:
+            await self._hypervisor.halt(held.machine_id, epoch=held.epoch)
+        except StaleEpoch:
+            log.info("overdue_lease_was_over", machine=held.machine_id, epoch=held.epoch)
+        except MalboxError as error:
+            log.warning("overdue_guest_runs_on", machine=held.machine_id, reason=str(error))
+            return False
+        except Exception:
+            log.exception("overdue_guest_runs_on", machine=held.machine_id)
+            return False
+        return True
 
     async def keep_all(self) -> None:
         """Each is kept as it comes; over when no lease is left. Looks at intervals, since wall clocks jump."""

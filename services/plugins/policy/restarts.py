@@ -7,21 +7,27 @@ from dataclasses import dataclass, replace
 
 BACKOFF_FIRST_S = 0.5
 BACKOFF_MAX_S = 30.0
+DOUBLINGS_MAX = 10
 FAULTS_MAX = 5
 STEADY_S = 60.0
 
 
 @dataclass(frozen=True)
 class Faults:
-    """How often in a row it failed by itself, since when the last time, and why."""
+    """How often in a row it failed by itself or its host could not start it, when the last time, and why then."""
 
     in_a_row: int = 0
+    hindrances: int = 0
     last_at: float = 0.0
     reason: str = ""
 
     def another(self, reason: str, at: float) -> "Faults":
         """One more."""
         return replace(self, in_a_row=self.in_a_row + 1, last_at=at, reason=reason)
+
+    def hindered(self, reason: str, at: float) -> "Faults":
+        """One more that is its host's: it puts the next start off, and shuts nobody out."""
+        return replace(self, hindrances=self.hindrances + 1, last_at=at, reason=reason)
 
     @property
     def is_quarantined(self) -> bool:
@@ -30,9 +36,10 @@ class Faults:
 
     def wait_s(self, now: float) -> float:
         """How long it is not started yet: twice as long each time, up to half a minute."""
-        if self.in_a_row == 0:
+        times = self.in_a_row + self.hindrances
+        if times == 0:
             return 0.0
-        pause_s = min(BACKOFF_FIRST_S * 2.0 ** (self.in_a_row - 1), BACKOFF_MAX_S)
+        pause_s = min(BACKOFF_FIRST_S * 2.0 ** min(times - 1, DOUBLINGS_MAX), BACKOFF_MAX_S)
         return max(0.0, self.last_at + pause_s - now)
 
 

@@ -88,7 +88,7 @@ class FakeRunner:
     """Starts sandboxes, unless it is told to fail."""
 
     started: list[FakeSandbox] = field(default_factory=list)
-    failures: list[str] = field(default_factory=list)
+    failures: list[str | Exception] = field(default_factory=list)
     attempts: int = 0
     running: set[str] = field(default_factory=set)
     gate: asyncio.Event = field(default_factory=asyncio.Event)
@@ -120,7 +120,8 @@ class FakeRunner:
         self.attempts += 1
         await asyncio.sleep(0)
         if self.failures:
-            raise PluginNotReady(self.failures.pop(0))
+            failure = self.failures.pop(0)
+            raise failure if isinstance(failure, Exception) else PluginNotReady(failure)
         sandbox = FakeSandbox(self)
         self.started.append(sandbox)
         self.news.set()

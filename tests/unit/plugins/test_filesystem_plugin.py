@@ -1,6 +1,7 @@
 """The guest plugin `filesystem`, with the kernel's own notices: what happened, and the bytes of what did not last."""
 
 import contextlib
+import os
 import resource
 import time
 from collections.abc import Callable, Iterator
@@ -225,6 +226,41 @@ def test_a_file_that_cannot_be_read_or_not_be_written_again_is_counted(watch: Wa
         {"why": "no_room", "limit": None, "files": 1, "bytes": 5},
         {"why": "unreadable", "limit": None, "files": 1, "bytes": 5},
     ]
+
+
+def test_an_earlier_copy_outlives_the_one_for_which_there_was_no_room(watch: Watch) -> None:
+    """What the sample wrote first is handed out, though its last version could not be kept."""
+    copies, path = bounds.Copies(watch.scratch), watch.folder / "twice"
+    path.write_bytes(b"first")
+    copies.take(bytes(path))
+    path.write_bytes(b"second, and longer")
+    with limited(resource.RLIMIT_FSIZE, 2):
+        copies.take(bytes(path))
+    path.unlink()
+    assert [copy.file.read_bytes() for copy in copies.transient(16)] == [b"first"]
+    assert [one["why"] for one in copies.not_kept()] == ["no_room"]
+    assert len(list(watch.scratch.iterdir())) == 1
+
+
+def test_a_directory_that_takes_the_place_of_a_file_as_it_is_read_ends_nothing(
+    watch: Watch, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It is no file: neither copied nor missed, and no descriptor of it is left."""
+    path, lstat = watch.folder / "both", os.lstat
+    path.write_bytes(b"12345")
+
+    def swapped(asked: bytes) -> os.stat_result:
+        facts = lstat(asked)
+        path.unlink()
+        path.mkdir()
+        return facts
+
+    monkeypatch.setattr(os, "lstat", swapped)
+    copies, before = bounds.Copies(watch.scratch), len(list(Path("/proc/self/fd").iterdir()))
+    copies.take(bytes(path))
+    monkeypatch.undo()
+    assert len(list(Path("/proc/self/fd").iterdir())) == before
+    assert (list(copies.transient(16)), copies.not_kept()) == ([], [])
 
 
 @contextlib.contextmanager

@@ -1,17 +1,22 @@
 """Lifecycles of host plugins: what is started when, what serves whom, what ends, and what an operator sees of it."""
 
 import asyncio
+from datetime import UTC, datetime
 from pathlib import Path
+from unittest.mock import AsyncMock
 
 import pytest
 
 from malbox.sdk.manifest import Manifest
+from services.chassis import patience
+from services.chassis.store import StoreUnavailable
 from services.plugins import instances as instances_module
 from services.plugins import keeper as keeper_module
 from services.plugins.domain.occasion import Occasion
+from services.plugins.errors import SandboxUnavailable
 from services.plugins.policy import restarts
 from services.plugins.policy.restarts import BACKOFF_MAX_S, FAULTS_MAX, NO_FAULTS
-from services.plugins.quarantine import Quarantine
+from services.plugins.quarantine import GivenUp, Quarantine
 from tests.unit.plugins.instances_bench import DONE, FakeRunner, FakeSandbox, occasion, plugin, request, served, until
 
 
@@ -202,6 +207,53 @@ async def test_a_quarantined_plugin_is_so_after_a_restart_until_it_is_replaced(l
         assert await instances.use(one, occasion(), request(one)) == DONE
     async with served(FakeRunner(), one, quarantine=remembered) as instances:
         assert instances.given_up(one) is None
+
+
+@pytest.mark.promise("D1")
+async def test_a_host_that_can_start_nothing_for_a_while_has_no_plugin_quarantined(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """It is tried until it becomes ready, however often that takes."""
+    monkeypatch.setattr(restarts, "BACKOFF_MAX_S", 0.02)
+    one, runner = plugin(), FakeRunner(failures=[SandboxUnavailable("no control group") for _ in range(2 * FAULTS_MAX)])
+    async with served(runner, one) as instances:
+        await until(lambda: states(instances) == ["ready"])
+        assert runner.attempts == 2 * FAULTS_MAX + 1
+        assert instances.given_up(one) is None
+
+
+@pytest.mark.promise("D1")
+async def test_a_run_that_ends_well_does_not_end_the_quarantine_that_came_meanwhile() -> None:
+    """Only an administrator does, or other files."""
+    one, runner = plugin(), FakeRunner()
+    async with served(runner, one) as instances:
+        await until(lambda: states(instances) == ["ready"])
+        runner.gate.clear()
+        running = asyncio.create_task(instances.use(one, occasion(), request(one)))
+        await until(lambda: states(instances) == ["busy"])
+        runner.failures = ["broken pipe"] * FAULTS_MAX
+        while instances.given_up(one) is None:
+            await instances.use(one, occasion("b"), request(one))
+        runner.gate.set()
+        assert await running == DONE
+        assert instances.given_up(one) is not None
+
+
+async def test_who_lifts_a_quarantine_hears_at_once_that_the_store_is_away(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Though somebody waits for the store with a quarantine to be stored."""
+    monkeypatch.setattr(patience, "STORE_WAIT_S", 0.01)
+    away = AsyncMock()
+    away.fetch.side_effect = StoreUnavailable("it is away")
+    quarantine, one = Quarantine(away), plugin(digest="d1")
+    quarantine.put(one, GivenUp("one", "broken pipe", 5, datetime(2026, 1, 1, tzinfo=UTC)))
+    saving = asyncio.create_task(quarantine.save("d1"))
+    await asyncio.sleep(0)
+    async with asyncio.timeout(30):
+        with pytest.raises(StoreUnavailable):
+            await quarantine.lift("one")
+    assert quarantine.of(one) is not None
+    assert not saving.done()
+    await patience.ended(saving)
 
 
 async def test_a_looper_that_becomes_ready_and_ends_is_quarantined_too() -> None:

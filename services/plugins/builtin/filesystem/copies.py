@@ -6,6 +6,7 @@ import stat
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import BinaryIO
 
 COPIES_MAX = 256
 COPY_MAX_BYTES = 4 * 1024 * 1024
@@ -72,20 +73,23 @@ class Copies:
         if not stat.S_ISREG(facts.st_mode):
             return
         try:
-            descriptor = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK)
+            file = _opened(path)
+            if file is None:
+                return
+            with file:
+                facts = os.fstat(file.fileno())
+                size = min(facts.st_size, COPY_MAX_BYTES)
+                if not size:
+                    return
+                why = self._bound(path, size)
+                content = b"" if why else file.read(size)
         except OSError:
             self._miss(path, Missed("unreadable", facts.st_size, _identity(facts)))
             return
-        with os.fdopen(descriptor, "rb") as file:
-            facts = os.fstat(descriptor)
-            size = min(facts.st_size, COPY_MAX_BYTES)
-            if not stat.S_ISREG(facts.st_mode) or not size:
-                return
-            why = self._bound(path, size)
-            if why:
-                self._miss(path, Missed(why, facts.st_size, _identity(facts)))
-            else:
-                self._keep(path, file.read(size), facts)
+        if why:
+            self._miss(path, Missed(why, facts.st_size, _identity(facts)))
+        elif content:
+            self._keep(path, content, facts)
 
     def moved(self, path: bytes) -> None:
         """The file went on under another name: it was not missed under this one."""
@@ -129,13 +133,16 @@ class Copies:
         return "bytes_copied" if self._copied_bytes + size > COPIES_MAX_BYTES else ""
 
     def _keep(self, path: bytes, content: bytes, facts: os.stat_result) -> None:
-        known = self._copies.pop(path, None)
-        file = known.file if known is not None else self._scratch / f"{next(self._numbers):03d}"
+        unfinished = self._scratch / "unfinished"
         try:
-            file.write_bytes(content)
+            unfinished.write_bytes(content)
         except OSError:
+            unfinished.unlink(missing_ok=True)
             self._miss(path, Missed("no_room", facts.st_size, _identity(facts)))
             return
+        known = self._copies.pop(path, None)
+        file = known.file if known is not None else self._scratch / f"{next(self._numbers):03d}"
+        unfinished.replace(file)
         self._copied_bytes += len(content)
         missing = max(0, facts.st_size - COPY_MAX_BYTES)
         self._copies[path] = Copy(path, file, _identity(facts), missing)
@@ -151,6 +158,15 @@ class Copies:
 
     def _count(self, why: str, limit: int | None, size_bytes: int) -> None:
         self._tallies.setdefault(why, Tally(limit)).add(size_bytes)
+
+
+def _opened(path: bytes) -> BinaryIO | None:
+    """The file, or None where no regular one stands by now. Raises OSError."""
+    descriptor = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK)
+    if stat.S_ISREG(os.fstat(descriptor).st_mode):
+        return os.fdopen(descriptor, "rb")
+    os.close(descriptor)
+    return None
 
 
 def _identity(facts: os.stat_result) -> Identity:
