@@ -11,6 +11,7 @@ import pytest
 
 from malbox.sdk import PluginFailure, PluginSkipped, children, executables
 from malbox.sdk.testing import Emitted, run_plugin
+from services.plugins.builtin.archives import plugin as archives
 from services.plugins.builtin.pe import dotnet, resources
 from services.plugins.builtin.pe.imports import plain
 from services.plugins.builtin.pe.plugin import run
@@ -337,3 +338,14 @@ def test_more_programs_than_are_handed_out_are_counted(read: Read, monkeypatch: 
     said = read(content).json("pe")
     assert (len(said["children"]), said["is_truncated"]) == (3, True)
     assert said["problems"] == ["files found inside that are not handed out, for there are more than 3: 5"]
+
+
+@pytest.mark.parametrize("pack", [containers.zipped, containers.seven_zipped, containers.rar, containers.rar5])
+def test_a_self_extracting_archive_does_not_stay_shut(
+    read: Read, pack: Callable[[dict[str, bytes]], bytes], make_sample: MakeSample, tmp_path: Path
+) -> None:
+    """What is handed out of the program, `archives` opens as it would in the task that it gets."""
+    carried = read(Portable(overlay=pack({"a.txt": b"one"})).build()).content["children/0001"]
+    (tmp_path / "unpacked").mkdir()
+    emitted = run_plugin(archives.run, make_sample(carried), scratch=tmp_path / "unpacked")
+    assert emitted.content["children/0001"] == b"one"
