@@ -44,6 +44,8 @@ class Operator:
 
     async def put_right(self) -> None:
         """Every machine is in the pool, was retired, or is out of it for another reason than an operator's word."""
+        while self._sim.absent:  # noqa: ASYNC110 - who is away hears nothing, and time is virtual
+            await asyncio.sleep(LOOK_S)
         for _ in range(LOOKS_MAX):
             await asyncio.sleep(LOOK_S)
             self._said = [one for one in self._said if not (one[1].done() or one[0].process.is_dead)]

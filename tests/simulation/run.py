@@ -301,7 +301,7 @@ class Simulation:
 
     def is_at_rest(self) -> bool:
         """Machines are ready or out of the pool, not an operator's; tasks have ended, or wait where none is."""
-        if not (self.operator.is_done if self.is_eventful else self.chaos.is_over):
+        if self.absent or not (self.operator.is_done if self.is_eventful else self.chaos.is_over):
             return False
         machines = [self.stores.machine_state(spec.machine_id) for spec in self.around.specs]
         if not all(state == "ready" or state in OUT_OF_THE_POOL for state in machines):

@@ -39,6 +39,8 @@ class Truth:
         """Called as an event of a machine or of a task is committed: a moment at which more may happen to it."""
         self._machines: dict[UUID, Machine] = {}
         self._broken_out: set[str] = set()
+        self._on_record: set[str | None] = set()
+        """The leases whose guests are on record as having broken out: none has to be there twice."""
         self._left: set[str] = set()
         """Machines that left the pool and were not verified since, wherever a person's word brought them."""
         self._tasks: dict[UUID, Task] = {}
@@ -56,6 +58,7 @@ class Truth:
                 self.leases.pop(lease_id, None)
         self._machines.clear()
         self._broken_out.clear()
+        self._on_record.clear()
         self._left.clear()
         for host in self.world.hosts.values():
             host.broke_out = None
@@ -111,13 +114,14 @@ class Truth:
         host, name = self.world.host(machine.machine_id), type(event).__name__
         if name == "IsolationBreached":
             self._broken_out.add(machine.machine_id)
+            self._on_record.add(host.broke_out)
             host.broke_out = None
         elif name == "Returned" or (name == "ProvisioningStarted" and event.by):
             self._broken_out.discard(machine.machine_id)
             host.broke_out = None
         elif name == "CleanVerified" and machine.machine_id in self._broken_out:
             self.wrong(f"{machine.machine_id} was called clean after its guest broke out, and no person said so")
-        elif name == "CleanVerified" and host.broke_out is not None:
+        elif name == "CleanVerified" and host.broke_out not in {None, *self._on_record}:
             self.wrong(f"{machine.machine_id} was called clean, and the breach of {host.broke_out} is on no record")
 
     def _cleaned(self, machine: Machine) -> None:
