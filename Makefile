@@ -11,6 +11,8 @@ OPEN_PYTHON = ./deploy/python.sh
 MALBOX = $(STATE)/bin/malbox
 BOOTSTRAP = ./deploy/bootstrap.sh >/dev/null
 BOOTSTRAP_DEV = ./deploy/bootstrap.sh --dev >/dev/null
+ALONE = tests/unit tests/contracts
+# What needs nothing but a processor: these tests run on every one at once, before those that share servers and guests.
 LINTED = contracts services guest malbox cli deploy examples tests
 export PYTHONDONTWRITEBYTECODE = 1
 
@@ -47,7 +49,8 @@ demo: ## analyse a harmless sample that shows what Malbox sees
 test: ## the checks and every tier of tests; a skipped test is a failure
 	@$(BOOTSTRAP_DEV)
 	@$(MAKE) check
-	@MALBOX_NO_SKIPS=1 $(OPEN_PYTHON) -m pytest --durations=40 --durations-min=5
+	@MALBOX_NO_SKIPS=1 $(OPEN_PYTHON) -m pytest --numprocesses=auto $(ALONE)
+	@MALBOX_NO_SKIPS=1 $(OPEN_PYTHON) -m pytest --durations=40 --durations-min=5 $(addprefix --ignore=,$(ALONE))
 
 check: ## style, types and import rules
 	@$(BOOTSTRAP_DEV)

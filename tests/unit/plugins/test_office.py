@@ -203,7 +203,11 @@ def test_entities_and_other_hosts_are_left_alone(make_sample: MakeSample, tmp_pa
     assert len(str(said)) < 10_000
 
 
-@pytest.mark.parametrize("content", [b"PK\x03\x04nonsense", b"%PDF-1.7", b"", made.package({})[:30]])
+@pytest.mark.parametrize(
+    "content",
+    [b"PK\x03\x04nonsense", b"%PDF-1.7", b"", made.package({})[:30]],
+    ids=["no archive", "a PDF document", "nothing", "a package's beginning"],
+)
 def test_other_files_are_skipped(content: bytes, make_sample: MakeSample, tmp_path: Path) -> None:
     """Not an error: there is nothing to do."""
     with pytest.raises(PluginSkipped):

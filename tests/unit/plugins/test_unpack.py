@@ -128,7 +128,7 @@ def test_a_name_that_climbs_is_only_a_name(make_sample: MakeSample, tmp_path: Pa
 def test_a_damaged_archive_is_a_failure_not_a_crash(
     position: int, value: int, make_sample: MakeSample, tmp_path: Path
 ) -> None:
-    """Any one byte changed: it unpacks, or it says that it cannot."""
+    """Any one byte changed: it unpacks, it is taken for one that no password opens, or it says that it cannot."""
     content = bytearray(zipped(a=b"hello hello hello"))
     content[position % len(content)] = value
     with contextlib.suppress(PluginFailure):
