@@ -132,4 +132,5 @@ def test_a_damaged_archive_is_a_failure_not_a_crash(
     content = bytearray(zipped(a=b"hello hello hello"))
     content[position % len(content)] = value
     with contextlib.suppress(PluginFailure):
-        assert "entry" in unpacked(make_sample(bytes(content)), tmp_path).content
+        said = unpacked(make_sample(bytes(content)), tmp_path)
+        assert ("entry" in said.content) is not said.json("archive")["is_locked"]
