@@ -102,3 +102,10 @@ async def execute(url: str, *statements: str) -> None:
             await connection.execute(statement, timeout=30)
     finally:
         await connection.close(timeout=10)
+
+
+@pytest.fixture
+def figures_shown(capsys: pytest.CaptureFixture[str]) -> Iterator[None]:
+    """What a proof says as it goes is seen in its short form too."""
+    with capsys.disabled():
+        yield

@@ -6,7 +6,7 @@ from tests.prove.drift_table import TABLE, Drift
 from tests.prove.drifts import prove_all
 from tests.prove.ground import Ground
 
-pytestmark = [pytest.mark.acceptance, pytest.mark.timeout(240)]
+pytestmark = [pytest.mark.acceptance, pytest.mark.timeout(240), pytest.mark.usefixtures("figures_shown")]
 
 
 def test_the_table_has_more_than_twenty_drifts_each_with_a_name_of_its_own() -> None:

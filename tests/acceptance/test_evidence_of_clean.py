@@ -7,7 +7,7 @@ import pytest
 from tests.prove import canary, tampering, unkillable
 from tests.prove.ground import Ground
 
-pytestmark = [pytest.mark.acceptance, pytest.mark.timeout(400)]
+pytestmark = [pytest.mark.acceptance, pytest.mark.timeout(400), pytest.mark.usefixtures("figures_shown")]
 LEASES = 3
 
 

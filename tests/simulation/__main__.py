@@ -11,7 +11,7 @@ from collections import Counter
 
 from tests.simulation.coverage import missing
 from tests.simulation.pool import outcome_of, simulations
-from tests.simulation.run import Outcome
+from tests.simulation.run import Outcome, summary
 
 
 def main() -> int:
@@ -53,16 +53,8 @@ def figures(outcomes: list[Outcome], took_s: float) -> str:
     counts: Counter[str] = Counter()
     for outcome in outcomes:
         counts.update(outcome.counts)
-    steps = sum(outcome.steps for outcome in outcomes)
-    virtual_s = sum(outcome.virtual_s for outcome in outcomes)
-    failed = sum(bool(outcome.violations) for outcome in outcomes)
     lines = [f"{name:>60} {count}" for name, count in sorted(counts.items())]
-    rests = sorted(outcome.rest_s for outcome in outcomes)
-    lines.append(f"at rest after the faults: median {rests[len(rests) // 2]:.0f} s, longest {rests[-1]:.0f} s")
-    lines.append(
-        f"{len(outcomes)} seeds, {failed} failed, {steps} steps, {virtual_s:.0f} virtual seconds, "
-        f"{took_s:.1f} s, {len(outcomes) / took_s:.1f} seeds/s"
-    )
+    lines.append(f"{summary(outcomes)}, {took_s:.1f} s, {len(outcomes) / took_s:.1f} seeds/s")
     if len(outcomes) == 1:
         lines.append(f"trace {outcomes[0].trace:016x}")
     return "\n".join(lines) + "\n"

@@ -6,7 +6,7 @@ import hashlib
 import shutil
 import tempfile
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -82,6 +82,17 @@ class Outcome:
     rest_s: float
     counts: Counter[str]
     violations: list[str]
+
+
+def summary(outcomes: Sequence[Outcome]) -> str:
+    """How many seeds failed, how long they were, and how long it took to come to rest, in two lines."""
+    rests = sorted(outcome.rest_s for outcome in outcomes)
+    return (
+        f"at rest after the faults: median {rests[len(rests) // 2]:.0f} s, longest {rests[-1]:.0f} s\n"
+        f"{len(outcomes)} seeds, {sum(bool(outcome.violations) for outcome in outcomes)} failed, "
+        f"{sum(outcome.steps for outcome in outcomes)} steps, "
+        f"{sum(outcome.virtual_s for outcome in outcomes):.0f} virtual seconds"
+    )
 
 
 class Simulation:

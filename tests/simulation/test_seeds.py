@@ -7,7 +7,7 @@ import pytest
 
 from tests.simulation.coverage import SEEDS_OF_TEST, missing
 from tests.simulation.pool import outcome_of
-from tests.simulation.run import Outcome
+from tests.simulation.run import Outcome, summary
 
 SEEDS = SEEDS_OF_TEST
 AT_ONCE = 25
@@ -29,9 +29,14 @@ def test_seeds_hold(outcomes: dict[int, Future[Outcome]], start: int) -> None:
 
 
 @pytest.mark.promise("P3")
-def test_every_fault_every_defence_and_every_driven_cell_was_met(outcomes: dict[int, Future[Outcome]]) -> None:
+def test_every_fault_every_defence_and_every_driven_cell_was_met(
+    outcomes: dict[int, Future[Outcome]], capsys: pytest.CaptureFixture[str]
+) -> None:
     """A counter at zero would mean that the seeds prove nothing about it."""
+    ended = [outcome.result() for outcome in outcomes.values()]
+    with capsys.disabled():
+        print(f"\n{summary(ended)}")  # noqa: T201 - the figures are part of the proof
     counts: Counter[str] = Counter()
-    for outcome in outcomes.values():
-        counts.update(outcome.result().counts)
-    assert not missing(counts, len(outcomes))
+    for outcome in ended:
+        counts.update(outcome.counts)
+    assert not missing(counts, len(ended))
