@@ -1,5 +1,8 @@
 """Programs that every system has are not held against whoever submits them."""
 
+import tempfile
+from concurrent.futures import ProcessPoolExecutor
+from multiprocessing import get_context
 from pathlib import Path
 
 import pytest
@@ -18,19 +21,24 @@ KNOWN = ("ls", "bash", "python3.11", "perl", "ssh", "find", "tar", "openssl")
 SUSPICIOUS_FROM, MALICIOUS_FROM = 30, 70
 
 
-def test_no_program_of_the_system_is_malicious_and_one_in_a_hundred_at_most_suspicious(tmp_path: Path) -> None:
+def test_no_program_of_the_system_is_malicious_and_one_in_a_hundred_at_most_suspicious() -> None:
     """By all that it can do, of two hundred programs; the score is the sum of the points that are listed."""
-    scores: dict[str, tuple[int, list[str]]] = {}
-    for program in programs()[:PROGRAMS_MAX]:
-        said = read(program, tmp_path, run_elf, run_strings)
-        report = assemble(case(said))
-        assert sum(reason.points for reason in report.reasons) == report.score
-        scores[program.name] = (report.score, [reason.name for reason in report.reasons])
+    judged = programs()[:PROGRAMS_MAX]
+    with ProcessPoolExecutor(mp_context=get_context("spawn")) as pool:
+        scores = {program.name: score for program, score in zip(judged, pool.map(score_of, judged), strict=True)}
     suspicious = {name: why for name, why in scores.items() if why[0] >= SUSPICIOUS_FROM}
     assert len(scores) >= PROGRAMS_MAX // 2
     assert len(suspicious) <= len(scores) // 100, suspicious
     assert all(score < MALICIOUS_FROM for score, _ in suspicious.values()), suspicious
     assert not suspicious.keys() & set(KNOWN)
+
+
+def score_of(program: Path) -> tuple[int, list[str]]:
+    """The program's score, and the reasons for its points."""
+    with tempfile.TemporaryDirectory() as scratch:
+        report = assemble(case(read(program, Path(scratch), run_elf, run_strings)))
+    assert sum(reason.points for reason in report.reasons) == report.score
+    return report.score, [reason.name for reason in report.reasons]
 
 
 def programs() -> list[Path]:
