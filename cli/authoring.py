@@ -67,6 +67,8 @@ def _samples(path: Path, file: Path | None) -> list[Path]:
     found = sorted(each for each in folder.iterdir() if each.is_file()) if folder.is_dir() else []
     if not found:
         raise Usage(f"{folder} has no file to run on.", remedy=f"Put one there, or name it: plugin test {path} FILE")
+    if len(found) > SAMPLES_MAX:
+        output.say(f"{len(found) - SAMPLES_MAX} more files of {folder} are not run: at most {SAMPLES_MAX} are.")
     return found[:SAMPLES_MAX]
 
 

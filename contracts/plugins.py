@@ -7,7 +7,7 @@ from pydantic import BaseModel, ConfigDict, Field
 from contracts.blobs import BlobRef
 from contracts.envelope import Message
 from contracts.ids import LeaseId, PluginName, ResultId, RunId, StageName, SubmissionId, TaskId
-from contracts.limits import CHILDREN_FOUND_MAX, SAMPLE_NAME_MAX_CHARS
+from contracts.limits import CHILDREN_FOUND_MAX, RESULT_TITLE_MAX_CHARS, SAMPLE_NAME_MAX_CHARS
 from contracts.machines import LeaseRef
 from contracts.planning import Context, EndedBy
 
@@ -198,6 +198,11 @@ class PluginResultProduced(StageFact):
     blob: BlobRef
     path: str | None = Field(default=None, description="where the bytes stood in the guest, for display only")
     is_truncated: bool = False
+    title: str = Field(
+        default="",
+        max_length=RESULT_TITLE_MAX_CHARS,
+        description="what the plugin's manifest calls the result; empty: nothing does",
+    )
 
 
 class SampleStarted(StageFact):

@@ -3,7 +3,7 @@
 from datetime import datetime
 from typing import ClassVar, Literal
 
-from pydantic import Field
+from pydantic import BaseModel, ConfigDict, Field
 
 from contracts.envelope import Command, Message
 from contracts.ids import LeaseId, MachineId, ResultId, SubmissionId, TaskId
@@ -27,6 +27,9 @@ TaskState = Literal[
     "unserviceable",
 ]
 TERMINAL_STATES: frozenset[str] = frozenset({"completed", "failed", "timed_out", "cancelled", "unserviceable"})
+AttemptOutcome = Literal["failed", "guest_lost", "lease_lost", "not_ready"]
+"""Of an attempt that is not the last: its stage could not be done (earlier releases recorded all of them so), its guest
+no longer answered, its lease ended without the task's word, its machine was not ready in time."""
 MachineCondition = Literal["none", "leased", "reverting", "clean", "quarantined"]
 
 
@@ -131,6 +134,7 @@ class LeaseMachine(Command):
     route: Route
     hold_s: int = Field(gt=0, description="the lease's hard limit, seconds from the grant")
     untrusted: bool = Field(default=False, description="the sample was marked untrusted")
+    owner: str | None = Field(default=None, description="the task's; who else than administrators may see the lease")
 
     def subject(self) -> str:
         """The machine."""
@@ -228,6 +232,21 @@ class NameResults(Command):
         return self.task_id
 
 
+class LostAttempt(BaseModel):
+    """One try of the guest stage that ended without its evidence, and was followed by another."""
+
+    model_config = ConfigDict(frozen=True, extra="ignore")
+
+    number: int = Field(ge=1, description="in the order of tries, with those that never had their machine")
+    machine_id: MachineId | None
+    began_at: datetime | None = Field(default=None, description="when the machine was asked for; None: not recorded")
+    ended_at: datetime
+    outcome: AttemptOutcome
+    reason: str
+    errors: tuple[RunError, ...] = Field(default=(), description="what went wrong in its runs, as far as it was said")
+    errors_left_out: int = Field(default=0, ge=0)
+
+
 class SealReport(Command):
     """Every result named here, or in the `NameResults` of the task, is to be in the report; then it is sealed."""
 
@@ -255,6 +274,7 @@ class SealReport(Command):
     errors: tuple[RunError, ...]
     phases: tuple[PhaseCost, ...] = ()
     attempt_reasons: tuple[str, ...] = ()
+    lost_attempts: tuple[LostAttempt, ...] = Field(default=(), description="those before the last, in order")
     parent: Parentage | None = None
 
     def subject(self) -> str:

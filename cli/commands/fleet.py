@@ -74,7 +74,10 @@ def give_back(machine: Machine, reason: Reason, as_json: AsJson = False) -> None
 
 @machines.command("quarantine")
 def quarantine(machine: Machine, reason: Reason, as_json: AsJson = False) -> None:
-    """Stop trusting a machine at once, whatever it does. It stays out of the pool until somebody decides."""
+    """Stop trusting a machine at once, whatever it does. It stays out of the pool until somebody decides.
+
+    One that is quarantined already, and would be built again by itself, is held as it is.
+    """
     _decide(machine, "quarantine", reason, as_json=as_json)
 
 

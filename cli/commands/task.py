@@ -95,7 +95,7 @@ def _show(task: dict[str, Any]) -> None:
     )
     output.out.print()
     output.print_items(task.get("history") or [], output.named("state", "at", "why"), empty="No history.")
-    attempts = {"lost attempt": "attempt", "machine": "machine_id", **output.named("at", "reason")}
+    attempts = {"lost attempt": "attempt", "machine": "machine_id", **output.named("at", "outcome", "reason")}
     _show_more(task.get("lost_attempts") or [], attempts)
     # What each phase took of its budget; those that took nothing are left out.
     spent = [each for each in task.get("phases") or [] if each.get("spent_s")]

@@ -26,6 +26,13 @@ ENDINGS = {
     "cancelled": "somebody cancelled it",
     "guest_lost": "the guest no longer answered",
 }
+LOSSES = {
+    "failed": "failed",
+    "guest_lost": "guest lost",
+    "lease_lost": "machine lost",
+    "not_ready": "machine not ready",
+}
+LOST_ERRORS_SHOWN_MAX = 5
 REASONS_SHOWN_MAX = 20
 MATCHES_SHOWN_MAX = 20
 INDICATORS_SHOWN_MAX = 40
@@ -38,6 +45,7 @@ def render_report(report: dict[str, Any]) -> RenderableType:
     parts = (
         _verdict(report),
         _errors(report),
+        _lost_attempts(report),
         _sample(report),
         _children(report),
         _run(report),
@@ -75,7 +83,7 @@ def _verdict(report: dict[str, Any]) -> RenderableType:
 
 def _reason(reason: dict[str, Any]) -> Text:
     evidence = object_of(reason, "evidence")
-    others = len(items_of(reason, "more_evidence"))
+    others = len(items_of(reason, "more_evidence")) + number_of(reason, "evidence_left_out")
     where = f"{evidence.get('plugin', '')} {evidence.get('pointer', '')}" + (f" and {others} more" if others else "")
     full = "" if reason.get("points") == reason.get("weight") else f" (alone: {number_of(reason, 'weight')})"
     techniques = " ".join(texts_of(reason, "techniques"))
@@ -96,6 +104,39 @@ def _errors(report: dict[str, Any]) -> RenderableType | None:
     cut = number_of(object_of(report, "truncated"), "errors")
     rest = more(min(len(errors), ERRORS_SHOWN_MAX), errors, cut, "errors")
     return part("Not done, or lost", table, *rest)
+
+
+def _lost_attempts(report: dict[str, Any]) -> RenderableType | None:
+    """What was tried before the attempt that the report is about, with what went wrong in each."""
+    attempts = items_of(object_of(report, "task"), "lost_attempts")
+    if not attempts:
+        return None
+    table = grid("", "", "", "")
+    for attempt in attempts[:ERRORS_SHOWN_MAX]:
+        when = " to ".join(_second(attempt[key]) for key in ("began_at", "ended_at") if attempt.get(key))
+        outcome = LOSSES.get(str(attempt.get("outcome")), attempt.get("outcome"))
+        where = Group(safe(attempt.get("machine_id") or "no machine"), safe(when, style="dim"))
+        table.add_row(f"{number_of(attempt, 'number')}", where, safe(outcome, style="bold red"), _why_lost(attempt))
+    cut = number_of(object_of(report, "truncated"), "lost_attempts")
+    rest = more(min(len(attempts), ERRORS_SHOWN_MAX), attempts, cut, "attempts")
+    return part("Earlier attempts", table, *rest, note="what their plugins produced is not in this report")
+
+
+def _why_lost(attempt: dict[str, Any]) -> RenderableType:
+    errors = items_of(attempt, "errors")
+    named = [
+        safe(f"{error.get('plugin') or error.get('stage')} {error.get('outcome')}: {error.get('reason')}", style="dim")
+        for error in errors[:LOST_ERRORS_SHOWN_MAX]
+    ]
+    rest = more(len(named), errors, 0, "errors")
+    left_out = number_of(attempt, "errors_left_out")
+    lost = [Text(f"… and {left_out} more errors: malbox plugin log TASK", style="dim italic")] if left_out else []
+    return Group(safe(attempt.get("reason")), *named, *rest, *lost)
+
+
+def _second(instant: object) -> str:
+    """An instant without its fraction of a second."""
+    return str(instant).partition(".")[0].removesuffix("Z")
 
 
 def _sample(report: dict[str, Any]) -> RenderableType:
@@ -152,7 +193,7 @@ def _run(report: dict[str, Any]) -> RenderableType:
                 ("submitted", timings.get("submitted_at")),
                 ("took", f"{total:.1f} s" if isinstance(total, int | float) else ""),
                 ("of which", _phases(timings)),
-                ("attempts", _attempts(object_of(report, "task"))),
+                ("attempts", _attempts(report)),
                 ("isolation", statement),
             ]
         ),
@@ -165,8 +206,12 @@ def _phases(timings: dict[str, Any]) -> str:
     return " · ".join(f"{name} {took:.1f} s" for name, took in spent if isinstance(took, int | float) and took)
 
 
-def _attempts(task: dict[str, Any]) -> str:
-    """Why there was more than one, if there was."""
+def _attempts(report: dict[str, Any]) -> str:
+    """Why there was more than one, if there was: a report of an earlier release says no more of it."""
+    task = object_of(report, "task")
+    if lost := items_of(task, "lost_attempts"):
+        count = len(lost) + number_of(object_of(report, "truncated"), "lost_attempts")
+        return f"{number_of(task, 'attempts')}; lost before the last: {count}"
     reasons = texts_of(task, "attempt_reasons")
     return f"{number_of(task, 'attempts')}; lost: {'; '.join(reasons)}" if reasons else ""
 

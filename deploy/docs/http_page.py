@@ -85,7 +85,7 @@ async def _apps() -> dict[str, FastAPI]:
                 ),
             ),
             "scheduler": (scheduler_router(runtime, Live(), AuditStream(settings.amqp_url)),),
-            "machines": (machines_router(runtime, lambda _machine: ""),),
+            "machines": (machines_router(runtime, lambda _machine: "", lambda _machine, _epoch: ""),),
             "plugins": (
                 instances_router(instances),
                 runs_router(store),

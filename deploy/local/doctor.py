@@ -3,6 +3,7 @@
 import os
 import platform
 import shutil
+import subprocess
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -47,6 +48,7 @@ def doctor(state: State) -> list[Finding]:
         _disk,
         _memory,
         _namespaces,
+        last_wall,
         _acceleration,
         networks,
         guest_limits,
@@ -104,6 +106,35 @@ def _namespaces(state: State) -> list[Finding]:
         remedy = "allow unprivileged user namespaces: sysctl kernel.unprivileged_userns_clone=1"
         return [Finding("plugin sandbox", "fault", str(error), remedy)]
     return [Finding("plugin sandbox", "ok", f"namespaces can be made by {state.users.services}")]
+
+
+def last_wall(state: State) -> list[Finding]:
+    """Whether the kernel has Landlock, and all of it that the sandbox of plugins asks for; without it plugins run."""
+    try:
+        known, wanted = landlock(state)
+    except (OSError, subprocess.SubprocessError, ValueError) as error:
+        return [Finding("plugin landlock", "fault", f"the SDK cannot be asked: {error}", f"run {BOOTSTRAP}")]
+    remedy = "boot a kernel with Landlock, and with landlock in lsm= of its command line"
+    if known == 0:
+        return [Finding("plugin landlock", "note", "the kernel has none: plugins run without this wall", remedy)]
+    if known < wanted:
+        found = f"version {known} of {wanted}: plugins run without what later ones hold back"
+        return [Finding("plugin landlock", "note", found, "boot a newer kernel")]
+    return [Finding("plugin landlock", "ok", f"version {known}")]
+
+
+def landlock(state: State) -> tuple[int, int]:
+    """The version that the kernel has, 0 where it has none, and the one that the sandbox asks for. The SDK knows."""
+    asked = subprocess.run(
+        [str(state.python), "-c", "from malbox.sdk import landlock; print(landlock.version(), landlock.SCOPES_SINCE)"],
+        cwd=state.app,
+        capture_output=True,
+        text=True,
+        timeout=COMMAND_TIMEOUT_S,
+        check=True,
+    )
+    known, wanted = asked.stdout.split()
+    return int(known), int(wanted)
 
 
 def _acceleration(state: State) -> list[Finding]:

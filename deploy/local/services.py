@@ -3,7 +3,8 @@
 import hashlib
 import json
 import os
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
 from http.client import HTTPConnection, HTTPException
 from pathlib import Path
 from typing import Any
@@ -25,14 +26,18 @@ class ServiceProcess:
     name: str
     port: int
 
-    def start(self) -> processes.Identity:
-        """The service's process runs; whether it is ready is what its health says."""
+    def start(self, environment: Mapping[str, str] | None = None) -> processes.Identity:
+        """The service's process runs; whether it is ready is what its health says.
+
+        One that is started by this has the given environment, too.
+        """
         with processes.only_starter(self.state, self.name):
             running = processes.started(self.state, self.name)
             if running is not None:
                 return running
             write_private(self._version_file, self.version(), mode=0o644)
-            return processes.spawn(self.state, self._command())
+            command = self._command()
+            return processes.spawn(self.state, replace(command, env={**command.env, **(environment or {})}))
 
     def stop(self) -> bool:
         """The process has ended. Returns whether there was one."""

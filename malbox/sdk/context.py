@@ -20,12 +20,16 @@ class PluginSkipped(Exception):
 
 @dataclass(frozen=True)
 class Input:
-    """An earlier result of the same task, or the container that the sample came out of. Hostile bytes, read-only."""
+    """An earlier result of the same task, or the container that the sample came out of. Hostile bytes, read-only.
+
+    `is_truncated`: it is known to be less than there was. What does not stand in it may have happened.
+    """
 
     plugin: str
     name: str
     path: Path
     media_type: str
+    is_truncated: bool = False
 
     def read_json(self) -> Any:
         """The input parsed as JSON. Raises ValueError."""

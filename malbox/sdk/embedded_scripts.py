@@ -5,6 +5,7 @@ the next one runs.
 """
 
 import re
+from collections import Counter
 
 from malbox.sdk.children import Children
 from malbox.sdk.findings import Findings
@@ -32,6 +33,7 @@ class EmbeddedScripts:
     def __init__(self, findings: Findings) -> None:
         self._findings = findings
         self._texts: dict[str, dict[str, None]] = {}
+        self._chars: Counter[str] = Counter()
         self._left_out = 0
 
     def add(self, suffix: str, text: str) -> None:
@@ -40,10 +42,11 @@ class EmbeddedScripts:
         found = self._texts.setdefault(suffix, {})
         if not text or text in found:
             return
-        if sum(map(len, found)) + len(text) > TOGETHER_MAX_CHARS:
+        if self._chars[suffix] + len(text) > TOGETHER_MAX_CHARS:
             self._left_out += 1
         else:
             found[text] = None
+            self._chars[suffix] += len(text)
 
     def hand_out(self, children: Children) -> None:
         """Each language is a child, if it is long enough to hide something; what was left out is counted."""

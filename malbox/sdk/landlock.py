@@ -18,8 +18,8 @@ EXECUTE, WRITE_FILE, READ_FILE, READ_DIR = 1 << 0, 1 << 1, 1 << 2, 1 << 3
 MAKE_CHAR, MAKE_BLOCK = 1 << 6, 1 << 11
 REFER, TRUNCATE, IOCTL_DEV = 1 << 13, 1 << 14, 1 << 15
 OF_VERSION = {1: 0x1FFF, 2: REFER, 3: TRUNCATE, 5: IOCTL_DEV}
-NET_ALL = 0b11  # bind and connect TCP, from version 4 on
-SCOPE_ALL = 0b11  # abstract sockets and signals, from version 6 on
+NET_SINCE, NET_ALL = 4, 0b11  # bind and connect TCP
+SCOPES_SINCE, SCOPE_ALL = 6, 0b11  # abstract sockets and signals
 
 READ = READ_FILE | READ_DIR
 OF_FILES = EXECUTE | WRITE_FILE | READ_FILE | TRUNCATE | IOCTL_DEV
@@ -54,7 +54,8 @@ def restrict(*, readable: Sequence[str], executable: Sequence[str], writable: Se
     rules = [(path, READ) for path in readable]
     rules += [(path, READ | EXECUTE) for path in executable]
     rules += [(path, handled & ~(EXECUTE | MAKE_CHAR | MAKE_BLOCK | IOCTL_DEV)) for path in writable]
-    ruleset = _create(files=handled, net=NET_ALL if known >= 4 else 0, scoped=SCOPE_ALL if known >= 6 else 0)  # noqa: PLR2004
+    net, scoped = NET_ALL if known >= NET_SINCE else 0, SCOPE_ALL if known >= SCOPES_SINCE else 0
+    ruleset = _create(files=handled, net=net, scoped=scoped)
     try:
         for path, rights in rules:
             _allow(ruleset, path, rights & handled)
@@ -66,7 +67,7 @@ def restrict(*, readable: Sequence[str], executable: Sequence[str], writable: Se
 
 def leave_others_alone() -> None:
     """No signal of this process reaches one that was there before it, where the kernel can do that. Raises OSError."""
-    if version() < 6:  # noqa: PLR2004
+    if version() < SCOPES_SINCE:
         return
     ruleset = _create(files=0, net=0, scoped=SCOPE_ALL)
     try:

@@ -105,7 +105,7 @@ def run_once(function: PluginFunction, request: dict[str, Any], emitter: PipeEmi
 
 
 def _context(request: dict[str, Any], emitter: PipeEmitter) -> Context:
-    inputs = tuple(Input(one["plugin"], one["name"], Path(one["path"]), one["media_type"]) for one in request["inputs"])
+    inputs = tuple(Input(**{**one, "path": Path(one["path"])}) for one in request["inputs"])
     kept = request.get("kept")
     return Context(
         sample=Path(request["sample"]),

@@ -34,6 +34,7 @@ description = "how many lines are counted at most"
 kind = "json"
 title = "Lines"
 description = "lines; is_truncated"
+# schema = {{ type = "object", required = ["lines", "is_truncated"] }}  # a result that breaks it fails the run
 """
 
 CODE = '''\

@@ -85,7 +85,8 @@ def _answer(request: dict[str, Any], *, timeout_s: float) -> dict[str, Any]:
     except subprocess.TimeoutExpired as error:
         raise SandboxRefused(f"the sandbox did not answer within {error.timeout:.0f} s") from error
     if ended.returncode != 0:
-        raise SandboxRefused(ended.stderr.decode("utf-8", "replace").strip()[-2000:] or "the sandbox did not start")
+        said = ended.stdout or ended.stderr  # why it refused, or what it died of
+        raise SandboxRefused(said.decode("utf-8", "replace").strip()[-2000:] or "the sandbox did not start")
     answer: dict[str, Any] = json.loads(ended.stdout)
     return answer
 

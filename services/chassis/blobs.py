@@ -43,9 +43,9 @@ class BlobStore:
         """The file that holds the blob, for handing it read-only to a sandbox."""
         return self._root / self.key(sha256)
 
-    async def put_bytes(self, content: bytes) -> BlobRef:
-        """The bytes are durable. Raises BlobStoreFailed."""
-        return await anyio.to_thread.run_sync(self._put_bytes, content)
+    async def put_bytes(self, content: bytes, *, known: BlobRef | None = None) -> BlobRef:
+        """The bytes are durable. `known` as with `put_file`. Raises BlobStoreFailed."""
+        return await anyio.to_thread.run_sync(self._put_bytes, content, known)
 
     async def put_file(self, path: Path, *, known: BlobRef | None = None) -> BlobRef:
         """The file's bytes are durable; memory stays flat. Raises BlobStoreFailed.
@@ -84,8 +84,9 @@ class BlobStore:
                 chunk = bytes(await self._store.get_range_async(self.key(sha256), start=offset, length=length))
             yield chunk
 
-    def _put_bytes(self, content: bytes) -> BlobRef:
-        return self._store_durably(hashlib.sha256(content).hexdigest(), len(content), content)
+    def _put_bytes(self, content: bytes, known: BlobRef | None) -> BlobRef:
+        sha256 = hashlib.sha256(content).hexdigest() if known is None else known.sha256
+        return self._store_durably(sha256, len(content), content)
 
     def _put_file(self, path: Path, known: BlobRef | None) -> BlobRef:
         if known is not None:

@@ -4,7 +4,7 @@ import asyncio
 import contextlib
 from collections.abc import AsyncIterator, Callable, Sequence
 from itertools import chain
-from typing import Any, ClassVar, TypeAlias, TypeVar
+from typing import Any, ClassVar, Self, TypeAlias, TypeVar
 from uuid import UUID
 
 import asyncpg
@@ -126,7 +126,7 @@ class Store:
         self._listeners: list[Callable[[Unit], None]] = []
 
     @classmethod
-    async def open(cls, url: str, schema: str) -> "Store":
+    async def open(cls, url: str, schema: str) -> Self:
         """A pool whose connections see only the service's schema. Raises StoreUnavailable."""
         with translated():
             pool = await asyncpg.create_pool(

@@ -182,7 +182,7 @@ class Desk:
         catalogue = await self._tables.catalogue()
         requests = policy.requests(asked, catalogue, default_profile=self._settings.default_profile)
         await self._backlog.make_room(owner, len(requests))
-        await self._blobs.put_file(upload.path, known=upload.blob)
+        await self._keep(upload)
         submission = decide(
             submission_id=new("sub", self._clock.uuid()),
             owner=owner,
@@ -194,6 +194,12 @@ class Desk:
             at=self._clock.now(),
         )
         return _same(await self._tables.add(submission), print_)
+
+    async def _keep(self, upload: Upload) -> None:
+        if isinstance(upload.content, bytes):
+            await self._blobs.put_bytes(upload.content, known=upload.blob)
+        else:
+            await self._blobs.put_file(upload.content, known=upload.blob)
 
     def _check_announced_size(self, request: Request) -> None:
         announced = request.headers.get("content-length", "")
@@ -271,6 +277,8 @@ def _options(settings: IntakeSettings, catalogue: policy.Catalogue) -> dict[str,
         },
         "machines": [machine.model_dump(mode="json") for machine in catalogue.machines.values()],
         "plugins": [plugin.model_dump(mode="json") for plugin in catalogue.plugins.values()],
+        "machines_unread": catalogue.machines_unread,
+        "plugins_unread": catalogue.plugins_unread,
     }
 
 

@@ -36,11 +36,13 @@ KNOW_MACHINE = (
     "WHERE known_machines.epoch < excluded.epoch "
     "OR (known_machines.epoch = excluded.epoch AND known_machines.machine IS NOT NULL)"
 )
+HURRY = "UPDATE work SET due_at = $2 WHERE kind = $1 AND due_at > $2"
 
 
 async def on_plugin_registered(fact: PluginRegistered, unit: Unit, _store: Store) -> None:
-    """The plugin may be asked for."""
+    """The plugin may be asked for. What the scheduler could not plan without it is said again now."""
     unit.execute(KNOW_PLUGIN, fact.manifest.name, fact.manifest.model_dump_json())
+    unit.execute(HURRY, CONFIRM_TASK, unit.at)
 
 
 async def on_plugin_removed(fact: PluginRemoved, unit: Unit, _store: Store) -> None:
@@ -48,7 +50,13 @@ async def on_plugin_removed(fact: PluginRemoved, unit: Unit, _store: Store) -> N
     unit.execute(KNOW_PLUGIN, fact.name, None)
 
 
-async def on_machine_registered(fact: MachineRegistered | MachineReverted, unit: Unit, _store: Store) -> None:
+async def on_machine_registered(fact: MachineRegistered, unit: Unit, store: Store) -> None:
+    """The machine may be asked for. What the scheduler could not plan without it is said again now."""
+    await on_machine_seen(fact, unit, store)
+    unit.execute(HURRY, CONFIRM_TASK, unit.at)
+
+
+async def on_machine_seen(fact: MachineRegistered | MachineReverted, unit: Unit, _store: Store) -> None:
     """The machine may be asked for, unless a later epoch says otherwise."""
     unit.execute(KNOW_MACHINE, fact.machine_id, fact.epoch, fact.machine.model_dump_json())
 
@@ -91,7 +99,7 @@ HANDLERS: Mapping[type[Message], Handler] = {
     PluginRegistered: on_plugin_registered,
     PluginRemoved: on_plugin_removed,
     MachineRegistered: on_machine_registered,
-    MachineReverted: on_machine_registered,
+    MachineReverted: on_machine_seen,
     MachineRetired: on_machine_retired,
     TaskPlanned: on_task_known,
     TaskStarted: on_task_begun,

@@ -19,6 +19,8 @@ from services.intake.errors import NotYet, Refusal
 
 REQUEST_MAX_BYTES = 20 * 1024  # a request and the plan made of it (PLAN_MAX_BYTES) travel in one message
 FAULT_MAX_CHARS = 300
+OF_CATALOGUE = frozenset({"unknown_plugin", "unknown_machine", "unknown_profile", "unserviceable"})
+"""Refusals for want of something that may stand among what is not read."""
 CATALOGUE_RETRY_S = 5
 OPENED_BY: dict[str, frozenset[str]] = {
     "archive_entry": frozenset({"auto", "archive"}),
@@ -38,6 +40,18 @@ class Catalogue:
     machines: Mapping[str, MachineSummary] = field(default_factory=dict)
     machines_retired: int = 0
     plugins_withdrawn: int = 0
+    plugins_unread: int = 0
+    machines_unread: int = 0
+
+    @property
+    def unread(self) -> str:
+        """In words, how many plugins and machines are known beyond the bound of what is read; empty where none are."""
+        if not self.plugins_unread and not self.machines_unread:
+            return ""
+        return (
+            f"Not looked at, because there are too many: {self.machines_unread} machines and {self.plugins_unread} "
+            "plugins more, the last by name."
+        )
 
     @property
     def profiles(self) -> tuple[str, ...]:
@@ -55,6 +69,16 @@ def requests(asked: Asked, catalogue: Catalogue, *, default_profile: str) -> tup
 
     Raises Refusal with field, reason and choices; NotYet while no plugin or no machine was ever known.
     """
+    try:
+        return _requests(asked, catalogue, default_profile)
+    except Refusal as refusal:
+        if catalogue.unread and refusal.code in OF_CATALOGUE:
+            detail = f"{refusal.detail} {catalogue.unread}"
+            raise Refusal(refusal.code, detail, pointer=refusal.pointer, allowed=refusal.allowed) from refusal
+        raise
+
+
+def _requests(asked: Asked, catalogue: Catalogue, default_profile: str) -> tuple[AnalysisRequest, ...]:
     _check_is_known(catalogue)
     _check_archive_options(asked)
     plugins = [

@@ -7,7 +7,7 @@ from uuid import UUID
 
 from fastapi import APIRouter, Query
 
-from services.chassis.http import Caller, Problem
+from services.chassis.http import Caller, Identity, Problem
 from services.chassis.operators import Administrator, Decision
 from services.chassis.parked import Word
 from services.chassis.run import Runtime
@@ -30,43 +30,52 @@ REMEDIES = {
     "maintenance": "Return it to the pool, or retire it.",
     "retired": "It is gone for good; give a new machine another id in fleet.toml.",
 }
+_WHOSE = frozenset({"task_id", "lease_id", "operation_id", "owner"})
+"""Details of the history that say for whom something happened."""
 _SELECT = (
     "SELECT machine_id, state, since, epoch, spec::text AS spec, acceleration, task_id, why, stream, lease_id, term, "
-    "hard_deadline_at, verified_at, cause, is_drain_requested, wanted <> spec AS is_to_change FROM fleet"
+    "owner, hard_deadline_at, verified_at, cause, is_drain_requested, wanted <> spec AS is_to_change FROM fleet"
 )
 
 
-def router(runtime: Runtime, hindrance: Callable[[str], str]) -> APIRouter:
+def router(runtime: Runtime, hindrance: Callable[[str], str], unstopped: Callable[[str, int], str]) -> APIRouter:
     """The fleet, its history, and what an administrator may decide about one machine.
 
-    `hindrance` says of a machine, by its name, what it waits for; empty when it waits for nothing.
+    `hindrance` says of a machine, by its name, what it waits for; empty when it waits for nothing. `unstopped` says of
+    a machine, by its name and epoch, why it could not be stopped; empty when nothing is known.
     """
     routes = APIRouter(prefix="/machines", tags=["machines"])
     store = runtime.store
 
     @routes.get("")
-    async def list_machines(_caller: Caller) -> dict[str, Any]:
-        """Every machine of this host, in the order of names."""
+    async def list_machines(caller: Caller) -> dict[str, Any]:
+        """Every machine of this host, in the order of names.
+
+        Which task has it, on which lease, is shown to administrators and to the task's owner.
+        """
         rows = await store.fetch(_SELECT + " ORDER BY machine_id")
-        return {"items": [_shown(row, hindrance) for row in rows]}
+        return {"items": [_shown(row, caller, hindrance, unstopped) for row in rows]}
 
     @routes.get("/{machine_id}")
-    async def show_machine(machine_id: str, _caller: Caller) -> dict[str, Any]:
+    async def show_machine(machine_id: str, caller: Caller) -> dict[str, Any]:
         """One machine with its latest history, newest first."""
         row = await _found(store, machine_id)
-        history = await _history(store, row["stream"], before=None, limit=HISTORY_MAX)
-        return {**_shown(row, hindrance), "history": history}
+        history = await _history(store, row["stream"], caller, before=None, limit=HISTORY_MAX)
+        return {**_shown(row, caller, hindrance, unstopped), "history": history}
 
     @routes.get("/{machine_id}/history")
     async def show_history(
         machine_id: str,
-        _caller: Caller,
+        caller: Caller,
         before: Annotated[int | None, Query(ge=1, description="`next` of the page before")] = None,
         limit: Annotated[int, Query(ge=1, le=HISTORY_MAX)] = HISTORY_MAX,
     ) -> dict[str, Any]:
-        """Everything that ever happened to a machine, newest first, a page at a time."""
+        """Everything that ever happened to a machine, newest first, a page at a time.
+
+        For whom it happened, and on which lease, is shown to administrators.
+        """
         row = await _found(store, machine_id)
-        entries = await _history(store, row["stream"], before=before, limit=limit)
+        entries = await _history(store, row["stream"], caller, before=before, limit=limit)
         return {"items": entries, "next": entries[-1]["version"] if len(entries) == limit else None}
 
     @routes.post("/{machine_id}/drain", status_code=202)
@@ -81,7 +90,10 @@ def router(runtime: Runtime, hindrance: Callable[[str], str]) -> APIRouter:
 
     @routes.post("/{machine_id}/quarantine", status_code=202)
     async def quarantine_machine(machine_id: str, decision: Decision, caller: Administrator) -> dict[str, Any]:
-        """The machine stops and stays as it is until an operator decides. A lease ends; its task may be tried again."""
+        """The machine stops and stays as it is until an operator decides. A lease ends; its task may be tried again.
+
+        One that is quarantined and would be built again by itself is held; 409 where it waits for an operator already.
+        """
         return await _decide(runtime, machine_id, decision.by(caller), app.operators.quarantine)
 
     @routes.post("/{machine_id}/rebuild", status_code=202)
@@ -105,7 +117,9 @@ async def _found(store: Store, machine_id: str) -> Any:
     return row
 
 
-async def _history(store: Store, stream: UUID, *, before: int | None, limit: int) -> list[dict[str, Any]]:
+async def _history(
+    store: Store, stream: UUID, caller: Identity, *, before: int | None, limit: int
+) -> list[dict[str, Any]]:
     rows = await store.fetch(
         "SELECT version, at, event, state, epoch, details::text AS details FROM machine_history "
         "WHERE stream = $1 AND ($2::int IS NULL OR version < $2) ORDER BY version DESC LIMIT $3",
@@ -113,7 +127,11 @@ async def _history(store: Store, stream: UUID, *, before: int | None, limit: int
         before,
         limit,
     )
-    return [{**dict(entry), "details": json.loads(entry["details"])} for entry in rows]
+    return [{**dict(entry), "details": _details(json.loads(entry["details"]), caller)} for entry in rows]
+
+
+def _details(details: dict[str, Any], caller: Identity) -> dict[str, Any]:
+    return {key: value for key, value in details.items() if caller.is_admin or key not in _WHOSE}
 
 
 async def _decide(runtime: Runtime, machine_id: str, word: Word, order: app.operators.Order) -> dict[str, Any]:
@@ -135,17 +153,22 @@ async def _decide(runtime: Runtime, machine_id: str, word: Word, order: app.oper
     raise Problem(409, "not_possible", f"{machine_id} changes too fast right now.", retry_after_s=1)
 
 
-def _shown(row: Any, hindrance: Callable[[str], str]) -> dict[str, Any]:
+def _shown(
+    row: Any, caller: Identity, hindrance: Callable[[str], str], unstopped: Callable[[str, int], str]
+) -> dict[str, Any]:
+    may_know_whose = caller.is_admin or (row["owner"] is not None and caller.may_see(row["owner"]))
     spec = json.loads(row["spec"])
     waits = "" if row["why"] or row["state"] == "retired" else hindrance(row["machine_id"])
+    runs = unstopped(row["machine_id"], row["epoch"])
+    reasons = (row["why"] or waits, f"it could not be stopped: {runs}" if runs else "")
     return {
         "machine_id": row["machine_id"],
         "state": row["state"],
         "since": row["since"],
-        "why": row["why"] or waits,
+        "why": "; ".join(filter(None, reasons)),
         "epoch": row["epoch"],
-        "task_id": row["task_id"],
-        "lease_id": row["lease_id"],
+        "task_id": row["task_id"] if may_know_whose else None,
+        "lease_id": row["lease_id"] if may_know_whose else None,
         "term": row["term"],
         "hard_deadline_at": row["hard_deadline_at"],
         "verified_at": row["verified_at"],

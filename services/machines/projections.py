@@ -46,7 +46,10 @@ DELETE FROM checkpoints WHERE projection = 'fleet';
 MIGRATION_3 = "DELETE FROM work WHERE kind IN ('provision', 'clean', 'verify', 'prepare', 'stop')"
 """Work has its host in its kind since. Whoever compares asks for it again after a minute."""
 
-MIGRATIONS = (MIGRATION, MIGRATION_2, MIGRATION_3)
+MIGRATION_4 = "ALTER TABLE fleet ADD COLUMN owner text"
+"""Of a lease that was granted before, nobody but administrators sees the task."""
+
+MIGRATIONS = (MIGRATION, MIGRATION_2, MIGRATION_3, MIGRATION_4)
 
 EXPIRIES = (
     Expiry("lease_beat", "heard_at", 1),
@@ -55,7 +58,7 @@ EXPIRIES = (
 )
 
 _PRIVATE = frozenset({"originator_id", "originator_version", "originator_topic", "timestamp"})
-_NOBODYS = dict.fromkeys(("task_id", "lease_id", "term", "hard_deadline_at"))
+_NOBODYS = dict.fromkeys(("task_id", "lease_id", "term", "hard_deadline_at", "owner"))
 
 
 def follow(row: Row | None, recorded: Recorded) -> Row | None:
@@ -122,6 +125,7 @@ def _leased(_row: Row, event: Any) -> Row:
         "lease_id": event.lease_id,
         "term": 1,
         "hard_deadline_at": event.hard_deadline_at,
+        "owner": event.owner,
     }
 
 

@@ -65,16 +65,16 @@ class Children:
         self._runs = runs
         self._identity = identity
 
-    async def found(self, record: StageRecord, prepared: Prepared) -> ChildrenFound | None:
-        """What there is to say of files inside; None where there are none, or nobody wants to know."""
+    async def found(self, record: StageRecord, prepared: Prepared) -> tuple[ChildrenFound | None, int]:
+        """What there is to say of files inside, if anything; and how many results were not looked through for it."""
         command = record.command
         is_wanted = command.request.children is None or command.request.children.depth > 0
         if command.stage.name != "static" or command.submission_id is None or not is_wanted:
-            return None
-        produced = await rows.load_produced(self._store, record.key)
+            return None, 0
+        produced, unseen = await rows.load_produced(self._store, record.key)
         files = list(distinct(produced, prepared.sha256))
         if not files:
-            return None
+            return None, unseen
         looked_at = files[:CHILDREN_FOUND_MAX]
         names = await self._names(produced, {one.plugin for one in looked_at})
         children = [_child(one, names.get((one.plugin, one.name), one.name)) for one in looked_at]
@@ -84,7 +84,7 @@ class Children:
             children=await self._identified(record, children),
             left_out=len(files) - len(looked_at),
         )
-        return fact if isinstance(fact, ChildrenFound) else None
+        return (fact if isinstance(fact, ChildrenFound) else None), unseen
 
     async def _names(self, produced: Sequence[Produced], plugins: set[str]) -> dict[tuple[str, str], str]:
         """What each file is called inside its container, by plugin and result."""

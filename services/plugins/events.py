@@ -4,7 +4,8 @@ They are taken from what this service remembers to have said, so that they are c
 the run is done again. They reach the plugin as one more input.
 """
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 import orjson
@@ -25,25 +26,43 @@ def subscribed(plugins: Iterable[Plugin]) -> frozenset[str]:
     return frozenset(SUBSCRIBABLE[name].type_name() for plugin in plugins for name in plugin.manifest.events.subscribe)
 
 
-def told(events: Events, facts: Sequence[Message], *, is_cut: bool = False) -> bytes | None:
-    """What a plugin with those subscriptions is told, as JSON; None when it has none. The latest stay within bounds.
+@dataclass(frozen=True)
+class Told:
+    """What a plugin is told, as JSON, and in words what it is not told."""
 
-    `is_cut`: there were more facts before these.
+    content: bytes
+    gaps: tuple[str, ...] = ()
+
+
+def told(events: Events, facts: Sequence[Message], earlier: Mapping[str, int]) -> Told | None:
+    """What a plugin with those subscriptions is told; None when it has none. The latest stay within bounds.
+
+    `earlier`: how many facts of each type there are before `facts`, into which nobody looks.
     """
     if not events.subscribe:
         return None
     kept: list[bytes] = []
-    size_bytes = 0
+    size_bytes = left_out = 0
     for fact in reversed(facts):
         name, content = type(fact).__name__, fact.model_dump(mode="json")
         if not events.wants(name, content):
             continue
         event = orjson.dumps({"fact": name, "content": content})
         size_bytes += len(event) + 1
-        if len(kept) == EVENTS_MAX or size_bytes > EVENTS_MAX_BYTES:
-            return _document(kept, is_truncated=True)
-        kept.append(event)
-    return _document(kept, is_truncated=is_cut)
+        if left_out or len(kept) == EVENTS_MAX or size_bytes > EVENTS_MAX_BYTES:
+            left_out += 1
+        else:
+            kept.append(event)
+    gaps = tuple(_gaps(left_out, sum(earlier.get(SUBSCRIBABLE[name].type_name(), 0) for name in events.subscribe)))
+    return Told(_document(kept, is_truncated=bool(gaps)), gaps)
+
+
+def _gaps(left_out: int, unread: int) -> Iterator[str]:
+    if left_out:
+        bounds = f"more than {EVENTS_MAX}, or than {EVENTS_MAX_BYTES // 2**20} MiB"
+        yield f"{left_out} earlier facts that it subscribes to were not told to it: there were {bounds}"
+    if unread:
+        yield f"{unread} facts before those, of types that it subscribes to, were not looked at"
 
 
 def as_input(content: bytes, path: Path) -> InputFile:

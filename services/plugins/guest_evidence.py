@@ -1,6 +1,6 @@
 """From what came out of a guest to results: the plugins' sources, and what the agent itself kept."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from contracts.limits import ARTIFACTS_PER_RUN_MAX
@@ -14,14 +14,15 @@ GUEST_PATH_MAX_CHARS = 1024
 
 
 def run_endings(
-    runs: Sequence[PlannedRun], record: GuestRecord, exec_error: str
+    runs: Sequence[PlannedRun], record: GuestRecord, exec_error: str, titles: Mapping[str, str]
 ) -> list[tuple[PlannedRun, Ending, list[Evidence]]]:
-    """Each guest plugin with its outcome and its evidence, which is the source of its name."""
+    """Each guest plugin with its outcome and its evidence: the source of its name, under its title of `titles`."""
     endings = []
     for planned in runs:
         source = record.sources.get(planned.plugin)
         if source is not None and source.size_bytes > 0:
-            endings.append((planned, Ending("completed"), [_of(planned.plugin, source)]))
+            evidence = _of(planned.plugin, source, titles.get(planned.plugin, ""))
+            endings.append((planned, Ending("completed"), [evidence]))
         else:
             why = f": {exec_error}" if exec_error else ""
             endings.append((planned, Ending("failed", f"no evidence came from the guest{why}", is_error=True), []))
@@ -55,5 +56,5 @@ def agent_evidence(
     return found
 
 
-def _of(name: str, source: Source) -> Evidence:
-    return Evidence(name, "bytes", "text/plain", source.path, is_truncated=source.is_truncated)
+def _of(name: str, source: Source, title: str = "") -> Evidence:
+    return Evidence(name, "bytes", "text/plain", source.path, is_truncated=source.is_truncated, title=title)

@@ -84,10 +84,7 @@ class PluginRecord:
 
     def evidence(self) -> list[Evidence]:
         """The results, to be stored."""
-        return [
-            Evidence(name, one.kind, one.media_type, one.path, is_truncated=one.is_truncated)
-            for name, one in self.results.items()
-        ]
+        return [self._evidence(name, one) for name, one in self.results.items()]
 
     def summary(self) -> dict[str, int]:
         """For the analyst: how much came, and how much did not."""
@@ -97,6 +94,10 @@ class PluginRecord:
         """The record ended before its end: whatever came is less than there was."""
         for result in self.results.values():
             result.is_truncated = True
+
+    def _evidence(self, name: str, one: Growing) -> Evidence:
+        title = self.manifest.title_of(name)
+        return Evidence(name, one.kind, one.media_type, one.path, is_truncated=one.is_truncated, title=title)
 
     def _miss(self, count: int) -> None:
         if count > 0:
@@ -122,6 +123,9 @@ class PluginRecord:
             orjson.loads(piece.content)
         except orjson.JSONDecodeError as error:
             raise PieceRefused(f"a record of {piece.name} is not JSON") from error
+        fault = self.manifest.fault_of(piece.name, piece.content)
+        if fault is not None:
+            raise PieceRefused(fault)
         if result.size_bytes + len(piece.content) > JSON_RESULT_MAX_BYTES:
             result.is_truncated = True
             return

@@ -188,6 +188,12 @@ def keeping_alive(command: RunStage, registry: Registry) -> frozenset[str]:
     return frozenset(plugin.name for plugin in found if plugin is not None and plugin.manifest.runtime.keepalive)
 
 
+def titles(command: RunStage, registry: Registry) -> dict[str, str]:
+    """By plugin of the plan: what its manifest calls the result that has its own name."""
+    found = [registry.pinned(run) for group in command.stage.groups for run in group]
+    return {plugin.name: plugin.manifest.title_of(plugin.name) for plugin in found if plugin is not None}
+
+
 def _is_bundled(plugin: Plugin) -> bool:
     return plugin.manifest.is_bundled
 

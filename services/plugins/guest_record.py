@@ -63,6 +63,8 @@ class GuestRecord:
     gaps: int = 0
     differing: list[str] = field(default_factory=list)
     are_processes_truncated: bool = False
+    processes_left_out: int = 0
+    log_left_out: int = 0
 
     def take(self, event: GuestEvent, now: float) -> None:
         """The event is part of the record. Raises GuestLied, OSError."""
@@ -92,6 +94,8 @@ class GuestRecord:
             case GuestLog():
                 if len(self.log) < LOG_LINES_MAX:
                     self.log.append({"event": event.event, "detail": event.detail})
+                else:
+                    self.log_left_out += 1
             case RecordSealed():
                 self.is_sealed = True
 
@@ -125,7 +129,9 @@ class GuestRecord:
         """What the agent said beside the evidence, as one JSON document."""
         document = {
             "processes": self.processes,
+            "processes_left_out": self.processes_left_out,
             "log": self.log,
+            "log_left_out": self.log_left_out,
             "gaps": self.gaps,
             "plugins": {name: plugin.summary() for name, plugin in sorted(self.plugins.items())},
             "is_truncated": self.are_processes_truncated,
@@ -142,6 +148,7 @@ class GuestRecord:
             self.processes.append({"event": what, **fields})
         else:
             self.are_processes_truncated = True
+            self.processes_left_out += 1
 
     def _keep_alive(self, event: KeepAlive, now: float) -> None:
         """Only plugins whose manifest says so are heeded; the guest may claim what it likes of others."""

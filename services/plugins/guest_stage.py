@@ -23,7 +23,7 @@ from services.chassis.store import Fenced
 from services.plugins import rows
 from services.plugins.cancellations import Cancellations
 from services.plugins.errors import GuestStageFailed
-from services.plugins.guest_plugins import bundled, keeping_alive
+from services.plugins.guest_plugins import bundled, keeping_alive, titles
 from services.plugins.guest_record import GuestRecord
 from services.plugins.host_runs import SPOOL_PREFIX
 from services.plugins.lease_beats import say_beats
@@ -146,6 +146,7 @@ class GuestStage:
                 plugins=plugins.records,
             ),
             plugins=plugins,
+            titles=titles(record.command, self._registry),
             directory=spool,
             agent_version=hello.agent_version,
             changed=asyncio.Event(),

@@ -46,6 +46,7 @@ MIGRATIONS = tuple(
         "schema_9.sql",
         "schema_10.sql",
         "schema_11.sql",
+        "schema_12.sql",
     )
 )
 VERSIONS = "versions"

@@ -16,6 +16,7 @@ class InputFile:
     name: str
     path: Path
     media_type: str
+    is_truncated: bool = False
 
 
 @dataclass(frozen=True)

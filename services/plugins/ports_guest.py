@@ -257,7 +257,7 @@ class GuestSession(Protocol):
     def watch(self, *, after_position: int = 0) -> AsyncGenerator[GuestEvent, None]:
         """Everything that happened after that position, and then as it happens.
 
-        Raises GuestUnreachable when the stream breaks or no heartbeat comes for 10 s; watch again to go on.
+        Raises GuestUnreachable when the stream breaks or no heartbeat comes for 20 s; watch again to go on.
         """
 
     async def flush(self) -> Flushed:

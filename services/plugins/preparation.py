@@ -130,7 +130,8 @@ class Preparation:
         return Prepared(package, platform, said.chosen, entry.sha256, archive, listing.sha256, mime)
 
     async def _keep_listing(self, record: StageRecord, listing: str) -> None:
-        evidence = Evidence("archive", "json", "application/json", self._blobs.local_path(listing))
+        path, title = self._blobs.local_path(listing), self._unpack.manifest.title_of("archive")
+        evidence = Evidence("archive", "json", "application/json", path, title=title)
         await record.keep_results(self._unpack.name, self._unpack.version, (evidence,))
 
 

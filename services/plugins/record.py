@@ -66,6 +66,7 @@ class Evidence:
     path: Path
     guest_path: str | None = None
     is_truncated: bool = False
+    title: str = ""
 
 
 @dataclass(frozen=True)
@@ -254,6 +255,7 @@ class StageRecord:
             blob=blob,
             path=evidence.guest_path,
             is_truncated=evidence.is_truncated,
+            title=evidence.title,
         )
 
     async def stage_completed(

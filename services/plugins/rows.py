@@ -1,10 +1,11 @@
 """The service's own rows: what was ordered, what ran, what was produced. Every write may be repeated."""
 
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Any
 
+import structlog
 from pydantic import TypeAdapter
 
 from contracts.catalogue import BY_TYPE
@@ -21,7 +22,8 @@ INPUTS_MAX = 400
 PRODUCED_MAX = 2000
 SAID_MAX = 5000
 TOLD_AT_ONCE_MAX = 100
-RUNS_SHOWN_MAX = 500
+RUNS_SHOWN_MAX = 500  # a task has no more: RUNS_PER_TASK_MAX in each of ATTEMPTS_MAX attempts
+log = structlog.get_logger()
 _ERRORS = TypeAdapter(tuple[RunError, ...])
 _RUNS = TypeAdapter(tuple[PlannedRun, ...])
 CANCEL = (
@@ -193,14 +195,23 @@ def forget_said(unit: Unit, task_id: str) -> None:
     )
 
 
-async def load_events(store: Store, task_id: str, kinds: Collection[str]) -> list[Message]:
-    """The facts of those types that were said of the task until now, in order; the latest `SAID_MAX` of more."""
+async def load_events(store: Store, task_id: str, kinds: Collection[str]) -> tuple[list[Message], Mapping[str, int]]:
+    """The latest `SAID_MAX` facts of those types that were said of the task, in order; how many of each before them."""
     found = await store.fetch(
-        "SELECT type, data::text AS data FROM said WHERE task_id = $1 AND type = ANY($2::text[]) "
-        "ORDER BY recorded_at DESC, place DESC, position DESC LIMIT $3",
+        "SELECT type, data::text AS data, recorded_at, place, position FROM said "
+        "WHERE task_id = $1 AND type = ANY($2::text[]) ORDER BY recorded_at DESC, place DESC, position DESC LIMIT $3",
         *(task_id, list(kinds), SAID_MAX),
     )
-    return [BY_TYPE[row["type"]].model_validate_json(row["data"]) for row in reversed(found)]
+    facts = [BY_TYPE[row["type"]].model_validate_json(row["data"]) for row in reversed(found)]
+    if len(found) < SAID_MAX:
+        return facts, {}
+    first = found[-1]
+    earlier = await store.fetch(
+        "SELECT type, count(*) AS facts FROM said WHERE task_id = $1 AND type = ANY($2::text[]) "
+        "AND (recorded_at, place, position) < ($3, $4, $5) GROUP BY type",
+        *(task_id, list(kinds), first["recorded_at"], first["place"], first["position"]),
+    )
+    return facts, {row["type"]: row["facts"] for row in earlier}
 
 
 async def load_untold(
@@ -216,12 +227,18 @@ async def load_untold(
 
 
 async def load_said(store: Store, key: StageKey) -> list[tuple[str, Message]]:
-    """What was said of the stage and is awaited, in order, under the ids that it had."""
+    """What was said of the stage and is awaited, in order, under the ids that it had.
+
+    Of more than `SAID_MAX` the latest results are left out: an end of the stage names its first ones only.
+    """
     found = await store.fetch(
-        "SELECT message_id, type, data::text AS data FROM said WHERE task_id = $1 AND attempt = $2 AND stage = $3 "
-        "AND is_awaited ORDER BY recorded_at, place, position LIMIT $4",
-        *(*key.parts, SAID_MAX),
+        "SELECT message_id, type, data::text AS data, total FROM (SELECT *, count(*) OVER () AS total FROM said "
+        "WHERE task_id = $1 AND attempt = $2 AND stage = $3 AND is_awaited "
+        "ORDER BY (type = $4), recorded_at, place, position LIMIT $5) AS kept ORDER BY recorded_at, place, position",
+        *(*key.parts, PluginResultProduced.type_name(), SAID_MAX),
     )
+    if found and found[0]["total"] > len(found):
+        log.warning("results_were_not_said_again", stage=str(key), left_out=found[0]["total"] - len(found))
     return [(row["message_id"], BY_TYPE[row["type"]].model_validate_json(row["data"])) for row in found]
 
 
@@ -274,10 +291,10 @@ def keep_result(unit: Unit, result: PluginResultProduced) -> None:
     """The result is known to this service as input of later plugins."""
     unit.execute(
         "INSERT INTO produced "
-        "(result_id, run_id, task_id, attempt, stage, plugin, name, media_type, sha256, size_bytes) "
-        "VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10) ON CONFLICT (result_id) DO NOTHING",
+        "(result_id, run_id, task_id, attempt, stage, plugin, name, media_type, sha256, size_bytes, is_truncated) "
+        "VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11) ON CONFLICT (result_id) DO NOTHING",
         *(result.result_id, result.run_id, result.task_id, result.attempt, result.stage, result.plugin, result.name),
-        *(result.media_type, result.blob.sha256, result.blob.size_bytes),
+        *(result.media_type, result.blob.sha256, result.blob.size_bytes, result.is_truncated),
     )
 
 
@@ -308,24 +325,29 @@ async def load_result_ids(store: Store, key: StageKey) -> tuple[str, ...]:
     return tuple(row["result_id"] for row in rows)
 
 
-async def load_produced(store: Store, key: StageKey) -> list[Produced]:
-    """Everything that the stage produced, in order, with what is to be known of it."""
+async def load_produced(store: Store, key: StageKey) -> tuple[list[Produced], int]:
+    """The first `PRODUCED_MAX` results of the stage, with what is to be known of each; and how many more there are."""
     found = await store.fetch(
-        "SELECT result_id, plugin, name, media_type, sha256, size_bytes FROM produced "
+        "SELECT result_id, plugin, name, media_type, sha256, size_bytes, count(*) OVER () AS total FROM produced "
         "WHERE task_id = $1 AND attempt = $2 AND stage = $3 ORDER BY position LIMIT $4",
         *(*key.parts, PRODUCED_MAX),
     )
-    return [Produced(**dict(row)) for row in found]
+    listed = [Produced(**{name: value for name, value in row.items() if name != "total"}) for row in found]
+    return listed, (found[0]["total"] - len(found) if found else 0)
 
 
-async def load_inputs(store: Store, task_id: str) -> tuple[list[dict[str, Any]], int]:
-    """Results of the task so far, those of each stage's latest attempt, in order; and how many more there are."""
+async def load_inputs(store: Store, key: StageKey, following: Sequence[str]) -> tuple[list[dict[str, Any]], int]:
+    """Results of the task so far, those of each other stage's latest attempt, in order; and how many more there are.
+
+    Of this stage what this attempt produced, but for the plugins of `following`: a stage that is run again finds what
+    these produced before, which is not for them.
+    """
     rows = await store.fetch(
-        "SELECT plugin, name, media_type, sha256, count(*) OVER () AS total FROM produced p WHERE task_id = $1 "
-        "AND attempt = (SELECT max(attempt) FROM produced WHERE task_id = $1 AND stage = p.stage) "
-        "ORDER BY position LIMIT $2",
-        task_id,
-        INPUTS_MAX,
+        "SELECT plugin, name, media_type, sha256, is_truncated, count(*) OVER () AS total FROM produced p "
+        "WHERE task_id = $1 AND CASE WHEN stage = $3 THEN attempt = $2 AND plugin <> ALL($4::text[]) "
+        "ELSE attempt = (SELECT max(attempt) FROM produced WHERE task_id = $1 AND stage = p.stage) END "
+        "ORDER BY position LIMIT $5",
+        *(*key.parts, list(following), INPUTS_MAX),
     )
     return [dict(row) for row in rows], (rows[0]["total"] - len(rows) if rows else 0)
 

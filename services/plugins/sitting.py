@@ -2,7 +2,7 @@
 
 import asyncio
 import contextlib
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from pathlib import Path
@@ -58,6 +58,7 @@ class Sitting:
     session: GuestSession
     evidence: GuestRecord
     plugins: GuestPlugins
+    titles: Mapping[str, str]
     directory: Path
     agent_version: str
     changed: asyncio.Event
@@ -151,7 +152,8 @@ async def take_leave(sitting: Sitting) -> None:
 async def _keep(sitting: Sitting, collected: Collected, errors: list[RunError] | None = None) -> None:
     """Every run has its outcome. With `errors`, which may be none, nothing more is to come."""
     sitting.evidence.close()
-    outcomes = run_endings(sitting.runs, sitting.evidence, sitting.exec_error) + sitting.plugins.outcomes()
+    of_agent = run_endings(sitting.runs, sitting.evidence, sitting.exec_error, sitting.titles)
+    outcomes = of_agent + sitting.plugins.outcomes()
     for planned, ending, evidence in outcomes:
         await sitting.record.keep_ending(planned.plugin, planned.version, ending, evidence)
     own = agent_evidence(sitting.runs, sitting.evidence, collected, sitting.directory)

@@ -1,9 +1,9 @@
 """Runs a stage that was ordered: host plugins in their groups here, the guest's session in `guest_stage`."""
 
 import asyncio
-from collections.abc import Awaitable, Sequence
+from collections.abc import Awaitable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import TypeVar
+from typing import Any, TypeVar
 
 from contracts.envelope import Message
 from contracts.planning import EndedBy, PlannedRun
@@ -26,7 +26,7 @@ from services.plugins.handlers import RUN_STAGE
 from services.plugins.host_runs import HostRuns
 from services.plugins.policy.configuration import configuration
 from services.plugins.policy.packages import obstacle, unrunnable
-from services.plugins.ports import InputFile
+from services.plugins.ports import InputFile, SpooledResult
 from services.plugins.preparation import Preparation
 from services.plugins.record import Ending, Evidence, StageRecord
 from services.plugins.registry import Registry
@@ -43,14 +43,20 @@ class Given:
     inputs: tuple[InputFile, ...]
     left_out: int
     facts: Sequence[Message]
+    earlier: Mapping[str, int]
 
 
 @dataclass(frozen=True)
 class Noted:
     """What is to be said at the end of a stage, beside how its runs ended."""
 
+    stage: str
     facts: list[Message] = field(default_factory=list)
     errors: list[RunError] = field(default_factory=list)
+
+    def failed(self, reason: str) -> None:
+        """That is an error of the stage itself."""
+        self.errors.append(RunError(plugin=None, stage=self.stage, outcome="failed", reason=reason))
 
 
 class Stages:
@@ -100,7 +106,7 @@ class Stages:
             return
         if record.key.stage == "static" and reason is not None:
             await record.guest_is_pointless(reason)
-        noted = Noted()
+        noted = Noted(record.key.stage)
         is_done = await self._unless_cancelled(record, self._run_host_plugins(record, prepared, noted))
         ended_by: EndedBy | None = None if is_done else "cancelled"
         if not is_done:
@@ -133,17 +139,25 @@ class Stages:
     async def _run_host_plugins(self, record: StageRecord, prepared: Prepared, noted: Noted) -> None:
         """Every group ran; what is to be said of files inside the sample, and of what was not given, is noted."""
         if left_out := await self._run_groups(record, prepared):
-            words = f"{left_out} results were not given to plugins that follow: there were more than {rows.INPUTS_MAX}"
-            noted.errors.append(RunError(plugin=None, stage=record.key.stage, outcome="failed", reason=words))
-        found = await self._children.found(record, prepared)
+            noted.failed(
+                f"{left_out} results were not given to plugins that follow: there were more than {rows.INPUTS_MAX}"
+            )
+        found, unseen = await self._children.found(record, prepared)
+        if unseen:
+            noted.failed(
+                f"{unseen} results were not looked through for files inside: there were more than {rows.PRODUCED_MAX}"
+            )
         if found is not None:
             noted.facts.append(found)
 
     async def _run_groups(self, record: StageRecord, prepared: Prepared) -> int:
         """Every group ran, one after another. How many results the last of them was not given."""
         left_out = 0
-        for members in record.command.stage.groups:
-            given = await self._given(record, members, prepared)  # once: members of a group do not see each other
+        groups = record.command.stage.groups
+        for number, members in enumerate(groups):
+            # once: members of a group do not see each other, nor what they produced before the stage was run again
+            following = [planned.plugin for group in groups[number:] for planned in group]
+            given = await self._given(record, members, following, prepared)
             left_out = given.left_out
             try:
                 async with asyncio.TaskGroup() as group:
@@ -180,6 +194,7 @@ class Stages:
     ) -> None:
         try:
             config = configuration(plugin.manifest, planned.config, record.command.request.password)
+            news = told(plugin.manifest.events, given.facts, given.earlier)
             async with self._runs.run(
                 plugin,
                 record.occasion,
@@ -187,35 +202,40 @@ class Stages:
                 sample_name=prepared.name,
                 config=config,
                 inputs=given.inputs,
-                told=told(plugin.manifest.events, given.facts, is_cut=len(given.facts) >= rows.SAID_MAX),
+                told=news.content if news else None,
             ) as report:
                 is_error = report.outcome in ("failed", "crashed", "timed_out") or (
                     report.outcome == "skipped" and _was_asked_for(record, plugin.name)
                 )
-                ending = Ending(report.outcome, report.reason, is_error, report.duration_ms, report.log)
-                evidence = [
-                    Evidence(result.name, result.kind, result.media_type, result.path) for result in report.results
-                ]
+                gaps = news.gaps if news else ()
+                reason = "; ".join((*gaps, report.reason) if report.reason else gaps)
+                ending = Ending(report.outcome, reason, is_error or bool(gaps), report.duration_ms, report.log)
+                evidence = [_evidence(plugin, result) for result in report.results]
                 await record.run_ended(plugin.name, plugin.version, ending, evidence)
         except (ManifestError, SandboxUnavailable) as error:
             await record.run_ended(plugin.name, plugin.version, Ending("failed", str(error), is_error=True))
 
-    async def _facts(self, record: StageRecord, members: Sequence[PlannedRun]) -> list[Message]:
+    async def _facts(
+        self, record: StageRecord, members: Sequence[PlannedRun]
+    ) -> tuple[Sequence[Message], Mapping[str, int]]:
         """What was said of the task until now, where anybody in the group is to be told of any of it."""
         plugins = [self._registry.pinned(planned) for planned in members]
         kinds = subscribed(plugin for plugin in plugins if plugin is not None)
-        return await rows.load_events(self._store, record.command.task_id, kinds) if kinds else []
+        return await rows.load_events(self._store, record.command.task_id, kinds) if kinds else ((), {})
 
-    async def _given(self, record: StageRecord, members: Sequence[PlannedRun], prepared: Prepared) -> Given:
-        known, left_out = await rows.load_inputs(self._store, record.command.task_id)
-        inputs = [
-            InputFile(one["plugin"], one["name"], self._blobs.local_path(one["sha256"]), one["media_type"])
-            for one in known
-        ]
+    async def _given(
+        self, record: StageRecord, members: Sequence[PlannedRun], following: Sequence[str], prepared: Prepared
+    ) -> Given:
+        known, left_out = await rows.load_inputs(self._store, record.key, following)
+        inputs = [self._input(one) for one in known]
         if prepared.container is not None:
             path = self._blobs.local_path(prepared.container)
             inputs.append(InputFile("unpack", "container", path, "application/zip"))
-        return Given(tuple(inputs), left_out, await self._facts(record, members))
+        return Given(tuple(inputs), left_out, *await self._facts(record, members))
+
+    def _input(self, one: dict[str, Any]) -> InputFile:
+        path = self._blobs.local_path(one["sha256"])
+        return InputFile(one["plugin"], one["name"], path, one["media_type"], is_truncated=one["is_truncated"])
 
     async def _skip_the_rest(self, record: StageRecord) -> None:
         """A run that had no outcome when the stage was cancelled did not run, and that is an error."""
@@ -223,6 +243,11 @@ class Stages:
             if not await rows.has_run(self._store, record.run_id(planned.plugin)):
                 ending = Ending("skipped", "the stage was cancelled", is_error=True)
                 await record.run_ended(planned.plugin, planned.version, ending)
+
+
+def _evidence(plugin: Plugin, result: SpooledResult) -> Evidence:
+    title = plugin.manifest.title_of(result.name)
+    return Evidence(result.name, result.kind, result.media_type, result.path, title=title)
 
 
 def _was_asked_for(record: StageRecord, plugin: str) -> bool:

@@ -118,14 +118,14 @@ def _open_place() -> Iterator[Path]:
 
 
 def main() -> int:
-    """0 with the answer on standard output, or 4 with the reason on standard error."""
-    log.configure("trial")  # a line of the log is no part of the answer
+    """0 with the answer on standard output, or 4 with the reason there."""
+    log.configure("trial")  # a line of the log is no part of the answer, nor of the reason
     request = json.load(sys.stdin)
     try:
         with _open_place() as place:
             answer = asyncio.run(trial(request, place))
     except (ManifestError, SandboxUnavailable, OSError) as error:
-        sys.stderr.write(f"{error}\n")
+        sys.stdout.write(f"{error}\n")
         return REFUSED
     sys.stdout.write(json.dumps(answer))
     return 0

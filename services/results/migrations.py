@@ -13,6 +13,8 @@ MIGRATIONS: tuple[str, ...] = (
     ),
     (files("services.results") / "schema_3.sql").read_text(encoding="utf-8"),
     (files("services.results") / "schema_4.sql").read_text(encoding="utf-8"),
+    # Results that were recorded before have no title, and stand under their names.
+    "ALTER TABLE results ADD COLUMN title text NOT NULL DEFAULT ''",
 )
 
 EXPIRIES = (Expiry("departures", "left_at", 30), Expiry("named_results", "named_at", 30))

@@ -21,7 +21,7 @@ PARENTS_MAX = 1000
 NETWORK, PCAP = "network", "application/vnd.tcpdump.pcap"
 _SELECT = (
     "SELECT position, result_id, task_id, attempt, stage, plugin, version, run_id, name, kind, media_type, sha256, "
-    "size_bytes, path, is_truncated, recorded_at FROM results "
+    "size_bytes, path, is_truncated, recorded_at, title FROM results "
 )
 _REPORTS = (
     "SELECT r.task_id, coalesce(v.verdict, r.verdict) AS verdict, coalesce(v.score, r.score) AS score, "
@@ -64,8 +64,8 @@ def remember_result(unit: Unit, fact: PluginResultProduced) -> None:
     """The result is recorded; a second record of the same id changes nothing."""
     unit.execute(
         "INSERT INTO results (result_id, task_id, attempt, stage, plugin, version, run_id, name, kind, media_type, "
-        "sha256, size_bytes, path, is_truncated, recorded_at) "
-        "VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15) ON CONFLICT (result_id) DO NOTHING",
+        "sha256, size_bytes, path, is_truncated, recorded_at, title) VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, "
+        "$11, $12, $13, $14, $15, $16) ON CONFLICT (result_id) DO NOTHING",
         fact.result_id,
         fact.task_id,
         fact.attempt,
@@ -81,6 +81,7 @@ def remember_result(unit: Unit, fact: PluginResultProduced) -> None:
         None if fact.path is None else storable(fact.path),
         fact.is_truncated,
         unit.at,
+        storable(fact.title),
     )
 
 

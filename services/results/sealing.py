@@ -58,9 +58,11 @@ class Sealer:
         result_ids = await rows.named_by(context.store, seal)
         unnamed = max(0, len(seal.result_ids) + seal.more_results - len(result_ids))
         named = await rows.results_named(context.store, result_ids)
+        # asked before the records are read: one that comes in between would be neither due nor among them
+        is_capture_due = await rows.is_capture_due(context.store, seal)
         captures = await rows.captures_of(context.store, task_id)
         missing = await self._missing((*result_ids, *(one.result_id for one in captures)), [*named, *captures])
-        is_early = bool(missing or unnamed) or await rows.is_capture_due(context.store, seal)
+        is_early = bool(missing or unnamed) or is_capture_due
         if is_early and min(context.clock.now() - ordered_at, _waited_at_least(item.attempt)) < self._patience:
             log.info("report_waits_for_results", missing=len(missing) + unnamed)
             await context.reschedule(_wait_s(item.attempt))

@@ -19,7 +19,9 @@ from services.scheduler.domain.task.waits import Wait
 
 ERRORS_MAX_BYTES = 12 * 1024
 REASON_MAX_BYTES = 2 * 1024
-RESULTS_WITH_SEAL_MAX = 320
+LOST_ERRORS_MAX_BYTES = 2 * 1024  # of one attempt that was lost
+LOST_REASON_MAX_BYTES = 600
+RESULTS_WITH_SEAL_MAX = 256
 """Beside the largest request, errors and reasons this leaves room for the envelope in 64 KiB."""
 Words = Callable[[Any, Task], Iterable[Message]]
 
@@ -52,6 +54,7 @@ def _lease(task: Task, machine_id: str, host: str, operation_id: str) -> Message
         route=task.request.route,
         untrusted=task.request.untrusted,
         hold_s=task.hold_s,
+        owner=task.owner,
     )
 
 
@@ -143,13 +146,26 @@ def _seal(task: Task, at: datetime) -> Iterable[Message]:
         errors=_errors(task),
         phases=task.phases(at),
         attempt_reasons=tuple(shortened(reason, REASON_MAX_BYTES) for reason in task.attempt_reasons),
+        lost_attempts=tuple(_lost(attempt) for attempt in task.lost_attempts),
         parent=task.parent,
     )
 
 
+def _lost(attempt: public.LostAttempt) -> public.LostAttempt:
+    """The attempt with as many of its errors as fit, in their order, and the number of the others."""
+    told = fitting(_short(attempt.errors, LOST_REASON_MAX_BYTES), LOST_ERRORS_MAX_BYTES)
+    left_out = len(attempt.errors) - len(told)
+    reason = shortened(attempt.reason, REASON_MAX_BYTES)
+    return attempt.model_copy(update={"reason": reason, "errors": told, "errors_left_out": left_out})
+
+
+def _short(errors: Iterable[RunError], reason_max_bytes: int) -> list[RunError]:
+    return [error.model_copy(update={"reason": shortened(error.reason, reason_max_bytes)}) for error in errors]
+
+
 def _errors(task: Task) -> tuple[RunError, ...]:
     """As many as fit, in their order; how many more there are is an error of its own."""
-    short = [error.model_copy(update={"reason": shortened(error.reason, REASON_MAX_BYTES)}) for error in task.errors]
+    short = _short(task.errors, REASON_MAX_BYTES)
     told = fitting(short, ERRORS_MAX_BYTES)
     if len(told) == len(short):
         return told

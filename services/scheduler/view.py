@@ -35,7 +35,15 @@ def shown(task: Task, now: datetime) -> dict[str, Any]:
         "attempts": task.attempts,
         "attempts_max": ATTEMPTS_MAX,
         "lost_attempts": [
-            {"attempt": lost.number, "machine_id": lost.machine_id, "at": lost.at, "reason": lost.reason}
+            {
+                "attempt": lost.number,
+                "machine_id": lost.machine_id,
+                "began_at": lost.began_at,
+                "at": lost.ended_at,
+                "outcome": lost.outcome,
+                "reason": lost.reason,
+                "errors": [error.model_dump(mode="json") for error in lost.errors],
+            }
             for lost in task.lost_attempts
         ],
         "phases": [cost.model_dump(mode="json") for cost in task.phases(None if task.is_over else now)],

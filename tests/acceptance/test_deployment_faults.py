@@ -67,13 +67,13 @@ def test_a_state_of_another_layout_is_refused_with_what_to_do(furnished: Install
 
 def test_down_stops_exactly_what_was_started(installation: Installation, second: Installation) -> None:
     """Not one process of the installation beside it has changed."""
-    others = {identity for identity in running(installation) if is_server(identity)}
+    others = servers(installation)
     assert len(others) > len(SERVICES)
     assert len(running(second)) > len(SERVICES)
     said = second.malbox("down")
     assert said.code == 0, said
     assert running(second) == []
-    assert others <= set(running(installation))
+    assert servers(installation) == others
     assert installation.malbox("status").code == 0
 
 
@@ -204,12 +204,10 @@ def ports(here: Installation) -> dict[str, int]:
     return tomllib.loads((here.state / "etc/ports.toml").read_text(encoding="utf-8"))
 
 
-def is_server(identity: Identity) -> bool:
-    """Whether the process leads a session: a server or service, not one of their workers, which come and go."""
-    try:
-        return os.getsid(identity.pid) == identity.pid
-    except ProcessLookupError:
-        return False
+def servers(here: Installation) -> set[Identity]:
+    """Its servers and services that run: what each of them starts in its turn comes and goes."""
+    state = State(here.state)
+    return {identity for name in names(here) if (identity := processes.started(state, name)) is not None}
 
 
 def recycle_numbers(here: Installation, remembered: list[str], pid: int) -> None:

@@ -39,14 +39,12 @@ def taken_up(installation: Installation, name: str) -> None:
 
 
 def documents(installation: Installation, report: dict[str, Any], into: Path) -> dict[str, Any]:
-    """The whole JSON result behind each section of the report, by the title that the section begins with."""
+    """The whole JSON result behind each section of the report, by the name of the result."""
     found = {}
     for one in report["sections"]:
         path = into / one["result_id"]
         assert installation.malbox("artifacts", "get", one["result_id"], "--output", path).code == 0
-        found[one["blocks"][0]["title"]] = (
-            json.loads(path.read_bytes()) if path.read_bytes()[:1] in (b"[", b"{") else None
-        )
+        found[one["name"]] = json.loads(path.read_bytes()) if path.read_bytes()[:1] in (b"[", b"{") else None
     return found
 
 

@@ -174,9 +174,8 @@ def _made(here: Installation, fleet: Fleet, preferences: Mapping[str, Sequence[s
     settings.write(here, libvirt.uri(state))
     _prefer(state, "plugins", STAGES)
     if fleet.is_instant:
-        _leave_out(state, "machines", "network_socket")  # machines that do not exist have no network
         _prefer(state, "machines", INSTANT)
-        _forget(state, "machines", "network_socket")  # machines that do not exist have no network
+        _leave_out(state, "machines", "network_socket")  # machines that do not exist have no network
     elif network.is_possible():
         network.start(state)
     for service, lines in preferences.items():
@@ -200,10 +199,3 @@ def _prefer(state: State, service: str, line: str) -> None:
     """The service's settings say so too."""
     file = state.settings_file(service)
     write_private(file, f"{line}\n{file.read_text(encoding='utf-8')}", state.users.of_service(service))
-
-
-def _forget(state: State, service: str, key: str) -> None:
-    """The service's settings do not say that any more."""
-    file = state.settings_file(service)
-    kept = [line for line in file.read_text(encoding="utf-8").splitlines() if not line.startswith(f"{key} = ")]
-    write_private(file, "\n".join(kept) + "\n", state.users.of_service(service))

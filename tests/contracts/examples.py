@@ -223,6 +223,9 @@ GROWN: dict[str, Message] = {
     "malbox.machine.lease.v1.untrusted": scheduler.LeaseMachine.model_validate(
         {**_FIELDS[scheduler.LeaseMachine], "untrusted": True}
     ),
+    "malbox.machine.lease.v1.owner": scheduler.LeaseMachine.model_validate(
+        {**_FIELDS[scheduler.LeaseMachine], "owner": "ana"}
+    ),
     "malbox.machine.reverted.v1.accepts-untrusted": machines.MachineReverted.model_validate(
         {**_FIELDS[machines.MachineReverted], "machine": {**MACHINE.model_dump(), "accepts_untrusted": True}}
     ),
@@ -251,6 +254,26 @@ GROWN: dict[str, Message] = {
     ),
     "malbox.report.seal.v1.more-results": scheduler.SealReport.model_validate(
         {**_FIELDS[scheduler.SealReport], "more_results": 1}
+    ),
+    "malbox.plugin.result-produced.v1.title": plugins.PluginResultProduced.model_validate(
+        {**_FIELDS[plugins.PluginResultProduced], "title": "System call trace"}
+    ),
+    "malbox.report.seal.v1.lost-attempts": scheduler.SealReport.model_validate(
+        {
+            **_FIELDS[scheduler.SealReport],
+            "lost_attempts": (
+                {
+                    "number": 1,
+                    "machine_id": "linux-1",
+                    "began_at": AT,
+                    "ended_at": AT,
+                    "outcome": "guest_lost",
+                    "reason": "the guest was lost",
+                    "errors": ({"plugin": "syscalls", "stage": "guest", "outcome": "failed", "reason": "no trace"},),
+                    "errors_left_out": 1,
+                },
+            ),
+        }
     ),
     "malbox.report.seal.v1.phases": scheduler.SealReport.model_validate(
         {

@@ -27,8 +27,15 @@ PASSED_BY: dict[str, tuple[Point, ...]] = {
     "plugins": (*EVERYWHERE, *CLAIMING, *STORING, *TALKING),
     "results": (*EVERYWHERE, *CLAIMING, *STORING),
 }
-OF_REAL_FILES = (Point.RECORD_BEFORE, Point.RECORD_AFTER, Point.SNAPSHOT_BEFORE, Point.SNAPSHOT_AFTER)
-"""Where no process of a run comes to: instant machines have no files. One dies there in `tests/unit/machines`."""
+OF_REAL_MACHINES = (
+    Point.RECORD_BEFORE,
+    Point.RECORD_AFTER,
+    Point.SNAPSHOT_BEFORE,
+    Point.SNAPSHOT_AFTER,
+    Point.HOST_BEFORE,
+    Point.HOST_AFTER,
+)
+"""Where no process of a run comes to: instant machines have no files and no emulator. `tests/prove/deaths.py` does."""
 PAIRS = tuple((service, point) for service in SERVICES for point in PASSED_BY[service])
 NTH_MAX = 8
 SECOND_SHARE = 0.25
@@ -76,7 +83,7 @@ def case_of(seed: int) -> Case:
 
 def one_for_each_point() -> list[Case]:
     """Few cases in which every point kills somebody: two deaths in each, of two services."""
-    passed = [point for point in Point if point not in OF_REAL_FILES]
+    passed = [point for point in Point if point not in OF_REAL_MACHINES]
     waiting = [Death(_rarest(point, number), point, 2) for number, point in enumerate(passed)]
     cases: list[Case] = []
     while waiting:

@@ -36,8 +36,7 @@ class Ground:
 
     def start(self, service: str, environment: dict[str, str] | None = None) -> Identity:
         """The service's process runs, with that much more in its environment; it may not be ready yet."""
-        command = ServiceProcess(self.state, service, self.bed.here.ports[service])._command()
-        return processes.spawn(self.state, dataclasses.replace(command, env={**command.env, **(environment or {})}))
+        return ServiceProcess(self.state, service, self.bed.here.ports[service]).start(environment)
 
     def start_replica(self, service: str, port: int) -> Identity:
         """A second process of the service runs beside the first, with a port and a scratch directory of its own."""

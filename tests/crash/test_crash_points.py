@@ -8,7 +8,7 @@ import asyncio
 import pytest
 
 from services.chassis.crash_points import Point
-from tests.crash.cases import OF_REAL_FILES, PAIRS, PASSED_BY, case_of, one_for_each_point
+from tests.crash.cases import OF_REAL_MACHINES, PAIRS, PASSED_BY, case_of, one_for_each_point
 from tests.crash.ground import Ground
 from tests.crash.runs import Arena, Figures
 
@@ -30,7 +30,7 @@ def test_nothing_is_lost_wherever_services_die(prepared_ground: Ground, capsys: 
     with capsys.disabled():
         print(f"\n{figures.table()}")  # noqa: T201 - the figures are part of the proof
     died = {death.point for survived in figures.survived for death in survived.case.deaths}
-    assert died == set(Point) - set(OF_REAL_FILES)
+    assert died == set(Point) - set(OF_REAL_MACHINES)
 
 
 def test_the_seeds_of_the_long_form_come_to_every_point_of_every_service() -> None:
@@ -42,5 +42,5 @@ def test_the_seeds_of_the_long_form_come_to_every_point_of_every_service() -> No
 def test_every_point_is_come_to_by_a_service_or_is_said_to_be_come_to_elsewhere() -> None:
     """Never both, so that no new point is left out of the runs in silence."""
     passed = {point for points in PASSED_BY.values() for point in points}
-    assert passed | set(OF_REAL_FILES) == set(Point)
-    assert passed & set(OF_REAL_FILES) == set()
+    assert passed | set(OF_REAL_MACHINES) == set(Point)
+    assert passed & set(OF_REAL_MACHINES) == set()

@@ -20,6 +20,9 @@ from deploy.local import pki
 from deploy.local.state import MACHINE_USER, State, Users, locate, own_directory
 from guest.images import build as images
 from guest.images.assemble import AgentSource
+from guest.images.errors import ImageDamaged
+from guest.images.manifest import read as read_manifest
+from guest.images.recipe import RECIPES, recipe_hash
 from services.machines.adapters import fenced_emulator
 from services.machines.adapters.guest_agent import GrpcEnroller
 from services.machines.adapters.libvirt import LibvirtHypervisor
@@ -157,11 +160,24 @@ def emulator(state: State) -> Path:
 
 
 def build_image(state: State, tree: Path = images.SOURCE) -> None:
-    """The guest image is built, its agent from that source."""
-    own = locate(images.SOURCE).root / "bootstrap" / "bin" / "uv"
-    uv = images.find_uv(str(own) if own.exists() else None)
-    agent = AgentSource(tree=tree, lock=images.SOURCE / "requirements.lock", uv=uv)
-    images.build("linux", state.images / "linux", cache=state.root / "cache", agent=agent)
+    """The guest image stands, its agent from that source: a copy of this checkout's own where it is of that source."""
+    own = locate(images.SOURCE)
+    lock = images.SOURCE / "requirements.lock"
+    built = (own.images / "linux").resolve()
+    if _is_of(built, tree, lock):
+        shutil.copytree(built, state.images / built.name)
+        (state.images / "linux").symlink_to(built.name)
+        return
+    uv = own.root / "bootstrap" / "bin" / "uv"
+    agent = AgentSource(tree=tree, lock=lock, uv=images.find_uv(str(uv) if uv.exists() else None))
+    images.build("linux", state.images / "linux", cache=own.root / "cache", agent=agent)
+
+
+def _is_of(built: Path, tree: Path, lock: Path) -> bool:
+    try:
+        return read_manifest(built).recipe_hash == recipe_hash(RECIPES["linux"], tree, lock)
+    except ImageDamaged:
+        return False
 
 
 def _furnish(state: State) -> Laboratory:

@@ -91,6 +91,7 @@ class Bench:
     runtime: Runtime
     clock: ShiftedClock
     host: InstantFleet
+    effects: Effects
     wishes: Wished
     reconciler: Reconciler
     deadlines: Deadlines
@@ -137,6 +138,13 @@ class Bench:
             self.clock.shift = timedelta()
             self.worker.wake()
         return found
+
+    async def worked_off(self, kind: str) -> None:
+        """No work of that kind is left on this host. Its end is no commit, so it is asked for until it is so."""
+        async with asyncio.timeout(DEADLINE_S):
+            query = "SELECT FROM work WHERE kind = $1"
+            while await self.store.fetch(query, f"{kind}@{HOST}"):  # noqa: ASYNC110 - nothing tells of the end of work
+                await asyncio.sleep(0.05)
 
     async def hear(self, message: Any, message_id: str | None = None) -> None:
         """The message is handled once."""
@@ -222,6 +230,7 @@ async def bench(database_url: str, directory: Path, *specs: MachineSpec) -> Asyn
         runtime=runtime,
         clock=clock,
         host=host,
+        effects=effects,
         wishes=wishes,
         network=network,
         reconciler=Reconciler(runtime, host, network, wishes, 5.0),

@@ -2,7 +2,7 @@
 
 import asyncio
 import json
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
@@ -21,13 +21,14 @@ from contracts.ids import derived
 from contracts.intake import TaskSubmitted
 from contracts.machines import CaptureStored, MachineQuarantined
 from contracts.plugins import PluginResultProduced
-from contracts.scheduler import SealReport
+from contracts.scheduler import LostAttempt, SealReport
 from services.chassis.blobs import BlobStore
 from services.results.settings import ResultsSettings
 from tests.ports import free_port
 
 SECRET = "s" * 32
 HEARING_MAX_S = 60.0
+ANSWER_MAX_S = 120.0
 YARA = json.dumps({"matches": [{"rule": "eicar", "severity": 100, "attack": "T1204.002"}]}).encode()
 M = TypeVar("M", bound=Message)
 
@@ -74,6 +75,8 @@ class Bench:
                 }
             )
         )
+        # No fact is said of it, and what is told next may be handled first.
+        await self._answered(f"/tasks/{self.task_id}/results?limit=1", owner)
 
     async def produce(self, plugin: str, content: bytes, **changes: Any) -> PluginResultProduced:
         """The bytes are in the store, and the bus knows."""
@@ -106,6 +109,7 @@ class Bench:
         request: dict[str, Any] | None = None,
         parent: str | None = None,
         more_results: int = 0,
+        lost_attempts: Sequence[LostAttempt] = (),
     ) -> None:
         """The report of these results is ordered; of a sample that was found in that of `parent`, if one is named.
 
@@ -130,6 +134,7 @@ class Bench:
                     "ended_by": "sample_exit",
                     "result_ids": [result.result_id for result in results],
                     "more_results": more_results,
+                    "lost_attempts": lost_attempts,
                     "errors": [],
                     "parent": {"task_id": parent, **found} if parent else None,
                 }
@@ -149,10 +154,14 @@ class Bench:
 
     async def until_ready(self) -> None:
         """The service says that it is ready. Raises TimeoutError."""
-        async with asyncio.timeout(120):
+        await self._answered("/health/results")
+
+    async def _answered(self, path: str, subject: str = "ann") -> None:
+        """The path is answered with what was asked for. Raises TimeoutError."""
+        async with asyncio.timeout(ANSWER_MAX_S):
             while True:
                 with suppress(httpx.TransportError):
-                    if (await self.http.get("/api/v1/health/results", timeout=5)).status_code == httpx.codes.OK:
+                    if (await self.get(path, subject=subject)).status_code == httpx.codes.OK:
                         return
                 await asyncio.sleep(0.05)
 

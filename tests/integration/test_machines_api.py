@@ -1,16 +1,20 @@
 """What an operator sees of the fleet and decides about a machine over HTTP."""
 
 import asyncio
+import json
 from collections.abc import AsyncIterator
 from pathlib import Path
+from typing import cast
 
 import httpx
 import pytest
 
 from services.chassis.http import build_app
+from services.chassis.work import WorkContext, WorkItem
 from services.machines.api import router
 from services.machines.domain.fence import Claim
-from tests.integration.machines_bench import Bench, bench, spec
+from services.machines.errors import Unstoppable
+from tests.integration.machines_bench import Bench, bench, lease_order, spec
 
 pytestmark = pytest.mark.integration
 SECRET = "0123456789abcdef"
@@ -35,7 +39,7 @@ async def api(made: Bench) -> AsyncIterator[httpx.AsyncClient]:
     async def readiness() -> dict[str, bool]:
         return {"is_ready": True}
 
-    routers = (router(made.runtime, made.reconciler.hindrance),)
+    routers = (router(made.runtime, made.reconciler.hindrance, made.effects.troubles.unstopped),)
     app = build_app(service="machines", version="1", gateway_secret=SECRET, routers=routers, readiness=readiness)
     headers = {"x-malbox-subject": "ana", "x-malbox-roles": "admin", "x-malbox-gateway": SECRET}
     base = f"http://malbox/api/v1/machines/{M1}"
@@ -59,6 +63,46 @@ async def test_a_ready_machine_is_drained_and_returned_and_the_history_says_by_w
     words = {entry["event"]: entry["details"] for entry in history if entry["details"].get("by")}
     assert words["MaintenanceStarted"] == {"by": "ana", **WHY}
     assert words["Returned"] == {"by": "ana", "reason": "it was updated"}
+
+
+@pytest.mark.promise("P39")
+@pytest.mark.parametrize(
+    ("subject", "roles", "is_shown"), [("ana", "admin", True), ("ben", "", True), ("eve", "", False)]
+)
+async def test_whose_a_machine_is_is_shown_to_administrators_and_to_the_owner_of_the_task(
+    made: Bench, api: httpx.AsyncClient, subject: str, roles: str, *, is_shown: bool
+) -> None:
+    """The list, the machine and its history tell others that it is leased, and no more."""
+    await made.hear(lease_order(M1).model_copy(update={"owner": "ben"}))
+    leased = await made.is_in(M1, "active")
+    await made.caught_up()
+    who = {"x-malbox-subject": subject, "x-malbox-roles": roles}
+    [listed] = (await api.get("http://malbox/api/v1/machines", headers=who)).json()["items"]
+    shown = (await api.get(f"http://malbox/api/v1/machines/{M1}", headers=who)).json()
+    expected = (leased.task_id, leased.lease_id) if is_shown else (None, None)
+    for one in (listed, shown):
+        assert (one["state"], one["task_id"], one["lease_id"]) == ("active", *expected)
+    told = json.dumps([shown["history"], (await api.get("/history", headers=who)).json()])
+    assert (str(leased.task_id) in told, str(leased.lease_id) in told) == (roles == "admin", roles == "admin")
+
+
+async def test_a_machine_that_could_not_be_stopped_says_so_until_it_is(made: Bench, api: httpx.AsyncClient) -> None:
+    """In its own `why`, behind the operator's reason, and in the health of the service."""
+    url = f"http://malbox/api/v1/machines/{M1}"
+    assert (await api.post("/quarantine", json=WHY)).status_code == 202
+    await made.worked_off("stop")
+    machine = await made.load(M1)
+    item = WorkItem(1, "stop", M1, {"machine_id": M1, "epoch": machine.epoch}, 10)
+    reason = "process 7 did not end within 10 s of SIGKILL"
+    await made.effects.give_up_stopping(item, cast("WorkContext", None), Unstoppable(reason))
+    await made.caught_up()
+    assert (await api.get(url)).json()["why"] == f"{WHY['reason']}; it could not be stopped: {reason}"
+    assert made.effects.troubles.condition()["unstopped"] == {M1: reason}
+    assert (await api.post("/return", json=WHY)).status_code == 202
+    await made.is_in(M1, "ready")
+    await made.caught_up()
+    assert "stopped" not in (await api.get(url)).json()["why"]
+    assert made.effects.troubles.condition()["unstopped"] == {}
 
 
 async def test_a_leased_machine_is_drained_when_its_lease_is_over(made: Bench, api: httpx.AsyncClient) -> None:

@@ -44,7 +44,8 @@ async def test_a_machine_whose_files_were_tampered_with_is_quarantined_and_never
     assert M1 not in await made.reconcile()
     await made.hear(lease_order(M1, operation_id="ope_2"))
     assert (await made.load(M1)).state == "quarantined"
-    assert (await made.said())[-1] == "machines.machine.lease-refused.v1"
+    # The other machine, whose evidence is a day old as well, is restored meanwhile: its word may come last.
+    assert (await made.said()).count("machines.machine.lease-refused.v1") == 1
 
 
 @pytest.mark.promise("P7", "P28")

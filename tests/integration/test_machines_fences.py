@@ -1,6 +1,5 @@
 """Records behind their host, on a real store: no epoch and no claim is given twice, whatever the store forgot."""
 
-import asyncio
 from collections.abc import AsyncIterator
 from pathlib import Path
 
@@ -70,9 +69,7 @@ async def test_work_that_meets_a_higher_fence_fails_no_machine(made: Bench) -> N
     await fence_ahead(made)
     await made.hear(release_order(leased))
     await made.until(M1, lambda machine: machine.state == "cleaning")
-    async with asyncio.timeout(60):
-        while await made.store.fetch("SELECT FROM work WHERE kind = 'clean@local'"):  # noqa: ASYNC110 - its end is no commit
-            await asyncio.sleep(0.05)
+    await made.worked_off("clean")
     assert await made.reconcile() == {M1: "fence_ahead"}
     machine = await made.is_in(M1, "ready")
     assert (machine.epoch, machine.cleaning_failures) == (78, 0)

@@ -9,14 +9,15 @@ import pytest
 
 from contracts.machines import CaptureStored
 from services.chassis.unit import Unit
-from services.machines import isolation
+from services.machines import app, isolation
 from services.machines.domain.fence import Claim
-from services.machines.errors import IsolationBroken, NetworkUnavailable, StaleEpoch
+from services.machines.domain.machine import FAILURES_MAX, Machine
+from services.machines.errors import IsolationBroken, NetworkRefused, NetworkUnavailable, StaleEpoch
 from services.machines.ports import CaptureTaken, Isolation
 from tests.integration.machines_bench import Bench, bench, lease_order, release_order, spec
 
 pytestmark = pytest.mark.integration
-WALLED, BARE = "m1", "m2"
+WALLED, BARE, OTHER = "m1", "m2", "m3"
 STORED = CaptureStored.routing_key()
 
 
@@ -170,7 +171,93 @@ async def test_a_breach_that_nobody_was_told_of_is_seen_by_who_cleans(made: Benc
     await made.hear(release_order(machine))
     machine = await made.is_in(WALLED, "quarantined")
     assert (machine.quarantine_cause, machine.quarantine_reason) == ("isolation_breached", "rules: too much")
-    assert (await made.said())[-1].endswith("quarantined.v1")
+    assert (await made.said()).count("machines.machine.quarantined.v1") == 1
+
+
+@pytest.mark.promise("P22")
+async def test_a_breach_that_nobody_was_told_of_is_seen_by_who_stops(made: Bench) -> None:
+    """An operator who withdraws the machine takes no breach away with it: it is the cause, and the network goes."""
+    machine = await made.leased(WALLED, route="simulated")
+    made.network.break_isolation(WALLED, "rules: too much")
+    unit = made.runtime.unit()
+    app.operators.quarantine(unit, machine, "ana", "it smells")
+    await made.store.commit(unit)
+    machine = await made.until(WALLED, lambda machine: machine.quarantine_cause == "isolation_breached")
+    assert (machine.state, machine.quarantine_reason) == ("quarantined", "rules: too much")
+    await no_network(made)
+    assert (await made.load(WALLED)).version == machine.version
+
+
+async def test_a_machine_that_is_stopped_with_whole_walls_keeps_its_cause(made: Bench) -> None:
+    """The control of the breach above."""
+    machine, unit = await made.leased(WALLED, route="simulated"), made.runtime.unit()
+    app.operators.quarantine(unit, machine, "ana", "it smells")
+    await made.store.commit(unit)
+    await no_network(made)
+    assert (await made.load(WALLED)).quarantine_cause == "operator"
+
+
+async def no_network(made: Bench) -> None:
+    """The machine's is gone. Asked after every commit."""
+    async with asyncio.timeout(60):
+        while WALLED in made.network.open_networks():
+            made.changed.clear()
+            await made.changed.wait()
+
+
+@pytest.mark.promise("B3", "D6")
+@pytest.mark.parametrize("error", [NetworkUnavailable("INetSim does not serve tcp 80"), NetworkRefused("no network")])
+async def test_a_route_that_the_host_cannot_open_costs_leases_and_no_machine(
+    made: Bench, monkeypatch: pytest.MonkeyPatch, error: Exception
+) -> None:
+    """Another machine would have fared no better: the lease says why, the health does, and the machine stays."""
+
+    async def broken(*_words: object, **_more: object) -> Isolation:
+        raise error
+
+    with monkeypatch.context() as patch:
+        patch.setattr(made.network, "open", broken)
+        for attempt in range(FAILURES_MAX):
+            version = (await made.load(WALLED)).version
+            await made.hear(lease_order(WALLED, operation_id=f"ope_{attempt}", route="simulated"))
+            machine = await made.until(WALLED, is_over(version))
+            assert machine.state == "ready"
+        assert {lease.ending for lease in machine.leases} == {"not_prepared"}
+        assert machine.leases[-1].reason.endswith(str(error))
+        assert made.effects.troubles.condition()["routes"] == {"simulated": str(error)}
+    await made.leased(WALLED, operation_id="ope_well", route="simulated")
+    assert made.effects.troubles.condition()["routes"] == {}
+
+
+@pytest.mark.promise("B3", "D6")
+async def test_a_machine_for_which_alone_a_route_fails_is_quarantined(
+    made: Bench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The first failure might be the host's; those after which another machine came onto the route count."""
+    made.wishes.put(*(spec(name, routes=("none", "simulated")) for name in (WALLED, OTHER)))
+    await made.reconcile()
+    await made.is_in(OTHER, "ready")
+    opens = made.network.open
+
+    async def broken_for_one(machine_id: str, *words: Any, **more: Any) -> Isolation:
+        if machine_id == WALLED:
+            raise NetworkRefused("its cable does not answer")
+        return await opens(machine_id, *words, **more)
+
+    monkeypatch.setattr(made.network, "open", broken_for_one)
+    for attempt in range(1 + FAILURES_MAX):
+        version = (await made.load(WALLED)).version
+        await made.hear(lease_order(WALLED, operation_id=f"ope_{attempt}", route="simulated"))
+        machine = await made.until(WALLED, is_over(version))
+        assert (machine.state == "quarantined") == (attempt == FAILURES_MAX)
+        await made.leased(OTHER, operation_id=f"ope_other_{attempt}", route="simulated")
+        await given_back(made, OTHER)
+    assert "its cable does not answer" in machine.quarantine_reason
+
+
+def is_over(version: int) -> Callable[[Machine], bool]:
+    """Whether a lease that began after that version is over, and the machine ready or out of the pool."""
+    return lambda machine: machine.version > version and machine.state in ("ready", "quarantined")
 
 
 @pytest.mark.promise("P11", "G4")

@@ -184,6 +184,24 @@ async def test_a_machine_that_must_not_run_and_was_started_is_stopped(made: Benc
     assert (await made.load(M1)).version == machine.version
 
 
+async def test_a_machine_that_an_operator_holds_is_not_built_again_by_a_pass(made: Bench) -> None:
+    """The cure is due, and finds it held; why is shown."""
+    machine, unit = await made.load(M1), made.runtime.unit()
+    app.quarantine(unit, machine, "never verified clean", "failures")
+    await made.store.commit(unit)
+    unit = made.runtime.unit()
+    app.operators.quarantine(unit, machine, "ana", "its disk is wanted")
+    await made.store.commit(unit)
+    await gone_from_host(made)
+    made.clock.shift = timedelta(hours=3)
+    assert await made.reconcile() == {}
+    held = await made.load(M1)
+    assert (held.state, held.epoch, held.quarantine_cause) == ("quarantined", machine.epoch, "operator")
+    await made.caught_up()
+    (row,) = await made.store.fetch("SELECT state, cause, why FROM fleet WHERE machine_id = $1", M1)
+    assert tuple(row) == ("quarantined", "operator", "its disk is wanted")
+
+
 @pytest.mark.promise("P6", "P10")
 async def test_a_machine_that_cannot_be_stopped_keeps_no_other_waiting(made: Bench) -> None:
     """However few are taken on in a pass: the next begins behind them."""

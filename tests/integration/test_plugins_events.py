@@ -2,6 +2,7 @@
 
 import asyncio
 import io
+import re
 import zipfile
 from pathlib import Path
 
@@ -17,6 +18,7 @@ from contracts.plugins import (
     SampleStarted,
 )
 from malbox.sdk.manifest.events import SUBSCRIBABLE
+from services.plugins import events, rows
 from services.plugins.ports_guest import GuestUnreachable, ProcessExited, ProcessStarted, TreeEmpty
 from tests.integration.guest_stage.lives import SCRIPT, short_life
 from tests.integration.plugins_bench import (
@@ -68,8 +70,13 @@ async def heard_by(bench: Bench, plugin: str, stage: str = "post") -> list[tuple
 
 
 @pytest.mark.promise("D4")
-async def test_each_fact_of_the_stages_is_delivered(amqp_url: str, database_url: str) -> None:
-    """A static stage, a guest stage whose guest was lost, the same again: then all there is has been told, in order."""
+async def test_each_fact_of_the_stages_is_delivered(
+    amqp_url: str, database_url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A static stage, a guest stage whose guest was lost, the same again: then all there is has been told, in order.
+
+    What there is beyond the bounds is counted, where the run's end is told.
+    """
     with open_folder() as folder:
         add_listener(folder / "plugins", "listener", sorted(SUBSCRIBABLE))
         add_listener(
@@ -88,12 +95,22 @@ async def test_each_fact_of_the_stages_is_delivered(amqp_url: str, database_url:
             said = [message for message in bench.heard if type(message).__name__ in SUBSCRIBABLE]
             heard = await heard_by(bench, "listener")
             picked = await bench.json_of("picky", "count")
+            monkeypatch.setattr(events, "EVENTS_MAX", 2)
+            monkeypatch.setattr(rows, "SAID_MAX", 5)
+            await bench.order(SCRIPT, "listener", stage="post", attempt=2)
+            [*_, cut] = await bench.hear(PluginStageCompleted, 4)
     assert {fact for fact, _ in heard} == set(SUBSCRIBABLE) - OF_ARCHIVES
     before = heard[: len(said)]
     assert [fact for fact, _ in before] == [type(message).__name__ for message in said]
     assert [content for _, content in before] == [message.model_dump(mode="json") for message in said]
     assert [fact for fact, _ in heard[len(said) :]] == ["PluginStageStarted"]
     assert [content["plugin"] for _, content in picked] == ["identity"]
+    [error] = cut.errors
+    assert (error.plugin, error.outcome) == ("listener", "completed")
+    assert error.reason.startswith("3 earlier facts that it subscribes to were not told to it: there were more than 2")
+    assert re.search(
+        r"; [1-9]\d* facts before those, of types that it subscribes to, were not looked at$", error.reason
+    )
 
 
 @pytest.mark.promise("D4")

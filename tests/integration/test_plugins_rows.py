@@ -1,18 +1,27 @@
 """What the plugins service remembers of tasks, and for how long."""
 
 from collections import Counter
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from datetime import UTC, datetime
 from typing import Any
 from uuid import uuid4
 
 import pytest
+from structlog.testing import capture_logs
 
 from contracts.blobs import BlobRef
+from contracts.envelope import Message
 from contracts.ids import derived
 from contracts.intake import ChildrenChosen
 from contracts.planning import Plan, PlannedStage
-from contracts.plugins import ChildrenFound, PluginResultProduced, PluginStageSkipped, PluginStageStarted, RunError
+from contracts.plugins import (
+    ChildrenFound,
+    PluginResultProduced,
+    PluginStageCompleted,
+    PluginStageSkipped,
+    PluginStageStarted,
+    RunError,
+)
 from contracts.scheduler import (
     RunStage,
     TaskCancelled,
@@ -83,8 +92,8 @@ async def test_what_was_said_of_a_task_is_forgotten_with_its_end(end: TaskFact, 
     unit = _unit()
     await HANDLERS[type(end)](end, unit, store)
     await store.commit(unit)
-    assert await rows.load_events(store, TASK, KINDS) == []
-    assert [fact.task_id for fact in await rows.load_events(store, OTHER, KINDS)] == [OTHER]  # type: ignore[attr-defined]
+    assert await rows.load_events(store, TASK, KINDS) == ([], {})
+    assert await said_of(store, OTHER) == [PluginStageStarted(task_id=OTHER, attempt=1, stage="static")]
 
 
 async def test_what_was_found_inside_is_remembered_until_it_is_heard_what_became_of_it(store: Store) -> None:
@@ -101,7 +110,7 @@ async def test_what_was_found_inside_is_remembered_until_it_is_heard_what_became
         unit = _unit()
         await HANDLERS[type(fact)](fact, unit, store)
         await store.commit(unit)
-        assert await rows.load_events(store, TASK, KINDS) == remembered
+        assert await said_of(store, TASK) == remembered
 
 
 async def test_what_was_found_inside_goes_with_the_task_once_it_was_answered(store: Store) -> None:
@@ -115,7 +124,7 @@ async def test_what_was_found_inside_goes_with_the_task_once_it_was_answered(sto
         unit = _unit()
         await HANDLERS[type(fact)](fact, unit, store)
         await store.commit(unit)
-        assert len(await rows.load_events(store, TASK, KINDS)) == count
+        assert len(await said_of(store, TASK)) == count
 
 
 async def test_what_was_said_of_a_task_whose_end_nobody_heard_of_is_forgotten_at_last(store: Store) -> None:
@@ -124,8 +133,8 @@ async def test_what_was_said_of_a_task_whose_end_nobody_heard_of_is_forgotten_at
     for table in (*OF_TASKS, "pins", "said"):
         await store.fetch(f"UPDATE {table} SET recorded_at = now() - interval '401 days' WHERE task_id = $1", TASK)  # noqa: S608
     assert await expired(store) == {"late_results": 0, **dict.fromkeys(OF_TASKS, 1), "pins": 1, "said": 1}
-    assert await rows.load_events(store, TASK, KINDS) == []
-    assert len(await rows.load_events(store, OTHER, KINDS)) == 1
+    assert await rows.load_events(store, TASK, KINDS) == ([], {})
+    assert len(await said_of(store, OTHER)) == 1
 
 
 async def test_what_was_said_can_be_had_by_type_and_without_what_was_told(
@@ -133,18 +142,91 @@ async def test_what_was_said_can_be_had_by_type_and_without_what_was_told(
 ) -> None:
     """In order, a bounded number at once, until there is nothing more."""
     monkeypatch.setattr(rows, "TOLD_AT_ONCE_MAX", 2)
-    key, unit = rows.StageKey(TASK, 1, "static"), _unit()
-    skipped = PluginStageSkipped(task_id=TASK, attempt=1, stage="guest", reason="so")
-    for place in range(3):
-        rows.keep_said(unit, key, f"msg skipped {place}", skipped, is_awaited=True, place=place)
-    await store.commit(unit)
+    skipped = await said_three_times(store)
     kinds, told = {PluginStageSkipped.type_name()}, set[str]()
-    assert await rows.load_events(store, TASK, kinds) == [skipped] * 3
-    for expected in (["msg skipped 0", "msg skipped 1"], ["msg skipped 2"], []):
+    assert await rows.load_events(store, TASK, kinds) == ([skipped] * 3, {})
+    for expected in (["msg skipped 1", "msg skipped 2"], ["msg skipped 3"], []):
         untold = await rows.load_untold(store, TASK, kinds, told)
         assert untold == [(message_id, skipped) for message_id in expected]
         told |= {message_id for message_id, _ in untold}
-    assert len(await rows.load_events(store, TASK, KINDS)) == 4
+    assert len(await said_of(store, TASK)) == 4
+
+
+async def said_three_times(store: Store) -> PluginStageSkipped:
+    """A fact of the task, kept under three ids."""
+    key, unit = rows.StageKey(TASK, 1, "static"), _unit()
+    skipped = PluginStageSkipped(task_id=TASK, attempt=1, stage="guest", reason="so")
+    for place in range(1, 4):
+        rows.keep_said(unit, key, f"msg skipped {place}", skipped, is_awaited=True, place=place)
+    await store.commit(unit)
+    return skipped
+
+
+async def said_of(store: Store, task_id: str) -> Sequence[Message]:
+    """The facts that plugins could be told of the task."""
+    facts, earlier = await rows.load_events(store, task_id, KINDS)
+    assert earlier == {}
+    return facts
+
+
+async def test_facts_beyond_those_that_are_read_are_counted_by_their_type(
+    store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The latest are read; as many as are read, the control, leave none out."""
+    monkeypatch.setattr(rows, "SAID_MAX", 2)
+    skipped = await said_three_times(store)
+    earlier = {PluginStageStarted.type_name(): 1, PluginStageSkipped.type_name(): 1}
+    assert await rows.load_events(store, TASK, KINDS) == ([skipped] * 2, earlier)
+    monkeypatch.setattr(rows, "SAID_MAX", 4)
+    assert (await rows.load_events(store, TASK, KINDS))[1] == {}
+
+
+async def test_the_end_of_a_stage_of_very_many_results_is_said_again(
+    store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Whoever waits for it waits for its first results as well; what is left out is counted, and all is in order."""
+    monkeypatch.setattr(rows, "SAID_MAX", 3)
+    key, unit = rows.StageKey(TASK, 1, "static"), _unit()
+    for place in range(4):
+        rows.keep_said(unit, key, f"msg result {place}", result(place), is_awaited=True, place=place)
+    ended = PluginStageCompleted(task_id=TASK, attempt=1, stage="static", result_ids=(), errors=())
+    rows.keep_said(unit, key, "msg end", ended, is_awaited=True, place=4)
+    await store.commit(unit)
+    with capture_logs() as logged:
+        said = await rows.load_said(store, key)
+    assert [message_id for message_id, _fact in said] == ["msg result 0", "msg result 1", "msg end"]
+    assert [(line["event"], line["left_out"]) for line in logged] == [("results_were_not_said_again", 2)]
+
+
+async def test_results_beyond_those_that_are_looked_through_are_counted(
+    store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The first are looked through."""
+    for place in range(3):
+        unit = _unit()
+        rows.keep_result(unit, result(place))
+        await store.commit(unit)
+    for most, unseen in ((2, 1), (3, 0)):
+        monkeypatch.setattr(rows, "PRODUCED_MAX", most)
+        produced, left_out = await rows.load_produced(store, rows.StageKey(TASK, 1, "static"))
+        assert ([one.name for one in produced], left_out) == ([f"r{place}" for place in range(most)], unseen)
+
+
+def result(number: int) -> PluginResultProduced:
+    """One of many results of the task's static stage."""
+    return PluginResultProduced(
+        task_id=TASK,
+        attempt=1,
+        stage="static",
+        result_id=derived("res", number),
+        run_id=derived("run", "one"),
+        plugin="one",
+        version="1.0.0",
+        name=f"r{number}",
+        kind="bytes",
+        media_type="text/plain",
+        blob=BlobRef(sha256="0" * 64, size_bytes=1),
+    )
 
 
 async def test_what_is_remembered_of_a_task_goes_a_month_after_its_end(store: Store) -> None:

@@ -6,6 +6,7 @@ import shutil
 import zipfile
 from collections.abc import AsyncIterator, Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 import pyzipper
@@ -24,9 +25,11 @@ from contracts.plugins import (
     PluginStageStarted,
     PluginStarted,
 )
+from services.chassis.errors import TransientError
 from services.plugins import rows
 from services.plugins.adapters.sandbox import BubblewrapSandbox
 from services.plugins.ports import SandboxReport, SandboxRequest
+from services.plugins.record import StageRecord
 from tests.integration.plugins_bench import Bench, connected, open_folder, process, service, settings, until_ready
 from tests.security.sandbox_bench import processes_with
 from tests.unit.plugins.test_manifest import GOOD
@@ -87,6 +90,7 @@ async def test_a_static_stage_runs_every_plugin_and_says_what_it_did(bench: Benc
     produced = bench.said(PluginResultProduced)
     assert bench.outcomes() == {"identity": "completed", "yara": "completed"}
     assert completed.result_ids == tuple(fact.result_id for fact in produced)
+    assert [fact.title for fact in produced] == ["Identity", "YARA matches"]
     assert (completed.errors, completed.ended_by) == ((), None)
     assert (await bench.json_of("identity", "identity"))["package"] == "shell"
     assert [match["rule"] for match in (await bench.json_of("yara", "yara"))["matches"]] == ["downloads_and_runs"]
@@ -155,6 +159,29 @@ async def test_results_that_later_plugins_are_not_given_are_counted(
     ]
 
 
+@pytest.mark.promise("P36")
+async def test_a_stage_that_is_run_again_counts_nothing_that_its_plugins_produced_before_as_not_given(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It was interrupted when all its plugins had ended: their own results were never for them."""
+    monkeypatch.setattr(rows, "INPUTS_MAX", 2)
+    complete = StageRecord.stage_completed
+    interrupted: list[Any] = []
+
+    async def once_interrupted(record: StageRecord, *words: Any, **more: Any) -> None:
+        if not interrupted:
+            interrupted.append(record.key)
+            raise TransientError("the store was away")
+        await complete(record, *words, **more)
+
+    monkeypatch.setattr(StageRecord, "stage_completed", once_interrupted)
+    await bench.order(SCRIPT, "identity", "yara", "reader")
+    [completed] = await bench.hear(PluginStageCompleted)
+    assert len(interrupted) == 1
+    assert len(completed.result_ids) > rows.INPUTS_MAX
+    assert completed.errors == ()
+
+
 async def test_what_does_not_apply_is_skipped_and_an_error_only_when_asked_for(bench: Bench) -> None:
     """`auto` decides from content; whoever named the plugin learns that it had nothing to do."""
     await bench.order(SCRIPT, "elf")
@@ -184,6 +211,7 @@ async def test_the_chosen_entry_of_an_archive_is_analysed(bench: Bench) -> None:
     await bench.order(zipped("a.sh", "b.sh", password=b"pw"), "identity", "reader", name="x.zip", request=request)
     [completed] = await bench.hear(PluginStageCompleted)
     assert (await bench.json_of("unpack", "archive"))["chosen"] == "b.sh"
+    assert {fact.title for fact in bench.said(PluginResultProduced)} == {"Archive", "Identity", "Count"}
     assert (await bench.json_of("identity", "identity"))["mime"] == "text/x-shellscript"
     assert ["unpack", "container"] in await bench.json_of("reader", "count")
     assert len(completed.result_ids) == 3
@@ -216,8 +244,13 @@ async def test_an_archive_that_no_customary_password_opens_is_analysed_as_itself
 
 
 @pytest.mark.promise("P33")
-async def test_what_is_found_inside_is_said_once_with_its_name_and_kind(bench: Bench) -> None:
-    """Two scripts, a nested archive and a duplicate: each content once, named as in its container, in one fact."""
+async def test_what_is_found_inside_is_said_once_with_its_name_and_kind(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Two scripts, a nested archive and a duplicate: each content once, named as in its container, in one fact.
+
+    Results into which nobody looks are counted.
+    """
     inner = io.BytesIO()
     with zipfile.ZipFile(inner, "w") as archive:
         archive.writestr("deep/inner.py", "import os\n")
@@ -244,6 +277,14 @@ async def test_what_is_found_inside_is_said_once_with_its_name_and_kind(bench: B
     await bench.order(outer.getvalue(), "archives", name="x.zip", **submission, **unwanted)
     await bench.hear(PluginStageCompleted, 2)
     assert len(bench.said(ChildrenFound)) == 1
+    monkeypatch.setattr(rows, "PRODUCED_MAX", 1)
+    await bench.order(outer.getvalue(), "archives", name="x.zip", task_id="tsk_" + "5" * 32, **submission)
+    [within, _, beyond] = await bench.hear(PluginStageCompleted, 3)
+    assert within.errors == ()
+    [error] = beyond.errors
+    unseen = len(beyond.result_ids) - 1
+    words = f"{unseen} results were not looked through for files inside: there were more than 1"
+    assert (error.plugin, error.reason) == (None, words)
 
 
 @pytest.mark.parametrize(

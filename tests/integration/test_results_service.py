@@ -4,6 +4,7 @@ import asyncio
 import hashlib
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from datetime import UTC, datetime
 from pathlib import Path
 
 import httpx
@@ -14,8 +15,11 @@ from contracts.ids import derived
 from contracts.intake import ChildDecision, ChildrenChosen
 from contracts.limits import RESULTS_NAMED_MAX
 from contracts.results import ArtifactStored, ReportReady, VerdictChanged
-from contracts.scheduler import NameResults, TaskStarted
+from contracts.scheduler import LostAttempt, NameResults, TaskStarted
 from services.chassis.run import serve
+from services.chassis.store import Store
+from services.results import rows
+from services.results.domain.result import Result
 from services.results.main import compose
 from services.results.migrations import MIGRATIONS
 from services.results.settings import ResultsSettings
@@ -55,21 +59,29 @@ async def test_a_report_is_sealed_from_the_results_and_served_to_its_owner(bench
     """What plugins produced becomes a readable report, its artifacts the same bytes as produced."""
     dropped = bytes(range(256)) * 5000
     await bench.submit()
-    yara = await bench.produce("yara", YARA)
+    yara = await bench.produce("yara", YARA, title="YARA\0 matches")
     file = await bench.produce(
         "syscalls", dropped, stage="guest", name="dropped/1", kind="file", path='/tmp/a"\n;rm\x00.sh'
     )
     printed = await bench.produce("agent", b"hello\xff\n" * 1000, stage="guest", name="stdout", kind="bytes")
-    await bench.seal(yara, file, printed)
+    earlier = LostAttempt(
+        number=1, machine_id="linux-2", ended_at=datetime.now(UTC), outcome="guest_lost", reason="no answer for 15 s"
+    )
+    await bench.seal(yara, file, printed, lost_attempts=[earlier])
     [ready] = await bench.hear(ReportReady)
     assert (ready.verdict, ready.score, ready.missing_results) == ("malicious", 100, ())
     report = (await bench.get(f"/tasks/{bench.task_id}/report")).json()
+    assert report["task"]["lost_attempts"] == [earlier.model_dump(mode="json")]
     assert report["reasons"][0]["evidence"] == {
         "plugin": "yara",
         "result_id": yara.result_id,
         "pointer": "/matches/0",
     }
     [artifact, _stdout] = report["artifacts"]
+    headings = [(one["name"], one["title"], one["blocks"][0]["title"]) for one in report["sections"]]
+    assert headings == [("yara", "YARA\N{REPLACEMENT CHARACTER} matches", "matches"), ("stdout", "", "stdout")]
+    recorded = (await bench.get(f"/tasks/{bench.task_id}/results")).json()["items"]
+    assert [one["title"] for one in recorded] == ["YARA\N{REPLACEMENT CHARACTER} matches", "", ""]
     [block] = next(section["blocks"] for section in report["sections"] if section["plugin"] == "agent")
     assert (block["text"][:7], block["is_cut"]) == ("hello\N{REPLACEMENT CHARACTER}\n", True)
     download = await bench.get(f"/artifacts/{artifact['result_id']}")
@@ -287,6 +299,28 @@ async def test_a_report_waits_for_the_packets_of_a_machine_that_had_a_network(be
     [artifact] = report["artifacts"]
     assert (artifact["name"], artifact["plugin"]) == ("capture.pcap", "network")
     assert (await bench.get(f"/artifacts/{artifact['result_id']}")).content == content
+
+
+@pytest.mark.promise("F6")
+async def test_packets_that_are_recorded_while_a_report_is_looked_at_are_in_it(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Whoever saw no record of packets yet does not take the one that came since for seen."""
+    seen = rows.captures_of
+
+    async def overtaken(store: Store, task_id: str) -> list[Result]:
+        found = await seen(store, task_id)
+        if not found:
+            await bench.captured(bytes(24))
+            await bench.hear(ArtifactStored, 2)
+        return found
+
+    monkeypatch.setattr(rows, "captures_of", overtaken)
+    await bench.submit()
+    await bench.seal(await bench.produce("yara", YARA), request={"route": "simulated"})
+    await bench.hear(ReportReady)
+    report = (await bench.get(f"/tasks/{bench.task_id}/report")).json()
+    assert [artifact["name"] for artifact in report["artifacts"]] == ["capture.pcap"]
 
 
 @pytest.mark.promise("F6")

@@ -120,17 +120,31 @@ async def test_a_machine_leased_for_a_task_that_nobody_knows_is_given_back(desk:
 
 @pytest.mark.promise("G4", "B1a")
 async def test_a_task_that_runs_on_a_lease_which_is_not_current_is_tried_again(desk: Desk) -> None:
-    """Its machine is seen at a later epoch: how the lease ended is asked for first, then it is given up."""
+    """Its machine is seen at a later epoch: how the lease ended is asked for first, then it is given up.
+
+    The report of the attempt that follows is to tell of it.
+    """
     task_id = await desk.submit()
     await run_until(desk, task_id, "running")
     await desk.hear(desk.registered("linux-1", "ready", epoch=9))
     said = await desk.pass_time(6)
     assert only(ReleaseMachine, said).epoch == 4
     assert (await desk.task(task_id)).state == "running"
-    await desk.pass_time(61)
+    said = await desk.pass_time(61)
     task = await desk.task(task_id)
     assert (task.state, [lost.number for lost in task.lost_attempts]) == ("preparing", [1])
     assert "linux-1 has another owner" in task.attempt_reasons[0]
+    await desk.hear(desk.leased(only(LeaseMachine, said), epoch=10))
+    of = {"task_id": task_id, "attempt": 2, "stage": "guest"}
+    await desk.hear(PluginStageCompleted(**of, result_ids=("res_" + "8" * 32,), ended_by="sample_exit"))
+    await desk.hear(PluginStageCompleted(task_id=task_id, attempt=1, stage="post", result_ids=()))
+    [lost] = only(SealReport, await desk.said()).lost_attempts
+    assert (lost.number, lost.machine_id, lost.outcome, lost.reason) == (
+        *(1, "linux-1", "lease_lost"),
+        task.attempt_reasons[0],
+    )
+    assert lost.began_at is not None
+    assert lost.began_at < lost.ended_at
 
 
 async def test_how_a_lost_lease_ended_decides_if_it_can_still_be_had(desk: Desk) -> None:

@@ -10,6 +10,7 @@ from typing import Any
 from uuid import uuid4
 
 import aio_pika
+import asyncpg
 import httpx
 import pytest
 
@@ -39,6 +40,7 @@ class Others:
 
     channel: aio_pika.abc.AbstractChannel
     http: httpx.AsyncClient
+    rows: "asyncpg.Connection[Any]"
     heard: list[Message] = field(default_factory=list)
     news: asyncio.Condition = field(default_factory=asyncio.Condition)
 
@@ -47,6 +49,16 @@ class Others:
         envelope = Envelope.wrap(message, message_id=uuid4().hex, source="test", at=datetime.now(UTC), sequence=1)
         exchange = await self.channel.get_exchange("malbox.facts", ensure=False)
         await exchange.publish(aio_pika.Message(envelope.to_json()), message.routing_key(), timeout=10)
+
+    async def know(self) -> None:
+        """Two plugins and a ready machine are on the bus, and known to the scheduler, which handles many at once."""
+        for manifest in (HOST_PLUGIN, GUEST_PLUGIN):
+            await self.say(PluginRegistered(manifest=manifest))
+        await self.say(Desk.registered("linux-1", "ready", epoch=3))
+        known = "SELECT (SELECT count(*) FROM scheduler.catalogue) + (SELECT count(*) FROM scheduler.pool)"
+        async with asyncio.timeout(HEARING_MAX_S):
+            while await self.rows.fetchval(known) < 3:  # noqa: ASYNC110 - no fact says that it is known
+                await asyncio.sleep(0.02)
 
     async def take(self, message: aio_pika.abc.AbstractIncomingMessage) -> None:
         """What the scheduler said or ordered."""
@@ -98,9 +110,11 @@ async def others(amqp_url: str, database_url: str, tmp_path: Path) -> AsyncItera
             await queue.bind("malbox.facts", "scheduler.#")
             for key in ("machines.local", "plugins", "results"):
                 await queue.bind("malbox.commands", key)
-            seen = Others(channel, client)
+            rows = await asyncpg.connect(database_url, timeout=10)
+            seen = Others(channel, client, rows)
             await queue.consume(seen.take)
             yield seen
+            await rows.close()
     finally:
         stop.set()
         await asyncio.wait_for(running, HEARING_MAX_S)
@@ -109,9 +123,7 @@ async def others(amqp_url: str, database_url: str, tmp_path: Path) -> AsyncItera
 @pytest.mark.promise("B1a", "G1", "P9", "P20")
 async def test_a_task_that_is_cancelled_while_its_machine_is_prepared_gives_it_back_and_ends(others: Others) -> None:
     """Over HTTP and the bus: 202, the stage stops, the machine that comes too late goes back, the end is said once."""
-    for manifest in (HOST_PLUGIN, GUEST_PLUGIN):
-        await others.say(PluginRegistered(manifest=manifest))
-    await others.say(Desk.registered("linux-1", "ready", epoch=3))
+    await others.know()
     asked = submission()
     await others.say(asked)
     order = await others.hear(LeaseMachine)

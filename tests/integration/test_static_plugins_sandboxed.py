@@ -16,6 +16,7 @@ from tests.unit.plugins import (
     test_email,
     test_html,
     test_office,
+    test_outlook,
     test_pdf,
     test_rtf,
     test_scripts,
@@ -71,6 +72,7 @@ SAMPLES: dict[str, tuple[str, Callable[[], bytes], str]] = {
         "matches",
     ),
     "a message": ("email", lambda: test_email.mail(("a.js", b"x")), "children"),
+    "a message saved by Outlook": ("email", lambda: test_outlook.saved(p1009=test_outlook.RTF), "indicators"),
 }
 """Name -> plugin, how its sample is made, and a key of the result that is not empty then."""
 

@@ -19,6 +19,7 @@ PROOFS = (
     Proof("impostors", "P28 C1 C2", ("tests.prove.impostors", "--count", "10000")),
     Proof("faults", "P2 P4 P12 P13 P15 P17 P18 P19 P20", ("tests.crash.harms",)),
     Proof("crash points", "P3 P12 P13 P15 P16 P20", ("tests.crash", "--count", "200", "--seed", "0")),
+    Proof("deaths over a real machine", "P3 P20", ("tests.prove.deaths",)),
     Proof("drifts", "P5 P6 P7", ("tests.prove.drifts",)),
     Proof("tampering", "P7 P8", ("tests.prove.tampering",)),
     Proof("unkillable", "P9 P10", ("tests.prove.unkillable",)),

@@ -28,8 +28,9 @@ class SimBlobs(BlobStore):
         self.failure_rate = 0.0
         self._root = BLOB_DIR
 
-    async def put_bytes(self, content: bytes) -> BlobRef:
+    async def put_bytes(self, content: bytes, *, known: BlobRef | None = None) -> BlobRef:
         """Durable."""
+        del known
         await self._trip()
         sha256 = hashlib.sha256(content).hexdigest()
         self.content[sha256] = content

@@ -120,7 +120,9 @@ DEFENCES: tuple[str, ...] = (
 )
 _AT_ONCE = "a task is planned and queued, or refused, in the unit in which it is submitted"
 _NOTHING_INSIDE = "no sample of these seeds has others inside, whose verdicts would change its own"
+_LEASE_UNKNOWN = "whoever would release it learns the lease's id when its guest is attested"
 IMPOSSIBLE: dict[str, str] = {
+    "cell machine preparing Released": _LEASE_UNKNOWN,
     "cell task submitted BudgetSpent": _AT_ONCE,
     "cell task submitted CancelRequested": _AT_ONCE,
     "cell task submitted MachineLeft": _AT_ONCE,
@@ -154,10 +156,10 @@ RARE: frozenset[str] = frozenset(
         "cell machine preparing DrainCancelled",
         "cell machine preparing EpochRepaired",
         "cell machine preparing IsolationBreached",
-        "cell machine preparing Released",
         "cell machine preparing SpecRequested",
         "cell machine provisioning DrainCancelled",
         "cell machine quarantined IsolationBreached",
+        "cell machine quarantined Quarantined",
         "cell machine quarantined Retired",
         "cell machine quarantined SpecChanged",
         "cell machine ready IsolationBreached",

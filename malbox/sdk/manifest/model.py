@@ -11,7 +11,9 @@ from referencing import Registry
 from referencing.exceptions import Unresolvable
 from referencing.jsonschema import DRAFT202012
 
+from contracts.limits import RESULT_TITLE_MAX_CHARS
 from malbox.sdk.manifest.events import fault_of_fact, fault_of_filter
+from malbox.sdk.manifest.shapes import fault_of_result, fault_of_shape
 
 Name = Annotated[str, StringConstraints(pattern=r"^[a-z][a-z0-9_-]{0,40}$")]
 Version = Annotated[str, StringConstraints(pattern=r"^\d{1,5}\.\d{1,5}\.\d{1,5}(-[0-9A-Za-z.-]{1,40})?$")]
@@ -140,10 +142,44 @@ def values(wanted: Scalar | tuple[Scalar, ...]) -> tuple[Scalar, ...]:
 class ResultSpec(Section):
     """[results.<name>]: something that the plugin may emit. `is_many`: under names `<name>/<anything>`."""
 
+    model_config = ConfigDict(serialize_by_alias=True)
+
     kind: Literal["json", "bytes", "file"]
-    title: str = Field(min_length=1, max_length=200)
+    title: str = Field(
+        min_length=1, max_length=RESULT_TITLE_MAX_CHARS, description="what it stands under in the report, on one line"
+    )
     description: str = ""
     is_many: bool = False
+    shape: dict[str, Any] = Field(
+        default={},
+        alias="schema",
+        description="JSON Schema of a JSON result, or of each record of a guest plugin; a result that breaks it "
+        "is not kept and fails the run",
+    )
+
+    @field_validator("title")
+    @classmethod
+    def _is_a_heading(cls, title: str) -> str:
+        """It can stand above what it is the title of: one line of characters that are seen."""
+        if not title.strip() or not title.isprintable():
+            raise ValueError("a title is one line of printable characters; remove line breaks and control characters")
+        return title
+
+    @model_validator(mode="after")
+    def _shapes_json(self) -> Self:
+        """Only JSON has a schema."""
+        if self.shape and self.kind != "json":
+            raise ValueError('schema: only a result of kind = "json" has one; remove it')
+        return self
+
+    @field_validator("shape")
+    @classmethod
+    def _is_checkable(cls, schema: dict[str, Any]) -> dict[str, Any]:
+        """It is a schema, and no result makes checking it endless."""
+        fault = fault_of_shape(schema)
+        if fault is not None:
+            raise ValueError(fault)
+        return schema
 
 
 class Manifest(Section):
@@ -176,11 +212,30 @@ class Manifest(Section):
 
     def declares(self, result_name: str, kind: str) -> bool:
         """Whether the plugin said that it may emit this."""
+        spec = self._spec(result_name)
+        return spec is not None and spec.kind == kind
+
+    def title_of(self, result_name: str) -> str:
+        """What the manifest calls the result; empty for one that it does not declare."""
+        spec = self._spec(result_name)
+        return spec.title if spec is not None else ""
+
+    def has_schema(self, result_name: str) -> bool:
+        """Whether what comes under that name is checked against a schema."""
+        spec = self._spec(result_name)
+        return spec is not None and bool(spec.shape)
+
+    def fault_of(self, result_name: str, content: bytes) -> str | None:
+        """Where that JSON, a declared result or a record of one, breaks its schema; None when it does not."""
+        spec = self._spec(result_name)
+        return fault_of_result(result_name, spec.shape, content) if spec is not None and spec.shape else None
+
+    def _spec(self, result_name: str) -> ResultSpec | None:
         exact = self.results.get(result_name)
         if exact is not None and not exact.is_many:
-            return exact.kind == kind
+            return exact
         group = self.results.get(result_name.partition("/")[0])
-        return group is not None and group.is_many and "/" in result_name and group.kind == kind
+        return group if group is not None and group.is_many and "/" in result_name else None
 
     @property
     def is_bundled(self) -> bool:

@@ -5,7 +5,7 @@ after the other to a `Matching`. How a rule is written: docs/plugin-tutorial.md.
 """
 
 from malbox.sdk.rules.language import RuleError, Vocabulary, read_rules
-from malbox.sdk.rules.matching import Fact, Matching, Prepared
-from malbox.sdk.rules.model import Rule
+from malbox.sdk.rules.matching import Matching, Prepared
+from malbox.sdk.rules.model import Fact, Rule
 
 __all__ = ["Fact", "Matching", "Prepared", "Rule", "RuleError", "Vocabulary", "read_rules"]

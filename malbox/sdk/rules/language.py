@@ -8,7 +8,7 @@ from typing import Any, NoReturn
 
 import re2
 
-from malbox.sdk.rules.model import AllOf, AnyOf, Condition, Count, Leaf, Rule, Sequence, Test
+from malbox.sdk.rules.model import AllOf, AnyOf, Condition, Count, Leaf, NoneOf, Rule, Sequence, Test
 from malbox.sdk.techniques import NAMES, PATTERN
 
 FILE_MAX_BYTES = 1024 * 1024
@@ -25,10 +25,12 @@ SHAPES = {
     "fact": ("fact",),
     "any": ("any",),
     "all": ("all",),
+    "none": ("none",),
     "sequence": ("sequence", "same"),
     "count": ("count", "at_least", "distinct"),
 }
 """The word that says which condition it is -> the keys that it may have; a fact has its fields beside."""
+JOINED: Mapping[str, type[AnyOf | AllOf | NoneOf]] = {"any": AnyOf, "all": AllOf, "none": NoneOf}
 
 Vocabulary = Mapping[str, Mapping[str, type]]
 """Kind of fact -> its fields, each `str`, `int` or `bool`."""
@@ -95,7 +97,7 @@ class _Reader:
             score=self._number("score", table["score"], 1, SCORE_MAX),
             platforms=frozenset(self._platforms(table.get("platforms", []))),
             references=self._texts("references", table.get("references", [])),
-            when=self._condition("when", table["when"], 1),
+            when=self._when(table["when"]),
             hits=self._examples("hits", table["hits"]),
             misses=self._examples("misses", table["misses"]),
             file=file,
@@ -156,6 +158,17 @@ class _Reader:
                 self._refuse(key, "an example is a list of one or more facts: [[…], […]]")
         return tuple(tuple(one) for one in value)
 
+    def _when(self, table: Any) -> Condition:
+        condition = self._condition("when", table, 1)
+        place = _baseless("when", condition)
+        if place is not None:
+            self._refuse(
+                place,
+                "met by facts that are not there, so a match has no evidence; put it into an all "
+                "beside what a fact meets",
+            )
+        return condition
+
     def _condition(self, place: str, table: Any, depth: int) -> Condition:
         words = [word for word in SHAPES if isinstance(table, dict) and word in table]
         if len(words) != 1:
@@ -171,13 +184,16 @@ class _Reader:
             at_least = self._number(f"{place}.at_least", table.get("at_least"), 1, COUNT_MAX)
             return Count(of, at_least, self._field(f"{place}.distinct", table.get("distinct"), (of,)))
         members = table[word]
-        if not isinstance(members, list) or not 1 < len(members) <= PARTS_MAX:
-            self._refuse(f"{place}.{word}", f"not a list of 2 to {PARTS_MAX} conditions")
+        least = 1 if word == "none" else 2
+        if not isinstance(members, list) or not least <= len(members) <= PARTS_MAX:
+            self._refuse(f"{place}.{word}", f"not a list of {least} to {PARTS_MAX} conditions")
         if word == "sequence":
             steps = tuple(self._leaf(f"{place}.sequence[{at}]", one) for at, one in enumerate(members))
             return Sequence(steps, self._field(f"{place}.same", table.get("same"), steps))
         parts = tuple(self._condition(f"{place}.{word}[{at}]", one, depth + 1) for at, one in enumerate(members))
-        return AnyOf(parts) if word == "any" else AllOf(parts)
+        if word == "none" and any(map(_excludes, parts)):
+            self._refuse(f"{place}.none", "a none stands in it; write what that one excludes as it is, outside of both")
+        return JOINED[word](parts)
 
     def _field(self, place: str, name: object, leaves: Iterable[Leaf]) -> str | None:
         if name is None:
@@ -233,3 +249,26 @@ class _Reader:
         except re2.error as error:
             self._refuse(place, f"not a pattern of RE2: {error}; it has no look-around and no back-references")
         return text
+
+
+def _baseless(place: str, condition: Condition) -> str | None:
+    """Where a condition stands that is met by no fact, and that can be all that a match rests on; None: nowhere."""
+    match condition:
+        case NoneOf():
+            return place
+        case AnyOf(parts):
+            return next(filter(None, (_baseless(f"{place}.any[{at}]", one) for at, one in enumerate(parts))), None)
+        case AllOf(parts):
+            places = [_baseless(f"{place}.all[{at}]", one) for at, one in enumerate(parts)]
+            return places[0] if all(places) else None
+    return None
+
+
+def _excludes(condition: Condition) -> bool:
+    """Whether a none stands in it."""
+    match condition:
+        case NoneOf():
+            return True
+        case AnyOf(parts) | AllOf(parts):
+            return any(map(_excludes, parts))
+    return False

@@ -12,29 +12,12 @@ from typing import Any
 
 import re2
 
-from malbox.sdk.findings import printable
-from malbox.sdk.rules.model import AllOf, AnyOf, Condition, Count, Leaf, Rule, Sequence, Test, Value
+from malbox.sdk.rules.model import AllOf, AnyOf, Condition, Count, Fact, Leaf, NoneOf, Rule, Sequence, Test, Value
+from malbox.sdk.rules.states import EVIDENCE_MAX, Listener, State, state_of
 
-EVIDENCE_MAX = 10
-KEYS_MAX = 5_000
 REMEMBERED_MAX = 20_000
 TEXT_MAX_CHARS = 8192
-SHOWN_MAX_CHARS = 300
 AUTOMATON_MAX_BYTES = 64 * 1024 * 1024
-
-
-@dataclass(frozen=True)
-class Fact:
-    """Something that was seen: its kind, its fields, and where it stands in what was read."""
-
-    kind: str
-    fields: Mapping[str, Value]
-    place: Mapping[str, Any]
-
-    def shown(self) -> str:
-        """The fact on one line."""
-        words = (f"{name} {value}" for name, value in self.fields.items() if value != "" and value is not False)
-        return printable("; ".join(words), SHOWN_MAX_CHARS)
 
 
 class Prepared:
@@ -59,24 +42,34 @@ class Matching:
     def __init__(self, prepared: Prepared, platform: str | None = None) -> None:
         self._prepared = prepared
         self._rules = [
-            (rule, _state(rule.when))
+            (rule, state_of(rule.when))
             for rule in prepared.rules
             if not rule.platforms or platform is None or platform in rule.platforms
         ]
-        self._listening: dict[Leaf, list[tuple[_State, int]]] = {}
+        self._listening: dict[Leaf, list[tuple[Listener, int]]] = {}
         for _, state in self._rules:
             for leaf, listener, step in state.listeners():
                 self._listening.setdefault(leaf, []).append((listener, step))
         self._signs: dict[int, dict[str, Any]] = {}
         self._seen = 0
+        self._is_cut = False
 
     def feed(self, fact: Fact) -> None:
         """The fact counts."""
         self._seen += 1
+        if any(isinstance(value, str) and len(value) > TEXT_MAX_CHARS for value in fact.fields.values()):
+            self.cut()  # what stands behind the bound is not searched for
         for leaf in self._prepared.passed(fact):
             for state, step in self._listening.get(leaf, ()):
                 if state.take(self._seen, fact, step):
                     self._signs.setdefault(self._seen, _as_evidence(self._seen, fact))
+
+    def cut(self) -> None:
+        """Facts are missing: no condition is met by the absence of any, and the result says that it is truncated."""
+        if not self._is_cut:
+            self._is_cut = True
+            for _, state in self._rules:
+                state.cut()
 
     def result(self) -> dict[str, Any]:
         """What matched, worst first, each with its evidence in order."""
@@ -86,11 +79,11 @@ class Matching:
             "matches": found,
             "rules": len(self._rules),
             "facts": self._seen,
-            "is_truncated": any(state.is_cut() for _, state in self._rules),
+            "is_truncated": self._is_cut or any(state.is_cut() for _, state in self._rules),
         }
 
 
-def _match(rule: Rule, state: "_State", signs: Mapping[int, dict[str, Any]]) -> dict[str, Any]:
+def _match(rule: Rule, state: State, signs: Mapping[int, dict[str, Any]]) -> dict[str, Any]:
     total = state.total()
     numbers = sorted(dict.fromkeys(islice(state.evidence(), EVIDENCE_MAX)))
     return {
@@ -194,164 +187,6 @@ def _leaves(condition: Condition) -> Iterator[Leaf]:
             yield condition.of
         case Sequence():
             yield from condition.steps
-        case AnyOf() | AllOf():
+        case AnyOf() | AllOf() | NoneOf():
             for part in condition.parts:
                 yield from _leaves(part)
-
-
-@dataclass
-class _State:
-    """How far one condition is with the facts so far."""
-
-    def listeners(self) -> "Iterator[tuple[Leaf, _State, int]]":
-        """Who is to be told of which leaf, and as which step."""
-        return iter(())
-
-    def take(self, number: int, fact: Fact, step: int) -> bool:
-        """A fact passed the leaf. Whether it may be evidence."""
-        raise NotImplementedError
-
-    def holds(self) -> bool:
-        """Whether the condition is met."""
-        raise NotImplementedError
-
-    def evidence(self) -> Iterator[int]:
-        """The facts that it rests on: first what it cannot do without."""
-        raise NotImplementedError
-
-    def total(self) -> int:
-        """How many facts it rests on."""
-        raise NotImplementedError
-
-    def is_cut(self) -> bool:
-        """Whether a bound kept something out that might have met the condition."""
-        return False
-
-
-@dataclass
-class _Counting(_State):
-    """A leaf, or so many of it."""
-
-    of: Leaf
-    at_least: int = 1
-    distinct: str | None = None
-    numbers: list[int] = field(default_factory=list)
-    count: int = 0
-    values: set[Value | None] = field(default_factory=set)
-
-    def listeners(self) -> Iterator[tuple[Leaf, _State, int]]:
-        yield self.of, self, 0
-
-    def take(self, number: int, fact: Fact, step: int) -> bool:
-        del step
-        if self.distinct is not None and not self.holds():
-            value = fact.fields.get(self.distinct)
-            if value in self.values:
-                return False
-            self.values.add(value)
-        self.count += 1
-        if len(self.numbers) < EVIDENCE_MAX:
-            self.numbers.append(number)
-            return True
-        return False
-
-    def holds(self) -> bool:
-        return self.count >= self.at_least
-
-    def evidence(self) -> Iterator[int]:
-        return iter(self.numbers if self.holds() else ())
-
-    def total(self) -> int:
-        return self.count if self.holds() else 0
-
-
-@dataclass
-class _Following(_State):
-    """One step after the other, for each value of the field that is to be the same."""
-
-    steps: tuple[Leaf, ...]
-    same: str | None
-    begun: dict[Value | None, list[int]] = field(default_factory=dict)
-    whole: list[list[int]] = field(default_factory=list)
-    count: int = 0
-    has_cut: bool = False
-
-    def listeners(self) -> Iterator[tuple[Leaf, _State, int]]:
-        for step in reversed(range(len(self.steps))):  # the last first: a fact is at most one step of a sequence
-            yield self.steps[step], self, step
-
-    def take(self, number: int, fact: Fact, step: int) -> bool:
-        key = fact.fields.get(self.same) if self.same is not None else None
-        so_far = self.begun.get(key)
-        if so_far is None:
-            if step or len(self.begun) >= KEYS_MAX:
-                self.has_cut |= not step
-                return False
-            so_far = self.begun[key] = []
-        if len(so_far) != step or (so_far and so_far[-1] == number):
-            return False
-        so_far.append(number)
-        if len(so_far) == len(self.steps):
-            del self.begun[key]
-            self.count += 1
-            if len(self.whole) < EVIDENCE_MAX:
-                self.whole.append(so_far)
-        return True
-
-    def holds(self) -> bool:
-        return self.count > 0
-
-    def evidence(self) -> Iterator[int]:
-        return (number for numbers in self.whole for number in numbers)
-
-    def total(self) -> int:
-        return self.count * len(self.steps)
-
-    def is_cut(self) -> bool:
-        return self.has_cut and not self.holds()
-
-
-@dataclass
-class _Joined(_State):
-    """Several conditions: one of them, or all."""
-
-    parts: tuple[_State, ...]
-    is_all: bool
-
-    def listeners(self) -> Iterator[tuple[Leaf, _State, int]]:
-        for part in self.parts:
-            yield from part.listeners()
-
-    def holds(self) -> bool:
-        return (all if self.is_all else any)(part.holds() for part in self.parts)
-
-    def evidence(self) -> Iterator[int]:
-        """Of each part the first, then of each the second: a bound leaves no part without."""
-        waiting = [part.evidence() for part in self.parts if part.holds()]
-        while waiting:
-            for one in tuple(waiting):
-                number = next(one, None)
-                if number is None:
-                    waiting.remove(one)
-                else:
-                    yield number
-
-    def total(self) -> int:
-        return sum(part.total() for part in self.parts if part.holds())
-
-    def is_cut(self) -> bool:
-        return any(part.is_cut() for part in self.parts)
-
-
-def _state(condition: Condition) -> _State:
-    match condition:
-        case Leaf():
-            return _Counting(condition)
-        case Count():
-            return _Counting(condition.of, condition.at_least, condition.distinct)
-        case Sequence():
-            return _Following(condition.steps, condition.same)
-        case AnyOf():
-            return _Joined(tuple(_state(part) for part in condition.parts), is_all=False)
-        case AllOf():
-            return _Joined(tuple(_state(part) for part in condition.parts), is_all=True)

@@ -1,9 +1,27 @@
-"""What a rule is, once it is read."""
+"""What a fact is, and what a rule is, once it is read."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from malbox.sdk.findings import printable
+
+SHOWN_MAX_CHARS = 300
 Value = str | int | bool
+
+
+@dataclass(frozen=True)
+class Fact:
+    """Something that was seen: its kind, its fields, and where it stands in what was read."""
+
+    kind: str
+    fields: Mapping[str, Value]
+    place: Mapping[str, Any]
+
+    def shown(self) -> str:
+        """The fact on one line."""
+        words = (f"{name} {value}" for name, value in self.fields.items() if value != "" and value is not False)
+        return printable("; ".join(words), SHOWN_MAX_CHARS)
 
 
 @dataclass(frozen=True)
@@ -59,7 +77,14 @@ class AllOf:
     parts: tuple["Condition", ...]
 
 
-Condition = Leaf | Count | Sequence | AnyOf | AllOf
+@dataclass(frozen=True)
+class NoneOf:
+    """None of the conditions holds when every fact was seen. It rests on no fact, so no rule is made of it alone."""
+
+    parts: tuple["Condition", ...]
+
+
+Condition = Leaf | Count | Sequence | AnyOf | AllOf | NoneOf
 
 
 @dataclass(frozen=True)

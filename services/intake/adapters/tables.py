@@ -7,6 +7,7 @@ from typing import Any
 
 import asyncpg
 import orjson
+import structlog
 
 from contracts.blobs import BlobRef
 from contracts.ids import uuid_of
@@ -20,6 +21,7 @@ from services.intake.app import Submission, SubmittedTask, record
 from services.intake.domain.family import Family
 from services.intake.policy import Catalogue
 
+log = structlog.get_logger()
 COMMIT_TRIES = 3
 CATALOGUE_MAX_ROWS = 10_000
 PAGE_MAX = 200
@@ -29,6 +31,13 @@ _GONE = (
     "SELECT (SELECT count(*) FROM known_machines WHERE machine IS NULL) AS machines, "
     "(SELECT count(*) FROM known_plugins WHERE manifest IS NULL) AS plugins"
 )
+
+_STAMP = (
+    "SELECT md5(coalesce(string_agg(line, ',' ORDER BY line COLLATE \"C\"), '')) AS stamp FROM ("
+    "SELECT concat_ws(' ', 'plugin', name, hashtextextended(manifest::text, 0)) AS line FROM known_plugins UNION ALL "
+    "SELECT concat_ws(' ', 'machine', machine_id, hashtextextended(machine::text, 0)) FROM known_machines) AS known"
+)
+"""By content, not by who wrote a row last: it is also true of a store that was put back."""
 
 
 @lru_cache(maxsize=PARSED_MAX)
@@ -47,26 +56,41 @@ class Tables:
     def __init__(self, store: Store, unit: Callable[[], Unit]) -> None:
         self._store = store
         self._unit = unit
+        self._read: tuple[str, Catalogue] | None = None
 
     async def catalogue(self) -> Catalogue:
-        """The plugins and machines that may be asked for."""
+        """The plugins and machines that may be asked for, as they are now: read again only where they changed."""
+        (known,) = await self._store.fetch(_STAMP)
+        if self._read is None or self._read[0] != known["stamp"]:
+            # What changes meanwhile is read under the older stamp, and so is read once more.
+            self._read = known["stamp"], await self._catalogue()
+        return self._read[1]
+
+    async def _catalogue(self) -> Catalogue:
         plugins = await self._store.fetch(
-            "SELECT manifest::text FROM known_plugins WHERE manifest IS NOT NULL ORDER BY name LIMIT $1",
+            "SELECT manifest::text, count(*) OVER () AS known FROM known_plugins "
+            "WHERE manifest IS NOT NULL ORDER BY name LIMIT $1",
             CATALOGUE_MAX_ROWS,
         )
         machines = await self._store.fetch(
-            "SELECT machine::text FROM known_machines WHERE machine IS NOT NULL ORDER BY machine_id LIMIT $1",
+            "SELECT machine::text, count(*) OVER () AS known FROM known_machines "
+            "WHERE machine IS NOT NULL ORDER BY machine_id LIMIT $1",
             CATALOGUE_MAX_ROWS,
         )
         (gone,) = await self._store.fetch(_GONE)
         manifests = [_manifest(row["manifest"]) for row in plugins]
         summaries = [_summary(row["machine"]) for row in machines]
-        return Catalogue(
+        catalogue = Catalogue(
             plugins={manifest.name: manifest for manifest in manifests},
             machines={summary.machine_id: summary for summary in summaries},
             machines_retired=gone["machines"],
             plugins_withdrawn=gone["plugins"],
+            plugins_unread=plugins[0]["known"] - len(plugins) if plugins else 0,
+            machines_unread=machines[0]["known"] - len(machines) if machines else 0,
         )
+        if catalogue.unread:
+            log.warning("catalogue_was_cut", plugins=catalogue.plugins_unread, machines=catalogue.machines_unread)
+        return catalogue
 
     async def add(self, submission: Submission) -> Submission:
         """The submission is durable, and what it says will be said; or the one that already stands under its id or key.

@@ -1,13 +1,14 @@
-"""Receives a multipart body: options into memory, the file into an unnamed temporary file, hashed on the way.
+"""Receives a multipart body: options and a small file into memory, a larger one into a temporary file; hashed once.
 
-Memory stays flat whatever the size. The temporary file has no name, so that a crash leaves nothing behind.
+Memory stays flat whatever the size: at most `MEMORY_MAX_BYTES` of a file are held, of as many uploads at once as intake
+has places for (`uploads_max`). The temporary file has no name: a crash leaves nothing behind.
 """
 
 import asyncio
 import contextlib
 import hashlib
 import tempfile
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import IO
@@ -21,7 +22,9 @@ from contracts.blobs import BlobRef
 from services.intake.domain.form import FILE_FIELD, check_field_name
 from services.intake.errors import NotYet, Refusal
 
-WRITE_BYTES = 1024 * 1024
+MEMORY_MAX_BYTES = 1024 * 1024
+"""A file of so many bytes never touches the scratch directory; of a larger one as many are gathered for each write."""
+HASHED_AT_ONCE_BYTES = 128 * 1024  # by the event loop itself; with more, other requests would wait for milliseconds
 FIELD_MAX_BYTES = 32 * 1024
 PARTS_MAX = 256
 OVERHEAD_MAX_BYTES = 4 * 1024 * 1024
@@ -31,9 +34,9 @@ DISK_RETRY_S = 30
 
 @dataclass(frozen=True)
 class Upload:
-    """What arrived. `path` is readable until the upload is closed; `name_sent` is the client's name, raw."""
+    """What arrived. `content` is in memory or a path, readable until the upload is closed; `name_sent` is raw."""
 
-    path: Path
+    content: bytes | Path
     blob: BlobRef
     name_sent: bytes
     fields: tuple[tuple[str, str], ...]
@@ -57,14 +60,16 @@ async def received(
     sample_max_bytes: int,
     idle_timeout_s: float,
 ) -> AsyncIterator[Upload]:
-    """The whole upload; its file is gone afterwards.
+    """The whole upload; its file, if it needed one, is gone afterwards.
 
     Raises Refusal for a body that is not acceptable, NotYet when the disk cannot take it.
     """
     with contextlib.ExitStack() as stack:
-        with _disk_faults():
-            file = stack.enter_context(tempfile.TemporaryFile(dir=scratch_dir, prefix="upload-", buffering=0))
-        receiver = _Receiver(boundary_of(content_type), file, sample_max_bytes)
+
+        def make_file() -> IO[bytes]:
+            return stack.enter_context(tempfile.TemporaryFile(dir=scratch_dir, prefix="upload-", buffering=0))
+
+        receiver = _Receiver(boundary_of(content_type), make_file, sample_max_bytes)
         with _disk_faults():
             await _receive(chunks, receiver, sample_max_bytes + OVERHEAD_MAX_BYTES, idle_timeout_s)
         yield receiver.upload()
@@ -112,7 +117,7 @@ async def _receive(
             if total > body_max_bytes:
                 raise receiver.too_large()
             receiver.feed(chunk)
-            await receiver.flush(WRITE_BYTES)
+            await receiver.spill()
         await receiver.finish()
     except FormParserError as error:
         raise Refusal("malformed_body", f"The form is malformed: {error}"[:300], status=400) from error
@@ -123,10 +128,11 @@ async def _receive(
 
 
 class _Receiver:
-    """Follows the parser's callbacks. What belongs to the file waits in `_pending` until it is flushed."""
+    """Follows the parser's callbacks. What belongs to the file waits in `_pending`, and stays there if it is little."""
 
-    def __init__(self, boundary: bytes, file: IO[bytes], sample_max_bytes: int) -> None:
-        self._file = file
+    def __init__(self, boundary: bytes, make_file: Callable[[], IO[bytes]], sample_max_bytes: int) -> None:
+        self._make_file = make_file
+        self._file: IO[bytes] | None = None
         self._sample_max_bytes = sample_max_bytes
         self._digest = hashlib.sha256()
         self._size_bytes = 0
@@ -156,11 +162,14 @@ class _Receiver:
         """The chunk is parsed. Raises FormParserError, Refusal."""
         self._parser.write(chunk)
 
-    async def flush(self, at_least_bytes: int) -> None:
-        """What is pending is hashed and written once it is worth a trip to a thread."""
-        if len(self._pending) >= at_least_bytes:
-            pending, self._pending = self._pending, bytearray()
-            await anyio.to_thread.run_sync(self._write, pending)
+    async def spill(self) -> None:
+        """No more than `MEMORY_MAX_BYTES` of the file are in memory. Raises OSError."""
+        if len(self._pending) > MEMORY_MAX_BYTES:
+            await self._flush()
+
+    async def _flush(self) -> None:
+        pending, self._pending = self._pending, bytearray()
+        await anyio.to_thread.run_sync(self._write, pending)
 
     async def finish(self) -> None:
         """The body has ended. Raises Refusal unless it was whole and had one file with something in it."""
@@ -168,14 +177,20 @@ class _Receiver:
             raise Refusal("malformed_body", "The form ends in the middle.", status=400)
         if self._name_sent is None:
             raise Refusal("missing_file", "The form has no file.", pointer=f"/{FILE_FIELD}")
-        await self.flush(1)
         if self._size_bytes == 0:
             raise Refusal("empty_file", "The file is empty: there is nothing to analyse.", pointer=f"/{FILE_FIELD}")
+        if self._file is not None:
+            await self._flush()
+        elif self._size_bytes > HASHED_AT_ONCE_BYTES:
+            await anyio.to_thread.run_sync(self._digest.update, self._pending)
+        else:
+            self._digest.update(self._pending)
 
     def upload(self) -> Upload:
-        """What was received."""
+        """What was received. The bytes are the upload's from now on: no second copy stays here."""
+        pending, self._pending = self._pending, bytearray()
         return Upload(
-            path=Path(f"/proc/self/fd/{self._file.fileno()}"),
+            content=bytes(pending) if self._file is None else Path(f"/proc/self/fd/{self._file.fileno()}"),
             blob=BlobRef(sha256=self._digest.hexdigest(), size_bytes=self._size_bytes),
             name_sent=self._name_sent or b"",
             fields=tuple(self._fields),
@@ -192,6 +207,8 @@ class _Receiver:
         )
 
     def _write(self, pending: bytearray) -> None:
+        if self._file is None:
+            self._file = self._make_file()
         self._digest.update(pending)
         view = memoryview(pending)
         while view:

@@ -11,6 +11,7 @@ from typing import Any, Literal
 
 import libvirt
 
+from services.chassis.crash_points import Point, around
 from services.machines.adapters.domain_xml import NAME_PREFIX, forwarded_port, ownership
 from services.machines.errors import HypervisorRefused, HypervisorUnavailable
 from services.machines.ports import DomainSeen, GuestAddress
@@ -43,7 +44,8 @@ def restore(connection: Any, memory: Path, succeed: Callable[[str, int], str]) -
 
 def save(connection: Any, machine_id: str, memory: Path) -> None:
     """The domain's memory is in the file, and its process has ended."""
-    present(connection, machine_id).saveFlags(str(memory), None, libvirt.VIR_DOMAIN_SAVE_RUNNING)
+    domain = present(connection, machine_id)
+    _change(lambda: domain.saveFlags(str(memory), None, libvirt.VIR_DOMAIN_SAVE_RUNNING))
 
 
 def live_xml(connection: Any, machine_id: str) -> str:
@@ -61,14 +63,14 @@ def suspend(connection: Any, machine_id: str) -> None:
     """The domain's processors stand still."""
     domain = present(connection, machine_id)
     if domain.state()[0] != libvirt.VIR_DOMAIN_PAUSED:
-        domain.suspend()
+        _change(domain.suspend)
 
 
 def resume(connection: Any, machine_id: str) -> None:
     """The domain's processors run."""
     domain = present(connection, machine_id)
     if domain.state()[0] == libvirt.VIR_DOMAIN_PAUSED:
-        domain.resume()
+        _change(domain.resume)
 
 
 def gone(connection: Any, machine_id: str) -> None:
@@ -124,9 +126,14 @@ def present(connection: Any, machine_id: str) -> Any:
     return domain
 
 
+def _change(act: Callable[[], Any]) -> None:
+    with around(Point.HOST_BEFORE, Point.HOST_AFTER):
+        act()
+
+
 def _unless_gone(act: Callable[[], Any]) -> None:
     try:
-        act()
+        _change(act)
     except libvirt.libvirtError as error:
         harmless = (libvirt.VIR_ERR_NO_DOMAIN, libvirt.VIR_ERR_OPERATION_INVALID, libvirt.VIR_ERR_SYSTEM_ERROR)
         if error.get_error_code() not in harmless:
@@ -138,7 +145,7 @@ def _on_a_free_port(act: Callable[[int], Any]) -> int:
     for left in reversed(range(PORT_TRIES_MAX)):
         port = _free_port()
         try:
-            act(port)
+            _change(lambda port=port: act(port))  # type: ignore[misc]
         except libvirt.libvirtError as error:
             if left == 0 or _PORT_IS_TAKEN not in error.get_error_message():
                 raise

@@ -14,6 +14,7 @@ from pathlib import Path
 
 from pydantic import BaseModel, ConfigDict
 
+from services.chassis.crash_points import Point, around
 from services.machines.errors import Unstoppable
 
 _EMULATOR_PREFIX = "qemu-system-"
@@ -141,7 +142,8 @@ def _end(pid: int, directory: Path, timeout_s: float) -> int:
             # The number may have changed hands before the handle was taken; from here on it cannot.
             if f"{directory}/" not in " ".join(arguments(pid)):
                 return 0
-            signal.pidfd_send_signal(handle, signal.SIGKILL)
+            with around(Point.HOST_BEFORE, Point.HOST_AFTER):
+                signal.pidfd_send_signal(handle, signal.SIGKILL)
             watch = select.poll()
             watch.register(handle, select.POLLIN)
             watch.poll(timeout_s * 1000)

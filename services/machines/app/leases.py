@@ -38,6 +38,7 @@ def _grant(unit: Unit, machine: Machine, command: LeaseMachine) -> None:
             hold_s=min(command.hold_s, LEASE_MAX_S),
             at=unit.at,
             route=command.route,
+            owner=command.owner,
         )
     except NotPossible as refusal:
         _refuse(unit, machine, command, str(refusal))

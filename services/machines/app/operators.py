@@ -23,7 +23,7 @@ def give_back(unit: Unit, machine: Machine, by: str, reason: str) -> None:
 
 
 def quarantine(unit: Unit, machine: Machine, by: str, reason: str) -> None:
-    """The machine stops and stays as it is, its lease ended."""
+    """The machine stops and stays as it is, its lease ended; one that would be built again by itself is held."""
     machine.quarantine(reason, unit.at, "operator", by)
     record(unit, machine)
 

@@ -26,7 +26,7 @@ def settle(unit: Unit, machine: Machine | None, spec: MachineSpec, image_identit
     record(unit, machine)
 
 
-def hurry(unit: Unit, machine: Machine) -> None:
+def hurry(unit: Unit, machine: Machine, *, is_hosts_fault: bool = False) -> None:
     """A machine that has been in its state for too long is led out of it; one that has not is left alone."""
     if not is_late(machine, unit.at):
         return
@@ -37,7 +37,7 @@ def hurry(unit: Unit, machine: Machine) -> None:
     elif machine.state == "verifying":
         machine.fail_verification(late, unit.at)
     elif machine.state == "preparing":
-        machine.expire_lease(lease_id, "not_prepared", late, unit.at)
+        machine.expire_lease(lease_id, "not_prepared", late, unit.at, is_hosts_fault=is_hosts_fault)
     else:
         machine.expire_lease(lease_id, "collection_deadline", late, unit.at)
     record(unit, machine)

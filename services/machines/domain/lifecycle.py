@@ -76,7 +76,7 @@ TRANSITIONS: MappingProxyType[tuple[State, str], State] = MappingProxyType(
         ("quarantined", "Returned"): "cleaning",
         **{
             (state, "Quarantined"): "quarantined"
-            for state in ("registered", "provisioning", "verifying", "ready", "cleaning", "maintenance")
+            for state in ("registered", "provisioning", "verifying", "ready", "cleaning", "maintenance", "quarantined")
         },
         ("registered", "Retired"): "retired",
         ("quarantined", "Retired"): "retired",

@@ -130,7 +130,16 @@ class Machine(Record, Aggregate):
         else:
             self._happen(self.VerificationFailed, at, reason=reason)
 
-    def lease_to(self, task_id: str, *, operation_id: str, hold_s: int, at: datetime, route: Route = "none") -> None:
+    def lease_to(
+        self,
+        task_id: str,
+        *,
+        operation_id: str,
+        hold_s: int,
+        at: datetime,
+        route: Route = "none",
+        owner: str | None = None,
+    ) -> None:
         """The task owns the machine. Repeating an operation that was granted changes nothing. Raises NotPossible."""
         if self.lease_of(operation_id) is not None:
             return
@@ -142,6 +151,7 @@ class Machine(Record, Aggregate):
             operation_id=operation_id,
             hard_deadline_at=at + timedelta(seconds=hold_s),
             route=route,
+            owner=owner,
         )
 
     def attest(self, endpoint: GuestEndpoint, at: datetime) -> None:
@@ -167,14 +177,18 @@ class Machine(Record, Aggregate):
         self._refuse_unless_current(lease_id)
         self._happen(self.Released, at, task_id=self.task_id, lease_id=lease_id)
 
-    def expire_lease(self, lease_id: str, cause: ExpiryCause, reason: str, at: datetime) -> None:
+    def expire_lease(
+        self, lease_id: str, cause: ExpiryCause, reason: str, at: datetime, *, is_hosts_fault: bool = False
+    ) -> None:
         """The lease is over without its owner; not prepared for the third time in a row, the machine is quarantined.
 
+        What is the host's fault, as a route that it cannot open, says nothing of the machine and is not counted.
         Raises NotPossible when it is not the current lease.
         """
         self._refuse_unless_current(lease_id)
-        self._happen(self.LeaseExpired, at, task_id=self.task_id, lease_id=lease_id, cause=cause, reason=reason)
-        if cause == "not_prepared" and self.unprepared >= FAILURES_MAX:
+        of = {"task_id": self.task_id, "lease_id": lease_id}
+        self._happen(self.LeaseExpired, at, **of, cause=cause, reason=reason, is_hosts_fault=is_hosts_fault)
+        if cause == "not_prepared" and not is_hosts_fault and self.unprepared >= FAILURES_MAX:
             self.quarantine(f"could not be prepared for {self.unprepared} leases in a row: {reason}", at)
 
     def breach_isolation(self, reason: str, at: datetime) -> None:
@@ -209,7 +223,12 @@ class Machine(Record, Aggregate):
             self._happen(self.CleaningFailed, at, reason=reason)
 
     def quarantine(self, reason: str, at: datetime, cause: QuarantineCause = "failures", by: str = "") -> None:
-        """Out of the pool; a lease ends first."""
+        """Out of the pool; a lease ends first. An operator's word holds one that would be built again by itself.
+
+        Raises NotPossible when it waits for an operator already.
+        """
+        if self.state == "quarantined" and not (by and self.quarantine_cause in SELF_CURED):
+            raise NotPossible(f"machine {self.machine_id} is quarantined already ({self.quarantine_cause})")
         if self.state in LEASED:
             self.expire_lease(self.lease_id or "", "withdrawn", reason, at)
         self._happen(self.Quarantined, at, reason=reason, task_id=self.last_task_id, cause=cause, by=by)

@@ -167,6 +167,17 @@ class Record:
         return ended.ended_version > self.verified_version
 
     @property
+    def has_unseen_network(self) -> bool:
+        """Whether the guest of the last lease may have got through its walls without anybody's having seen it.
+
+        Its network is to be looked at before it goes. One that was quarantined for that is not looked at again.
+        """
+        if self.state != "quarantined":
+            return self.last_task_id is not None
+        is_known = self.quarantine_cause == "isolation_breached"
+        return not is_known and bool(self.leases) and self.leases[-1].ended_version > self.verified_version
+
+    @property
     def has_served(self) -> bool:
         """Whether the lease that it is to be clean of had a guest: one that was never prepared earns no trust."""
         return self.last_task_id is not None and bool(self.leases) and self.leases[-1].attested_version > 0

@@ -44,7 +44,7 @@ class Networks:
         The last look at it, before it is taken away: a breach that nobody was told of does not go with it. Raises
         NetworkUnavailable while nobody can look: it is not taken away unseen by whoever finds the helper back.
         """
-        if on.machine.spec.has_analysis_card and on.machine.last_task_id is not None:
+        if on.machine.spec.has_analysis_card and on.machine.has_unseen_network:
             try:
                 await self._network.verify(on.machine_id, epoch=on.epoch, claim=on.claim)
             except IsolationBroken as broken:

@@ -93,7 +93,7 @@ class Outcomes:
         cause: QuarantineCause = "digest_mismatch"
         if isinstance(error, StaleEpoch):
             await self.refused(item, context, error)
-        elif isinstance(error, TransientError) and await self._is_away():
+        elif await self.is_nobodys(error):
             await self._begin_again(item, context)
         elif isinstance(error, DigestMismatch):
             await self.record(item, context, lambda fresh, unit: fresh.quarantine(str(error), unit.at, cause))
@@ -109,6 +109,10 @@ class Outcomes:
         log.warning("fence_stands_higher", machine=item.payload["machine_id"], reason=str(error))
         if isinstance(error, StaleClaim):
             await self.record(item, context, lambda fresh, unit: fresh.repair_claim(unit.at))
+
+    async def is_nobodys(self, error: Exception) -> bool:
+        """Whether the failure says nothing of the machine: hypervisor or network helper cannot be asked at all."""
+        return isinstance(error, TransientError) and await self._is_away()
 
     async def _begin_again(self, item: WorkItem, context: WorkContext) -> None:
         """The same work is to be done a little later, as if it had not been tried."""

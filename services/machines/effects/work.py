@@ -8,8 +8,9 @@ from services.machines.adapters.incarnations import refuse_known, remember
 from services.machines.domain.machine import Machine
 from services.machines.effects.guests import Guests
 from services.machines.effects.networks import Networks
-from services.machines.effects.outcomes import Outcomes
-from services.machines.errors import GuestRefused, StaleEpoch
+from services.machines.effects.outcomes import Charge, Outcomes
+from services.machines.effects.troubles import Troubles
+from services.machines.errors import GuestRefused, NetworkRefused, NetworkUnavailable, StaleEpoch
 from services.machines.ports import GuestAddress, GuestEnroller, GuestNetwork, Hypervisor
 
 
@@ -24,6 +25,7 @@ class Effects:
         self._networks = Networks(network)
         self._outcomes = Outcomes(hypervisor, network)
         self._authorities = authorities
+        self.troubles = Troubles()
 
     def runners(self) -> tuple[Runner, ...]:
         """What the worker is to run. A failed attempt is an event of the machine: the chassis retries only faults."""
@@ -75,6 +77,7 @@ class Effects:
             await self._outcomes.record(item, context, lambda fresh, unit: fresh.breach_isolation(reason, unit.at))
             return
         await self._networks.unplug(on, context)
+        self.troubles.stopped(on.machine_id)
         await self._outcomes.record(item, context, lambda fresh, unit: fresh.complete_cleaning(unit.at))
 
     async def verify(self, item: WorkItem, context: WorkContext) -> None:
@@ -112,7 +115,7 @@ class Effects:
         endpoint = on.machine.next_endpoint
         if endpoint is None or on.machine.current is None:
             raise GuestRefused("the machine stood ready without an agent enrolled for this lease")
-        await self._networks.open(on)
+        await self._open(on)
         grant = on.machine.current.grant
         await self._hypervisor.resume(on.machine_id, epoch=on.epoch, grant=grant, claim=on.claim)
         await self._outcomes.record(item, context, lambda fresh, unit: fresh.attest(endpoint, unit.at))
@@ -125,7 +128,11 @@ class Effects:
         is_retired = on.machine.state == "retired"
         end = self._hypervisor.erase if is_retired else self._hypervisor.halt
         await end(on.machine_id, epoch=on.epoch, claim=on.claim)
+        if reason := await self._networks.breach(on):
+            await self._outcomes.record(item, context, lambda fresh, unit: fresh.breach_isolation(reason, unit.at))
+            return
         await self._networks.unplug(on, context)
+        self.troubles.stopped(on.machine_id)
         if is_retired:
 
             async def forget(unit: Unit) -> None:
@@ -145,7 +152,8 @@ class Effects:
 
         def lead(machine: Machine, unit: Unit) -> None:
             if (machine.state, machine.epoch) == (item.payload["state"], item.payload["epoch"]):
-                app.hurry(unit, machine)
+                of = self.troubles.is_hosts_fault(machine.route, machine.machine_id)
+                app.hurry(unit, machine, is_hosts_fault=of)
 
         await self._outcomes.decide(item, context, lead)
 
@@ -181,11 +189,26 @@ class Effects:
             await self._outcomes.refused(item, context, error)
             return
         reason = f"the guest could not be prepared: {error}"
-        await self._outcomes.record(
-            item, context, lambda fresh, unit: fresh.expire_lease(fresh.lease_id or "", "not_prepared", reason, unit.at)
-        )
+        is_routes = isinstance(error, (NetworkUnavailable, NetworkRefused))
+        is_nobodys = await self._outcomes.is_nobodys(error)
+
+        def happen(fresh: Machine, unit: Unit) -> None:
+            of = is_nobodys or (is_routes and self.troubles.is_hosts_fault(fresh.route, fresh.machine_id))
+            fresh.expire_lease(fresh.lease_id or "", "not_prepared", reason, unit.at, is_hosts_fault=of)
+
+        await self._outcomes.record(item, context, happen)
 
     async def give_up_stopping(self, item: WorkItem, context: WorkContext, error: Exception) -> None:
-        """Whoever sees that it still runs asks again."""
+        """It is shown; whoever sees that the machine still runs asks again."""
         if isinstance(error, StaleEpoch):
             await self._outcomes.refused(item, context, error)
+        else:
+            self.troubles.stop_given_up(item.payload["machine_id"], item.payload["epoch"], str(error))
+
+    async def _open(self, on: Charge) -> None:
+        try:
+            await self._networks.open(on)
+        except (NetworkUnavailable, NetworkRefused) as error:
+            self.troubles.route_failed(on.machine.route, on.machine_id, on.machine.lease_id, str(error))
+            raise
+        self.troubles.route_opened(on.machine.route, on.machine_id)

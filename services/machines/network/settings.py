@@ -9,6 +9,8 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from services.chassis.settings import SettingsRefused, told, toml_table
 from services.machines.network.words import NetworkFault
 
+M = TypeVar("M", bound=BaseModel)
+
 
 class EgressSettings(BaseModel):
     """`[egress]` of the machines file: the host's interface that guests on the route internet go out through.
@@ -46,9 +48,6 @@ class HelperSettings(BaseModel):
         default=None, description="the control group that guests run in: whoever is in it is not heard"
     )
     capture_max_bytes: int = Field(default=64 * 1024 * 1024, ge=4096, le=4 * 1024**3)
-
-
-M = TypeVar("M", bound=BaseModel)
 
 
 class _EgressOnly(BaseModel):

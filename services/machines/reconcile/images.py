@@ -28,8 +28,10 @@ class Images:
         for image, spec in {spec.image: spec for spec in specs}.items():
             try:
                 found[image] = await self._hypervisor.image_identity(spec)
-            except (HypervisorRefused, HypervisorUnavailable) as error:
+            except HypervisorRefused as error:
                 missing[image] = f"{error}; build the image, or name another in the machines file"
+            except HypervisorUnavailable as error:
+                missing[image] = f"image {image}: {error}"
         for image, reason in missing.items():
             if reason != self.missing.get(image):
                 log.warning("image_was_missing", image=image, reason=reason)

@@ -18,6 +18,7 @@ from services.machines.domain.spec import MachineSpec
 SETTLE_S = 1.0
 """A file that was written to less than this long ago may be half written."""
 FILE_MAX_BYTES = 4 << 20
+NAMES_LOGGED_MAX = 20
 
 log = structlog.get_logger()
 
@@ -52,7 +53,12 @@ class Wishes:
         self._digest = digest
         gone = sorted(self.specs.keys() - {spec.machine_id for spec in wanted})
         if gone:
-            log.warning("machines_left_the_file", machines=gone[:20], hint="they stay until an operator retires them")
+            log.warning(
+                "machines_left_the_file",
+                machines=gone[:NAMES_LOGGED_MAX],
+                more=max(0, len(gone) - NAMES_LOGGED_MAX),
+                hint="they stay until an operator retires them",
+            )
         self.specs = {spec.machine_id: spec for spec in wanted}
         self.as_json = {spec.machine_id: spec.model_dump(mode="json") for spec in wanted}
         log.info("machines_file_was_read", machines=len(wanted))

@@ -82,7 +82,13 @@ def run_frame(request: SandboxRequest) -> dict[str, Any]:
         "cpu_s": runtime.timeout_s * runtime.cpu + 1,
         "config": request.config,
         "inputs": [
-            {"plugin": one.plugin, "name": one.name, "path": f"/input/{index}", "media_type": one.media_type}
+            {
+                "plugin": one.plugin,
+                "name": one.name,
+                "path": f"/input/{index}",
+                "media_type": one.media_type,
+                "is_truncated": one.is_truncated,
+            }
             for index, one in enumerate(request.inputs)
         ],
     }

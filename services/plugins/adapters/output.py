@@ -18,8 +18,10 @@ from services.plugins.errors import OutputRefused
 from services.plugins.ports import SpooledResult
 
 LOG_MAX_BYTES = 64 * 1024
+CUT_LINE_MAX_BYTES = 80
 JSON_RESULT_MAX_BYTES = 16 * 1024 * 1024
 CHECKED_AT_ONCE_MAX_BYTES = 256 * 1024  # parsed in a millisecond; a thread would take longer to begin
+SHAPED_AT_ONCE_MAX_BYTES = 4 * 1024  # the same, where a schema is checked too
 FRAMES_MAX = 100_000
 SAYABLE_OUTCOMES = ("completed", "failed", "crashed", "skipped")
 
@@ -40,6 +42,13 @@ class Output:
     reason: str = ""
     _names: set[str] = field(default_factory=set)
     _total_bytes: int = 0
+    _log_left_out_bytes: int = 0
+
+    @property
+    def told_log(self) -> bytes:
+        """The log; one that was cut ends with how much is left out."""
+        left_out = self._log_left_out_bytes
+        return bytes(self.log) + (f"\n[{left_out} bytes more of log were not kept]\n".encode() if left_out else b"")
 
     async def read(self, stream: PipeReader) -> None:
         """Every frame up to the end of the stream is taken in. Raises OutputRefused at the first that may not be."""
@@ -57,8 +66,10 @@ class Output:
         raise OutputRefused(f"more than {FRAMES_MAX} frames")
 
     def append_log(self, content: bytes) -> None:
-        """Kept up to the limit. Raises OutputRefused far over it: a flood is no log."""
-        self.log += content[: LOG_MAX_BYTES - len(self.log)]
+        """Kept up to the limit, and counted beyond. Raises OutputRefused far over it: a flood is no log."""
+        kept = content[: LOG_MAX_BYTES - CUT_LINE_MAX_BYTES - len(self.log)]
+        self.log += kept
+        self._log_left_out_bytes += len(content) - len(kept)
         self._total_bytes += len(content)
         if self._total_bytes > self.total_max_bytes:
             raise OutputRefused(f"more than {self.total_max_bytes} bytes of output")
@@ -90,10 +101,11 @@ class Output:
         name, kind, media_type, size = self._checked(said)
         path = self.spool_dir / f"{len(self.results):04d}"
         await self._spool(stream, path, size)
-        if kind == "json" and size <= CHECKED_AT_ONCE_MAX_BYTES:
-            _check_json(path, name)
+        at_once = SHAPED_AT_ONCE_MAX_BYTES if self.manifest.has_schema(name) else CHECKED_AT_ONCE_MAX_BYTES
+        if kind == "json" and size <= at_once:
+            _check_json(path, name, self.manifest)
         elif kind == "json":
-            await asyncio.to_thread(_check_json, path, name)
+            await asyncio.to_thread(_check_json, path, name, self.manifest)
         self._names.add(name)
         self.results.append(SpooledResult(name=name, kind=kind, media_type=media_type, path=path, size_bytes=size))
 
@@ -144,8 +156,12 @@ async def _rest(stream: PipeReader, count: int) -> bytes:
     return await stream.readexactly(count) if count else b""
 
 
-def _check_json(path: Path, name: str) -> None:
+def _check_json(path: Path, name: str, manifest: Manifest) -> None:
+    content = path.read_bytes()
     try:
-        orjson.loads(path.read_bytes())
+        orjson.loads(content)
     except orjson.JSONDecodeError as error:
         raise OutputRefused(f"result {name} is not JSON") from error
+    fault = manifest.fault_of(name, content)
+    if fault is not None:
+        raise OutputRefused(fault)

@@ -127,7 +127,7 @@ class BubblewrapSandbox:
             outcome=outcome,
             reason=reason,
             results=tuple(output.results),
-            log=bytes(output.log),
+            log=output.told_log,
             duration_ms=int((time.monotonic() - started) * 1000),
         )
 

@@ -1,12 +1,20 @@
 """The parts of a report, put together from a case."""
 
-from contracts.scheduler import SealReport
+from contracts.plugins import RunError
+from contracts.scheduler import LostAttempt, SealReport
 from malbox.sdk.techniques import NAMES, valid
 from services.results.assembly import conduct
 from services.results.assembly.indicators import indicators
 from services.results.assembly.reading import Reader, unreadable
 from services.results.domain import report as r
-from services.results.domain.bounds import ERRORS_MAX, EVIDENCE_MAX, MATCHES_SHOWN_MAX, REASONS_SHOWN_MAX, cut
+from services.results.domain.bounds import (
+    ERRORS_MAX,
+    EVIDENCE_MAX,
+    LOST_ATTEMPTS_SHOWN_MAX,
+    MATCHES_SHOWN_MAX,
+    REASONS_SHOWN_MAX,
+    cut,
+)
 from services.results.domain.case import Case, evidence
 from services.results.domain.inputs import Behaviour, Findings, Identity, Matches, SeenMatch
 from services.results.domain.result import Result
@@ -46,6 +54,8 @@ def assemble(case: Case) -> r.Report:
     sections = reader.sections()
     errors, more_errors = cut([*_errors(case), *reader.errors], ERRORS_MAX)
     seal = case.seal
+    cut_at_source, more_at_source = cut(_cut_at_source(case, observed, ruled), ERRORS_MAX)
+    lost_attempts, more_attempts_lost = cut(seal.lost_attempts, LOST_ATTEMPTS_SHOWN_MAX)
     return r.Report(
         task=r.Task(
             task_id=seal.task_id,
@@ -53,6 +63,7 @@ def assemble(case: Case) -> r.Report:
             owner=seal.owner,
             attempts=seal.attempts,
             attempt_reasons=seal.attempt_reasons,
+            lost_attempts=tuple(_lost_attempt(one) for one in lost_attempts),
             parent=seal.parent,
         ),
         sample=sample,
@@ -84,7 +95,9 @@ def assemble(case: Case) -> r.Report:
             matches=more_matches,
             reasons=more_reasons,
             errors=more_errors,
-            at_source=_cut_at_source(case, observed, ruled),
+            lost_attempts=more_attempts_lost,
+            at_source=cut_at_source,
+            at_source_more=more_at_source,
         ),
         missing_results=tuple(case.missing),
     )
@@ -209,6 +222,7 @@ def _artifact(result: Result) -> r.Artifact:
         path=result.path,
         is_truncated=result.is_truncated,
         href=result.href,
+        title=result.title,
     )
 
 
@@ -218,18 +232,32 @@ def _errors(case: Case) -> list[r.ReportError]:
     lost = [_lost(result_id, reason, by_id.get(result_id)) for result_id, reason in case.missing.items()]
     unread = [unreadable(by_id[result_id], reason) for result_id, reason in case.unreadable.items()]
     task = [] if case.seal.outcome == "completed" or not case.seal.reason else [_of_task(case.seal)]
-    runs = [
-        r.ReportError(
-            source="plugin",
-            stage=error.stage,
-            plugin=error.plugin,
-            result_id=None,
-            outcome=error.outcome,
-            reason=error.reason,
-        )
-        for error in case.seal.errors
-    ]
+    runs = [_of_run(error) for error in case.seal.errors]
     return [*task, *([_unnamed(case.unnamed)] if case.unnamed else []), *lost, *runs, *unread]
+
+
+def _of_run(error: RunError) -> r.ReportError:
+    return r.ReportError(
+        source="plugin",
+        stage=error.stage,
+        plugin=error.plugin,
+        result_id=None,
+        outcome=error.outcome,
+        reason=error.reason,
+    )
+
+
+def _lost_attempt(lost: LostAttempt) -> r.LostAttempt:
+    return r.LostAttempt(
+        number=lost.number,
+        machine_id=lost.machine_id,
+        began_at=lost.began_at,
+        ended_at=lost.ended_at,
+        outcome=lost.outcome,
+        reason=lost.reason,
+        errors=tuple(_of_run(error) for error in lost.errors),
+        errors_left_out=lost.errors_left_out,
+    )
 
 
 def _unnamed(count: int) -> r.ReportError:
@@ -254,9 +282,9 @@ def _of_task(seal: SealReport) -> r.ReportError:
     )
 
 
-def _cut_at_source(case: Case, observed: Observed | None, ruled: list[Ruled]) -> tuple[str, ...]:
+def _cut_at_source(case: Case, observed: Observed | None, ruled: list[Ruled]) -> list[str]:
     names = [f"{result.plugin}/{result.name}" for result in case.results if result.is_truncated]
     if observed is not None and observed.behaviour.is_truncated:
         names.append("behaviour")
     names += [f"{result.plugin}/{result.name}" for said, result in ruled if said.is_truncated]
-    return tuple(names[:ERRORS_MAX])
+    return names

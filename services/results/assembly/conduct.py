@@ -101,10 +101,12 @@ def files(behaviour: Behaviour | None, results: tuple[Result, ...]) -> tuple[tup
 
 
 def _file(seen: SeenFile, kept: Result | None) -> FileTouched:
+    pids, more_pids = cut(seen.pids, PIDS_SHOWN_MAX)
     return FileTouched(
         path=seen.path,
         actions=tuple(seen.actions),
-        pids=tuple(seen.pids[:PIDS_SHOWN_MAX]),
+        pids=pids,
+        more_pids=more_pids,
         errors=tuple(seen.errors),
         result_id=kept.result_id if kept else None,
         sha256=kept.sha256 if kept else None,

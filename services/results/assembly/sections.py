@@ -20,26 +20,39 @@ ALWAYS_ELSEWHERE = frozenset({"indicators"})
 
 def section(result: Result, content: bytes) -> Section:
     """The section of one result. Raises Unreadable for what is not JSON."""
-    return Section(
-        plugin=result.plugin,
-        version=result.version,
-        stage=result.stage,
-        result_id=result.result_id,
-        blocks=_blocks(result, _parsed(content)),
-    )
+    blocks, more = _blocks(result, _parsed(content))
+    return _section(result, blocks, more)
 
 
 def preview(result: Result, beginning: bytes) -> Section:
     """The section of a result that is text, such as what the sample printed."""
     text = beginning.decode("utf-8", "replace")
-    block = TextBlock(title=_short(result.name), text=text, is_cut=result.size_bytes > len(beginning))
+    block = TextBlock(title=_heading(result), text=text, is_cut=result.size_bytes > len(beginning))
+    return _section(result, (block,), 0)
+
+
+def _section(result: Result, blocks: tuple[Block, ...], more: int) -> Section:
     return Section(
         plugin=result.plugin,
         version=result.version,
         stage=result.stage,
         result_id=result.result_id,
-        blocks=(block,),
+        name=result.name,
+        blocks=blocks,
+        more=more,
+        title=_title(result),
     )
+
+
+def _title(result: Result) -> str:
+    """The result's title, and which one it is where the plugin has many under that title."""
+    _, _, one_of_many = result.name.partition("/")
+    return _short(f"{result.title}: {one_of_many}" if result.title and one_of_many else result.title)
+
+
+def _heading(result: Result) -> str:
+    """What a block stands under that shows the result itself and not something in it."""
+    return _title(result) or _short(result.name)
 
 
 def _parsed(content: bytes) -> Any:
@@ -49,38 +62,47 @@ def _parsed(content: bytes) -> Any:
         raise Unreadable("not JSON") from error
 
 
-def _blocks(result: Result, document: Any) -> tuple[Block, ...]:
+def _blocks(result: Result, document: Any) -> tuple[tuple[Block, ...], int]:
+    """The blocks, and how many values and blocks of the document are in none of them."""
     if isinstance(document, list) and document and isinstance(document[0], dict):
-        return (_table(result.name, document),)
+        return (_table(_heading(result), document),), 0
     if not isinstance(document, dict):
-        return (_raw(result.name, document),)
+        return (_raw(_heading(result), document),), 0
     hidden = SHOWN_ELSEWHERE.get(result.plugin, frozenset()) | ALWAYS_ELSEWHERE
     facts: list[tuple[str, str]] = []
     others: list[Block] = []
-    for key, value in list(document.items())[:ROWS_SHOWN_MAX]:
-        if key in hidden:
-            continue
+    shown, more_values = cut([(key, value) for key, value in document.items() if key not in hidden], ROWS_SHOWN_MAX)
+    for key, value in shown:
         if isinstance(value, dict) and value:
-            others.append(FactsBlock(title=_short(key), facts=_facts(value)))
+            others.append(_facts(key, value))
         elif isinstance(value, list) and value and isinstance(value[0], dict):
             others.append(_table(key, value))
         else:
             facts.append((_short(key), _cell(value)))
-    first: list[Block] = [FactsBlock(title=_short(result.name), facts=tuple(facts))] if facts else []
-    return tuple((first + others)[:BLOCKS_MAX])
+    first: list[Block] = [FactsBlock(title=_heading(result), facts=tuple(facts))] if facts else []
+    blocks, more_blocks = cut(first + others, BLOCKS_MAX)
+    return blocks, more_values + more_blocks
 
 
-def _facts(value: dict[str, Any]) -> tuple[tuple[str, str], ...]:
-    return tuple((_short(key), _cell(item)) for key, item in list(value.items())[:ROWS_SHOWN_MAX])
+def _facts(title: str, value: dict[str, Any]) -> FactsBlock:
+    shown, more = cut(list(value.items()), ROWS_SHOWN_MAX)
+    return FactsBlock(title=_short(title), facts=tuple((_short(key), _cell(item)) for key, item in shown), more=more)
 
 
 def _table(title: str, items: list[Any]) -> TableBlock:
     shown, more = cut(items, ROWS_SHOWN_MAX)
-    columns = list(dict.fromkeys(key for item in shown if isinstance(item, dict) for key in item))[:COLUMNS_MAX]
+    keys = list(dict.fromkeys(key for item in shown if isinstance(item, dict) for key in item))
+    columns, more_columns = cut(keys, COLUMNS_MAX)
     rows = tuple(
         tuple(_cell(item.get(column, "") if isinstance(item, dict) else item) for column in columns) for item in shown
     )
-    return TableBlock(title=_short(title), columns=tuple(_short(name) for name in columns), rows=rows, more=more)
+    return TableBlock(
+        title=_short(title),
+        columns=tuple(_short(name) for name in columns),
+        rows=rows,
+        more=more,
+        more_columns=more_columns,
+    )
 
 
 def _raw(title: str, document: Any) -> TextBlock:

@@ -42,7 +42,9 @@ def _as_list(value: object) -> object:
 
 
 def _first(value: list[str]) -> list[str]:
-    return value[:ARGV_MAX]
+    if len(value) <= ARGV_MAX:
+        return value
+    return [*value[: ARGV_MAX - 1], f"… {len(value) - ARGV_MAX + 1} more"]
 
 
 Texts = Annotated[list[Text], BeforeValidator(_as_list), AfterValidator(_first)]

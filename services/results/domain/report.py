@@ -12,6 +12,7 @@ from pydantic import BaseModel, ConfigDict, Field
 from contracts.ids import MachineId, ResultId, Sha256, SubmissionId, TaskId
 from contracts.planning import EndedBy, PhaseCost
 from contracts.results import Verdict
+from contracts.scheduler import AttemptOutcome
 from contracts.submission import AnalysisRequest, Parentage, Platform
 
 SCHEMA: Literal["malbox.report.v1"] = "malbox.report.v1"
@@ -41,6 +42,31 @@ class Reason(Part):
     techniques: tuple[str, ...] = ()
     evidence: Evidence
     more_evidence: tuple[Evidence, ...] = ()
+    evidence_left_out: int = Field(default=0, ge=0, description="places beyond those that are named")
+
+
+class ReportError(Part):
+    """Something that was to be done or kept and was not."""
+
+    source: Literal["plugin", "result", "task"]
+    stage: str | None
+    plugin: str | None
+    result_id: ResultId | None
+    outcome: str
+    reason: str
+
+
+class LostAttempt(Part):
+    """A try of the guest stage that was followed by another. What its plugins produced is not in this report."""
+
+    number: int = Field(ge=1, description="in the order of tries, with those that never had their machine")
+    machine_id: MachineId | None
+    began_at: datetime | None = Field(description="when the machine was asked for; None: not recorded")
+    ended_at: datetime
+    outcome: AttemptOutcome
+    reason: str
+    errors: tuple[ReportError, ...] = Field(default=(), description="what went wrong in it, as far as it was said")
+    errors_left_out: int = Field(default=0, ge=0)
 
 
 class Task(Part):
@@ -51,6 +77,7 @@ class Task(Part):
     owner: str
     attempts: int = Field(ge=0)
     attempt_reasons: tuple[str, ...] = Field(default=(), description="why each attempt that was lost was")
+    lost_attempts: tuple[LostAttempt, ...] = Field(default=(), description="those before the last, in order")
     parent: Parentage | None = Field(default=None, description="inside whose sample this one's was found")
 
 
@@ -152,6 +179,7 @@ class FileTouched(Part):
     path: str
     actions: tuple[str, ...]
     pids: tuple[int, ...]
+    more_pids: int = Field(default=0, ge=0, description="processes that are not named here")
     errors: tuple[str, ...] = Field(default=(), description="what the attempts met")
     result_id: ResultId | None
     sha256: Sha256 | None
@@ -175,6 +203,7 @@ class FactsBlock(Part):
     kind: Literal["facts"] = "facts"
     title: str
     facts: tuple[tuple[str, str], ...]
+    more: int = Field(default=0, ge=0, description="values that are not shown here")
 
 
 class TableBlock(Part):
@@ -185,6 +214,7 @@ class TableBlock(Part):
     columns: tuple[str, ...]
     rows: tuple[tuple[str, ...], ...]
     more: int = Field(default=0, ge=0, description="rows that are not shown here")
+    more_columns: int = Field(default=0, ge=0)
 
 
 class TextBlock(Part):
@@ -206,7 +236,10 @@ class Section(Part):
     version: str
     stage: str
     result_id: ResultId
+    name: str = Field(default="", description="of the result; empty: a report of an earlier release does not say")
     blocks: tuple[Block, ...]
+    more: int = Field(default=0, ge=0, description="values and blocks of the result that are not shown here")
+    title: str = Field(default="", description="what the plugin calls it; empty: the plugin's name has to do")
 
 
 class Artifact(Part):
@@ -224,6 +257,7 @@ class Artifact(Part):
     path: str | None
     is_truncated: bool
     href: str
+    title: str = Field(default="", description="what the plugin calls it; empty: it does not")
 
 
 class Child(Part):
@@ -239,17 +273,6 @@ class Child(Part):
     score: int | None = Field(default=None, ge=0, le=100)
 
 
-class ReportError(Part):
-    """Something that was to be done or kept and was not."""
-
-    source: Literal["plugin", "result", "task"]
-    stage: str | None
-    plugin: str | None
-    result_id: ResultId | None
-    outcome: str
-    reason: str
-
-
 class Truncation(Part):
     """How much more there was than is listed. The full lists are in the plugins' own results."""
 
@@ -261,7 +284,9 @@ class Truncation(Part):
     matches: int = 0
     reasons: int = Field(default=0, description="all without points: the score was full before them")
     errors: int = 0
+    lost_attempts: int = 0
     at_source: tuple[str, ...] = Field(default=(), description="results that a plugin already had to cut")
+    at_source_more: int = Field(default=0, description="such results beyond those that are named")
 
 
 class Report(Part):

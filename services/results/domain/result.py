@@ -26,6 +26,7 @@ class Result:
     path: str | None
     is_truncated: bool
     recorded_at: datetime
+    title: str = ""
 
     @property
     def href(self) -> str:

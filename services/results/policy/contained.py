@@ -3,7 +3,7 @@
 from collections.abc import Iterator, Mapping, Sequence
 
 from contracts.results import Verdict
-from services.results.domain.bounds import EVIDENCE_MAX
+from services.results.domain.bounds import EVIDENCE_MAX, cut
 from services.results.domain.report import Child, Evidence, Reason
 
 NAMED_MAX = 3
@@ -18,9 +18,8 @@ def of_contained(children: Sequence[Child]) -> Iterator[Reason]:
         found = [child for child in children if child.verdict == verdict]
         if not found:
             continue
-        first, *more = (
-            Evidence(plugin=child.plugin, result_id=child.result_id, pointer="") for child in found[:EVIDENCE_MAX]
-        )
+        pointed_at, left_out = cut(found, EVIDENCE_MAX)
+        first, *more = (Evidence(plugin=child.plugin, result_id=child.result_id, pointer="") for child in pointed_at)
         named = ", ".join(child.name for child in found[:NAMED_MAX])
         others = f" and {len(found) - NAMED_MAX} more" if len(found) > NAMED_MAX else ""
         verb = "is" if len(found) == 1 else "are"
@@ -31,6 +30,7 @@ def of_contained(children: Sequence[Child]) -> Iterator[Reason]:
             name=NAMES[verdict],
             evidence=first,
             more_evidence=tuple(more),
+            evidence_left_out=left_out,
         )
 
 

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 
 from contracts.results import Verdict
 from malbox.sdk.techniques import valid
-from services.results.domain.bounds import EVIDENCE_MAX
+from services.results.domain.bounds import EVIDENCE_MAX, cut
 from services.results.domain.inputs import Behaviour, SeenMatch, SeenTrait
 from services.results.domain.report import Child, Evidence, Reason
 from services.results.policy.contained import of_contained
@@ -93,6 +93,7 @@ def _of_match(matched: Matched) -> Reason:
         techniques=valid(match.attack),
         evidence=matched.evidence[0],
         more_evidence=matched.evidence[1:],
+        evidence_left_out=max(0, len(match.evidence) - len(matched.evidence)) + match.more,
     )
 
 
@@ -103,7 +104,7 @@ def _of_traits(noticed: list[Noticed], traits: tuple[Trait, ...]) -> Iterator[Re
         places.setdefault(one.trait.name, []).append(one.evidence)
     for trait in traits:
         if trait.name in places:
-            first, *more = places[trait.name][:EVIDENCE_MAX]
+            (first, *more), left_out = cut(places[trait.name], EVIDENCE_MAX)
             yield Reason(
                 points=0,
                 weight=trait.points,
@@ -112,6 +113,7 @@ def _of_traits(noticed: list[Noticed], traits: tuple[Trait, ...]) -> Iterator[Re
                 techniques=trait.techniques,
                 evidence=first,
                 more_evidence=tuple(more),
+                evidence_left_out=left_out,
             )
 
 

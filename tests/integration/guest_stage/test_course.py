@@ -52,6 +52,8 @@ async def test_a_sample_that_ends_is_observed_from_hello_to_shutdown(opened: Ope
         [completed] = await bench.hear(PluginStageCompleted)
         results = {(fact.plugin, fact.name): fact for fact in bench.said(PluginResultProduced)}
         assert await bench.read(results["syscalls", "syscalls"].blob) == b"execve(...) = 0\n"
+        assert results["syscalls", "syscalls"].title == "System call trace"
+        assert results["agent", "stdout"].title == ""
         assert await bench.read(results["agent", "stdout"].blob) == b"hello\n"
         assert results["agent", "dropped/000"].path == "/tmp/evil\n"
         assert await bench.read(results["agent", "dropped/000"].blob) == b"dropped"
@@ -195,13 +197,16 @@ async def test_a_program_that_the_guest_refuses_to_run_is_reported(opened: Open)
 
 @pytest.mark.promise("P30")
 async def test_evidence_that_is_less_than_the_guest_recorded_is_marked(opened: Open) -> None:
-    """The agent's own count is compared with what came."""
+    """The agent's own count is compared with what came; whoever reads the evidence later is told."""
     flushed = Flushed((SourceSummary("syscalls", 9, 999, "", is_truncated=False),), 5, 0)
     async with opened(ScriptedGuest(short_life, flushed=flushed)) as bench:
         await order(bench)
         await bench.hear(PluginStageCompleted)
         marks = {fact.name: fact.is_truncated for fact in bench.said(PluginResultProduced)}
         assert marks == {"syscalls": True, "stdout": False, "processes": False}
+        await bench.order(b"#!/bin/sh\n", "behaviour", stage="post", name="a.sh")
+        await bench.hear(PluginStageCompleted, 2)
+        assert (await bench.json_of("behaviour", "signatures"))["is_truncated"] is True
 
 
 @pytest.mark.promise("P30", "P31")

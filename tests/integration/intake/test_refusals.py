@@ -11,6 +11,8 @@ from hypothesis import strategies as st
 
 from contracts.machines import MachineRegistered, MachineRetired
 from contracts.scheduler import TaskStarted, TaskTimedOut
+from services.chassis.blobs import BlobStore
+from services.intake.adapters.upload import MEMORY_MAX_BYTES
 from tests.integration.intake_desk import MACHINE, SECRET, TOKEN, Cable, Desk, running
 
 pytestmark = pytest.mark.integration
@@ -175,6 +177,28 @@ async def test_nothing_is_accepted_while_the_database_is_away(database_url: str,
             assert len(listed["items"]) == 1
     finally:
         await cable.pull_out()
+
+
+@pytest.mark.promise("P12", "P18")
+async def test_nothing_is_accepted_that_the_object_store_did_not_take(
+    database_url: str, amqp_url: str, tmp_path: Path
+) -> None:
+    """503 for a small sample as for a large one while no blob can be written; both are taken once it can be."""
+    samples = {"small": b"small", "large": b"x" * (MEMORY_MAX_BYTES + 1)}
+    async with running(database_url, amqp_url, tmp_path) as desk:
+        await desk.know()
+        in_the_way = desk.settings.blob_dir / "sha256"
+        in_the_way.write_bytes(b"")
+        refused = [await desk.submit(content, key=key) for key, content in samples.items()]
+        in_the_way.unlink()
+        listed = (await desk.client.get("/submissions", headers=desk.headers())).json()["items"]
+        accepted = [await desk.submit(content, key=key) for key, content in samples.items()]
+        blobs = BlobStore(desk.settings.blob_dir)
+        sizes = [await blobs.size(answer.json()["sample"]["sha256"]) for answer in accepted]
+    assert [(answer.status_code, answer.json()["code"]) for answer in refused] == [(503, "storage_unavailable")] * 2
+    assert listed == []
+    assert [answer.status_code for answer in accepted] == [202, 202]
+    assert sizes == [len(content) for content in samples.values()]
 
 
 @pytest.mark.promise("A3", "P49")

@@ -6,10 +6,11 @@ from typing import Any
 import asyncpg
 import pytest
 
+from contracts.envelope import Message
 from contracts.intake import SampleStored, TaskCancellationRequested, TaskSubmitted
 from contracts.machines import MachineRegistered, MachineRetired
 from contracts.planning import Plan
-from contracts.plugins import PluginRemoved
+from contracts.plugins import PluginRegistered, PluginRemoved
 from contracts.scheduler import TaskPlanned
 from services.chassis.blobs import BlobStore
 from tests.integration.intake_desk import MACHINE, PLUGIN, Desk
@@ -140,3 +141,24 @@ async def test_a_task_that_the_scheduler_never_mentions_is_said_again(desk: Desk
                 await asyncio.sleep(0.02)
     finally:
         await connection.close(timeout=5)
+
+
+@pytest.mark.promise("P3")
+@pytest.mark.parametrize(
+    "fact",
+    [PluginRegistered(manifest=PLUGIN), MachineRegistered(machine_id="linux-2", epoch=0, machine=MACHINE)],
+    ids=["plugin", "machine"],
+)
+async def test_what_nobody_could_plan_is_said_again_when_the_catalogue_comes(
+    desk: Desk, database_url: str, fact: Message
+) -> None:
+    """A service that was away for long announces what it has: tasks do not wait for the next repetition."""
+    await desk.submit()
+    first = [await desk.next_fact() for _ in range(2)]
+    connection = await asyncpg.connect(database_url, timeout=10)
+    try:
+        await connection.execute("UPDATE intake.work SET due_at = now() + interval '1 hour'")
+    finally:
+        await connection.close(timeout=5)
+    await desk.say(fact)
+    assert await desk.next_fact() == next(pair for pair in first if isinstance(pair[1], TaskSubmitted))

@@ -180,11 +180,13 @@ def test_a_task_is_shown_with_what_each_phase_took_and_why_attempts_were_lost(or
             {"phase": "queue", "budget_s": 86400, "spent_s": 12.5},
             {"phase": "grace", "budget_s": 120, "spent_s": 0},
         ],
-        lost_attempts=[{"attempt": 1, "machine_id": "linux-2", "at": "then", "reason": "the guest was lost"}],
+        lost_attempts=[
+            {"attempt": 1, "machine_id": "linux-2", "at": "then", "outcome": "guest_lost", "reason": "no answer"}
+        ],
     )
     origin.answer("GET", f"/tasks/{TASK_ID}", as_json(shown))
     outcome = malbox("task", "show", TASK_ID)
-    assert all(word in outcome.out for word in ("queue", "12.5", "86400", "linux-2", "the guest was lost"))
+    assert all(word in outcome.out for word in ("queue", "12.5", "86400", "linux-2", "guest_lost", "no answer"))
     assert "grace" not in outcome.out
 
 

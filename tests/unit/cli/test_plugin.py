@@ -4,6 +4,7 @@ from pathlib import Path
 
 import pytest
 
+from cli import authoring
 from malbox.sdk.manifest import load_manifest
 from tests.unit.cli.conftest import Malbox
 from tests.unit.cli.origin import Origin, as_json
@@ -47,6 +48,20 @@ def test_what_cannot_be_made_leaves_no_folder(
     assert words in refused.err
     assert "→" in refused.err
     assert [path.relative_to(tmp_path).as_posix() for path in sorted(tmp_path.rglob("*"))] == ["in", "in/taken"]
+
+
+def test_samples_beyond_the_bound_are_counted(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """The others are run, and nothing is said where all are."""
+    folder = authoring.create(tmp_path, "counter", "host")
+    monkeypatch.setattr(authoring, "_run", lambda *_: None)
+    (folder / "samples" / "zz").write_text("second")
+    for most, said in ((2, ""), (1, f"1 more files of {folder / 'samples'} are not run: at most 1 are.")):
+        monkeypatch.setattr(authoring, "SAMPLES_MAX", most)
+        assert len(authoring.runs(folder, None, "{}", [], [])) == most
+        told = capsys.readouterr().err.replace("\n", " ")
+        assert (said in told, "are not run" in told) == (True, bool(said))
 
 
 def test_every_fault_of_a_folder_is_on_a_line_of_its_own(malbox: Malbox, tmp_path: Path) -> None:

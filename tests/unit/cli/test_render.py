@@ -41,7 +41,20 @@ def evil(text: str) -> dict[str, Any]:
         "outcome_reason": text,
         "ended_by": text,
         "sample": {"name": text, "type": text, "mime": text, "sha256": text, "size_bytes": 1},
-        "task": {"task_id": text},
+        "task": {
+            "task_id": text,
+            "lost_attempts": [
+                {
+                    "number": 1,
+                    "machine_id": text,
+                    "began_at": text,
+                    "ended_at": text,
+                    "outcome": text,
+                    "reason": text,
+                    "errors": [{"plugin": text, "outcome": text, "reason": text}],
+                }
+            ],
+        },
         "environment": {"machine_id": text, "platform": text, "acceleration": text, "statement": text},
         "timings": {"submitted_at": text},
         "reasons": [{"points": 1, "weight": 2, "why": text, "techniques": [text], "evidence": proof}],
@@ -62,6 +75,7 @@ def evil(text: str) -> dict[str, Any]:
             {
                 "plugin": text,
                 "version": text,
+                "title": text,
                 "blocks": [
                     {"kind": "facts", "title": text, "facts": [[text, text]]},
                     {"kind": "table", "title": text, "columns": [text], "rows": [[text], [text, text]]},
@@ -117,6 +131,54 @@ def test_spaces_cannot_push_forged_text_to_a_line_of_its_own() -> None:
     """A name that is mostly spaces does not become a headline."""
     lines = COLOUR.sub("", shown(evil("x" + " " * 90 + "MALICIOUS 100/100"))).split("\n")
     assert not [line for line in lines if line.strip(" │").startswith("MALICIOUS")]
+
+
+def test_each_earlier_attempt_is_shown_with_what_went_wrong_and_the_rest_is_counted() -> None:
+    """Number, machine, when, outcome, reason; a report without any has no such part."""
+    errors = [{"plugin": f"p{number}", "outcome": "failed", "reason": "no trace"} for number in range(7)]
+    lost = {
+        "number": 1,
+        "machine_id": "linux-2",
+        "began_at": "2026-01-02T03:04:05.123456Z",
+        "ended_at": "2026-01-02T03:04:35Z",
+        "outcome": "guest_lost",
+        "reason": "no answer for 15 s",
+        "errors": errors,
+        "errors_left_out": 4,
+    }
+    report = {"task": {"task_id": "t", "attempts": 2, "lost_attempts": [lost]}, "truncated": {"lost_attempts": 3}}
+    words = " ".join(COLOUR.sub("", shown(report)).split())
+    for expected in (
+        "Earlier attempts",
+        "linux-2",
+        "2026-01-02T03:04:05 to 2026-01-02T03:04:35",
+        "guest lost",
+        "no answer for 15 s",
+        "p0 failed: no trace",
+        "… and 2 more errors in the JSON report",
+        "… and 4 more errors: malbox plugin log TASK",
+        "… and 3 more attempts in the JSON report",
+        "2; lost before the last: 4",
+    ):
+        assert expected in words
+    assert "Earlier attempts" not in shown({"task": {"task_id": "t", "attempts": 1}})
+
+
+def test_whatever_the_report_left_out_of_a_section_or_a_reason_is_counted() -> None:
+    """Beside what the terminal has no room for."""
+    table = {"kind": "table", "columns": list("abcdefgh"), "rows": [["1"] * 8], "more": 3, "more_columns": 4}
+    listed = {"kind": "facts", "facts": [["a", "1"]], "more": 5}
+    section = {"plugin": "novel", "blocks": [listed, table], "more": 6}
+    reason = {"points": 1, "why": "w", "evidence": {"plugin": "pe"}, "more_evidence": [{}], "evidence_left_out": 7}
+    words = " ".join(COLOUR.sub("", shown({"sections": [section], "reasons": [reason]})).split())
+    for expected in (
+        "… and 5 more values in the JSON report",
+        "… and 3 more rows in the JSON report",
+        "… and 6 more columns in the JSON report",
+        "… and 6 more values and blocks in the plugin's result",
+        "and 8 more",
+    ):
+        assert expected in words
 
 
 def test_escapes_show_what_was_there() -> None:
@@ -205,3 +267,22 @@ def test_a_plugins_facts_stand_under_their_titles_and_beside_whole_names() -> No
     assert "\\x1b[31mforged" in text
     assert "\\x1b[2Jname" in text
     assert "\x1b" not in text
+
+
+def test_a_section_stands_under_its_plugins_name_and_its_title() -> None:
+    """The title is said once, behind the plugin's name; other blocks have their own. Without one all is as before."""
+    table = {"kind": "table", "title": "Sockets", "columns": ["port"], "rows": [["80"]]}
+    text = {"kind": "text", "title": "raw", "text": "words"}
+    section = {"plugin": "watcher", "version": "1.0.0", "title": "Sockets", "blocks": [table, text]}
+    named = [line.strip() for line in shown({"sections": [section]}, is_terminal=False).split("\n")]
+    assert named[named.index("Plugin watcher · Sockets  1.0.0") + 1 :][:3] == ["port", "80", "raw"]
+    unnamed = [line.strip() for line in shown({"sections": [{**section, "title": ""}]}, is_terminal=False).split("\n")]
+    assert unnamed[unnamed.index("Plugin watcher  1.0.0") + 1 :][:4] == ["", "Sockets", "port", "80"]
+
+
+def test_first_facts_of_another_name_than_the_section_keep_it() -> None:
+    """Where a title stands above, facts that are a part of the result are told from it."""
+    section = {"plugin": "pe", "title": "PE", "blocks": [{"kind": "facts", "title": "header", "facts": [["a", "b"]]}]}
+    assert "  header\n" in "\n".join(
+        line.rstrip() for line in shown({"sections": [section]}, is_terminal=False).split("\n")
+    )

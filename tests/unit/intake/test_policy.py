@@ -108,6 +108,17 @@ def test_each_profile_yields_a_request() -> None:
     assert [request.profile for request in made(Asked(profiles=("windows", "linux")))] == ["windows", "linux"]
 
 
+@pytest.mark.parametrize(
+    "asked",
+    [{"machine": "x"}, {"profiles": ("macos",)}, {"plugins": (PluginChoice(name="nope"),)}, {"route": "internet"}],
+)
+def test_a_refusal_for_want_of_something_says_how_much_is_known_and_not_looked_at(asked: dict[str, Any]) -> None:
+    """It may stand there; where everything is looked at, the control, nothing is said of it."""
+    assert "Not looked at" not in refused(**asked).detail
+    with pytest.raises(Refusal, match=r"Not looked at, because there are too many: 3 machines and 0 plugins more"):
+        made(Asked(**asked), known(machines_unread=3))
+
+
 def test_a_machine_without_a_profile_brings_its_own() -> None:
     """Naming the machine is enough."""
     assert made(Asked(machine="win-1"))[0].profile == "windows"

@@ -1,5 +1,6 @@
 """A multipart body is received in a stream, hashed on the way, and refused for exactly what is wrong with it."""
 
+import contextlib
 import hashlib
 import os
 import tracemalloc
@@ -10,7 +11,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from services.intake.adapters.upload import OVERHEAD_MAX_BYTES, PARTS_MAX, received
+from services.intake.adapters.upload import MEMORY_MAX_BYTES, OVERHEAD_MAX_BYTES, PARTS_MAX, received
 from services.intake.errors import NotYet, Refusal
 
 BOUNDARY = "limit"
@@ -42,7 +43,8 @@ async def receive(
     async with received(
         chunks, content_type=content_type, scratch_dir=scratch, sample_max_bytes=limit, idle_timeout_s=2
     ) as upload:
-        return upload.path.read_bytes(), upload.name_sent, upload.fields, upload.blob.sha256
+        content = upload.content if isinstance(upload.content, bytes) else upload.content.read_bytes()
+        return content, upload.name_sent, upload.fields, upload.blob.sha256
 
 
 @pytest.mark.promise("G7", "P43")
@@ -135,11 +137,67 @@ async def test_a_client_that_falls_silent_is_let_go(tmp_path: Path) -> None:
     assert caught.value.code == "upload_stalled"
 
 
+LARGE = MEMORY_MAX_BYTES + 1
+
+
 async def test_a_disk_that_takes_nothing_means_later_not_never(tmp_path: Path) -> None:
-    """Where no file can be made, the client is told to come again."""
+    """Where no file can be made for a large sample, the client is told to come again."""
     with pytest.raises(NotYet) as caught:
-        await receive(body(FILE), tmp_path / "absent")
+        await receive(body(part("file", b"x" * LARGE, filename=b"a")), tmp_path / "absent", size=65536, limit=LARGE)
     assert caught.value.code == "storage_unavailable"
+
+
+@pytest.mark.promise("P43")
+@pytest.mark.parametrize("size_bytes", [1, 200_000, MEMORY_MAX_BYTES])
+async def test_a_small_file_needs_no_temporary_file(tmp_path: Path, size_bytes: int) -> None:
+    """Up to a mebibyte the bytes stay in memory, hashed, and no scratch directory is looked at."""
+    content = os.urandom(size_bytes)
+    form = body(part("file", content, filename=b"a"), part("route", b"none"))
+    received_content, _, fields, digest = await receive(form, tmp_path / "absent", size=65536, limit=size_bytes)
+    assert received_content == content
+    assert digest == hashlib.sha256(content).hexdigest()
+    assert fields == (("route", "none"),)
+
+
+@pytest.mark.promise("G7", "P43")
+@pytest.mark.parametrize("size_bytes", [LARGE, 3 * MEMORY_MAX_BYTES])
+async def test_a_large_file_is_read_from_an_unnamed_file(tmp_path: Path, size_bytes: int) -> None:
+    """One byte more goes to the disk: whole, hashed, under no name, and gone when the upload is closed."""
+    content = os.urandom(size_bytes)
+    chunks = in_pieces(body(part("file", content, filename=b"a")), 65536)
+    async with received(
+        chunks, content_type=TYPE, scratch_dir=tmp_path, sample_max_bytes=size_bytes, idle_timeout_s=2
+    ) as upload:
+        assert isinstance(upload.content, Path)
+        assert upload.content.read_bytes() == content
+        assert os.listdir(tmp_path) == []  # noqa: PTH208
+    assert upload.blob.sha256 == hashlib.sha256(content).hexdigest()
+    with pytest.raises(OSError, match="No such file"):
+        upload.content.stat()
+
+
+@pytest.mark.promise("P43")
+async def test_what_stays_in_memory_is_bounded_by_the_uploads_at_once(tmp_path: Path) -> None:
+    """Sixteen uploads of a mebibyte, all held at once, take sixteen mebibytes and not a copy more of each."""
+    form = body(part("file", os.urandom(MEMORY_MAX_BYTES), filename=b"a"))
+    tracemalloc.start()
+    try:
+        async with contextlib.AsyncExitStack() as stack:
+            for _ in range(16):
+                await stack.enter_async_context(
+                    received(
+                        in_pieces(form, 65536),
+                        content_type=TYPE,
+                        scratch_dir=tmp_path,
+                        sample_max_bytes=2**30,
+                        idle_timeout_s=5,
+                    )
+                )
+            held_bytes, peak_bytes = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    assert held_bytes < 17 * MEMORY_MAX_BYTES
+    assert peak_bytes < 19 * MEMORY_MAX_BYTES
 
 
 @pytest.mark.promise("G7", "P43")

@@ -35,6 +35,7 @@ WORDS: dict[str, Say] = {
     "not cleaned": lambda machine: machine.fail_cleaning("x", NOW),
     "want": lambda machine: machine.want(OTHER, "i", NOW),
     "quarantine": lambda machine: machine.quarantine("x", NOW),
+    "hold": lambda machine: machine.quarantine("x", NOW, "operator", "ana"),
     "drain": lambda machine: machine.request_drain("ana", "x", NOW),
     "return": lambda machine: machine.return_to_pool("ana", "x", NOW),
     "rebuild": lambda machine: machine.rebuild("ana", "x", NOW),
@@ -71,6 +72,7 @@ GRID: dict[str, dict[str, str]] = {
         "retired": "refused",
     },
     "quarantine": {**dict.fromkeys(KNOWN, "quarantined"), "quarantined": "refused", "retired": "refused"},
+    "hold": {**dict.fromkeys(KNOWN, "quarantined"), "quarantined": "=", "retired": "refused"},
     "drain": {
         **dict.fromkeys(KNOWN, "="),
         "registered": "maintenance",

@@ -6,12 +6,14 @@ from uuid import uuid4
 
 import pytest
 
+from contracts.ids import derived
 from contracts.scheduler import LeaseMachine, ReleaseMachine
 from contracts.submission import Platform
 from services.chassis.unit import Unit
 from services.machines import app
 from services.machines.announcements import announce
-from services.machines.domain.machine import Machine, NotPossible
+from services.machines.domain.machine import FAILURES_MAX, Machine, NotPossible
+from services.machines.domain.record import LEASES_KEPT_MAX
 from services.machines.policy import LEASE_MAX_S, STATE_MAX_S
 from tests.unit.machines.fleet import ENDPOINT, NOW, SPEC, TASK, lease, ready
 from tests.unit.machines.fleet import unit as empty_unit
@@ -192,14 +194,15 @@ def test_a_state_that_somebody_is_to_lead_out_of_ends_at_its_own_deadline(state:
     assert [one.ending for one in machine.leases] == ([cause] if cause else [])
 
 
-def not_prepared(machine: Machine, count: int = 1, *, is_late: bool = False) -> None:
+def not_prepared(machine: Machine, count: int = 1, *, is_late: bool = False, is_hosts: bool = False) -> None:
     """So many leases in a row had no guest; whatever may be is cleaned and verified after each."""
     for _ in range(count):
         lease(machine, f"ope_{machine.version}")
         if is_late:
-            app.hurry(empty_unit(NOW + timedelta(seconds=STATE_MAX_S["preparing"])), machine)
+            at = NOW + timedelta(seconds=STATE_MAX_S["preparing"])
+            app.hurry(empty_unit(at), machine, is_hosts_fault=is_hosts)
         else:
-            machine.expire_lease(machine.lease_id or "", "not_prepared", "no INetSim", NOW)
+            machine.expire_lease(machine.lease_id or "", "not_prepared", "no INetSim", NOW, is_hosts_fault=is_hosts)
         if machine.state == "cleaning":
             machine.complete_cleaning(NOW)
             machine.verify_clean({}, NOW, ENDPOINT)
@@ -229,6 +232,17 @@ def test_a_machine_that_cannot_be_prepared_three_times_in_a_row_is_quarantined(*
     assert machine.quarantine_reason.startswith("could not be prepared for 3 leases in a row: ")
 
 
+@pytest.mark.parametrize("is_late", [False, True], ids=["failed", "late"])
+def test_leases_that_the_host_could_not_prepare_count_neither_for_nor_against_the_machine(*, is_late: bool) -> None:
+    """However many there are, it stays; those that it failed itself before and after are still in a row."""
+    machine = ready()
+    not_prepared(machine, 2)
+    not_prepared(machine, 2 * FAILURES_MAX, is_late=is_late, is_hosts=True)
+    assert (machine.state, machine.unprepared) == ("ready", 2)
+    not_prepared(machine)
+    assert machine.state == "quarantined"
+
+
 def test_a_machine_that_is_never_prepared_cures_itself_twice_and_waits_for_an_operator_then() -> None:
     """Being verified clean earns no trust without a guest; an operator's word or a guest does."""
     machine = ready()
@@ -248,6 +262,30 @@ def test_a_machine_that_is_never_prepared_cures_itself_twice_and_waits_for_an_op
     served(machine)
     not_prepared(machine, 2)
     assert machine.state == "ready"
+
+
+@pytest.mark.promise("P1", "P15")
+def test_an_order_whose_lease_is_forgotten_grants_a_lease_of_its_own_and_a_forgotten_release_ends_none() -> None:
+    """So many ended leases are remembered and no more; whoever asks for one of the forgotten is a new owner."""
+    machine = ready()
+    for number in range(LEASES_KEPT_MAX + 1):
+        lease(machine, f"ope_{number}").attest(ENDPOINT, NOW)
+        machine.release(machine.lease_id or "", NOW)
+        machine.complete_cleaning(NOW)
+        machine.verify_clean({}, NOW, ENDPOINT)
+    assert len(machine.leases) == LEASES_KEPT_MAX
+    assert (machine.lease_of("ope_0"), machine.leases[0]) == (None, machine.lease_of("ope_1"))
+    version = machine.version
+    lease(machine, "ope_1")
+    assert (machine.state, machine.version) == ("ready", version)
+    forgotten = derived("lea", "linux-1", machine.leases[0].epoch - 1)
+    lease(machine, "ope_0")
+    assert machine.current is not None
+    assert machine.current.lease_id not in {one.lease_id for one in machine.leases}
+    unit, order = empty_unit(NOW), release_of(machine)
+    app.release(unit, machine, order.model_copy(update={"lease_id": forgotten}))
+    assert (unit.events, unit.outbox) == ([], [])
+    assert machine.state == "preparing"
 
 
 @pytest.mark.promise("P15")

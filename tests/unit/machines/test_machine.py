@@ -97,6 +97,35 @@ def test_a_machine_whose_files_were_changed_never_builds_itself_again(cause: Qua
     assert [type(event).__name__ for event in machine.collect_events()][-2:] == ["SpecRequested", "ProvisioningStarted"]
 
 
+@pytest.mark.promise("P7")
+@pytest.mark.parametrize("cause", ["failures", "divergence"])
+def test_an_operator_holds_a_quarantined_machine_that_would_build_itself_again(cause: QuarantineCause) -> None:
+    """Neither time nor another image takes its evidence; the history says who held it, and why."""
+    machine = built()
+    machine.quarantine("never verified clean", NOW, cause)
+    epoch = machine.epoch
+    machine.quarantine("its disk is wanted", NOW, "operator", "ana")
+    held: Any = machine.collect_events()[-1]
+    assert (held.by, held.reason, machine.epoch) == ("ana", "its disk is wanted", epoch + 1)
+    assert (machine.quarantine_cause, machine.cures_itself) == ("operator", False)
+    with pytest.raises(NotPossible, match="an operator decides"):
+        machine.start_provisioning("cure", NOW)
+    machine.want(SPEC, "another image", NOW)
+    assert machine.state == "quarantined"
+    with pytest.raises(NotPossible, match="quarantined already"):
+        machine.quarantine("again", NOW, "operator", "ben")
+
+
+@pytest.mark.promise("P22")
+def test_an_operators_word_does_not_hide_that_a_guest_got_out() -> None:
+    """A breach waits for an operator already, and stays the reason."""
+    machine = built()
+    machine.breach_isolation("its cable leads elsewhere", NOW)
+    with pytest.raises(NotPossible, match="isolation_breached"):
+        machine.quarantine("its disk is wanted", NOW, "operator", "ana")
+    assert machine.quarantine_reason == "its cable leads elsewhere"
+
+
 def test_a_machine_to_be_drained_serves_its_lease_and_goes_to_maintenance_when_clean() -> None:
     """The task that used it hears that it is clean; nobody leases it before the operator returns it."""
     machine = lease(ready())

@@ -7,6 +7,7 @@ from functools import partial
 from pathlib import Path
 
 import pytest
+from structlog.testing import capture_logs
 
 from services.chassis.settings import ServiceSettings, SettingsRefused, load_settings
 from services.machines.network.allowance import Allowance
@@ -14,6 +15,7 @@ from services.machines.network.settings import load_egress
 from services.machines.network.settings import load_settings as load_helper_settings
 from services.machines.network.words import NetworkFault
 from services.machines.reconcile import Wishes
+from services.machines.reconcile.wishes import NAMES_LOGGED_MAX
 from services.machines.settings import load_machines
 
 PROFILE = '[profile.linux]\nplatform = "linux"\nimage = "linux"\nmemory_mib = 512\n'
@@ -47,6 +49,17 @@ def wishes(file: File) -> Wishes:
     read = Wishes(file.path, partial(load_machines, host="local"))
     assert read.refresh()
     return read
+
+
+def test_machines_that_left_the_file_are_named_up_to_a_bound_and_counted_beyond(file: File, wishes: Wishes) -> None:
+    """In the log, where an operator looks for them."""
+    file.say(PROFILE + "".join(MACHINE.format(f"m{number:02}") for number in range(NAMES_LOGGED_MAX + 3)))
+    assert wishes.refresh()
+    file.say(PROFILE + MACHINE.format("one"))
+    with capture_logs() as logged:
+        assert wishes.refresh()
+    [line] = [line for line in logged if line["event"] == "machines_left_the_file"]
+    assert (len(line["machines"]), line["more"]) == (NAMES_LOGGED_MAX, 3)
 
 
 def test_a_changed_file_counts_as_soon_as_it_is_read_again(file: File, wishes: Wishes) -> None:

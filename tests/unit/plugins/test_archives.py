@@ -11,7 +11,7 @@ import pytest
 
 from malbox.sdk import PluginFailure, PluginSkipped
 from malbox.sdk.testing import Emitted, run_plugin
-from services.plugins.builtin.archives import plugin
+from services.plugins.builtin.archives import plugin, rars, visit
 from services.plugins.builtin.archives.budget import Budget
 from tests.unit.plugins import containers as made
 from tests.unit.plugins.conftest import MakeSample
@@ -101,6 +101,70 @@ def test_what_an_encrypted_rar_says_is_bounded_and_never_a_crash(
     for damaged in mutations(pack(TWO, is_encrypted=True), 200, "rar"):
         with contextlib.suppress(PluginFailure, PluginSkipped):
             assert len(unpacked(make_sample(damaged), tmp_path / "scratch").json("archives")["children"]) <= 2
+
+
+@pytest.mark.promise("P38")
+@pytest.mark.parametrize("pack", [made.zipped, made.tarred, made.seven_zipped])
+def test_what_came_out_before_the_time_was_over_is_handed_out(
+    pack: Callable[[made.Files], bytes], make_sample: MakeSample, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Nothing hides before an entry that takes for ever, in whatever container that is."""
+    write = visit.Spool.write
+
+    def endless(spool: visit.Spool, chunk: bytes) -> None:
+        while chunk == b"slow":
+            pass
+        write(spool, chunk)
+
+    monkeypatch.setattr(visit.Spool, "write", endless)
+    monkeypatch.setattr(plugin, "PROCESSOR_S", 0.5)
+    inner = pack({"found": b"quick", "second": b"slow"})
+    sample = make_sample(made.zipped({"before": b"one", "inner": inner, "after": b"two"}))
+    said = unpacked(sample, tmp_path / "scratch").json("archives")
+    found = [child["path"].removeprefix("sample > ") for child in said["children"]]
+    assert found == ["before", "inner > found", "after"]
+    assert [one["budget"] for one in said["exceeded"]] == ["seconds"]
+    assert said["problems"] == ["sample > inner: the time was over before its end"]
+
+
+def test_a_number_longer_than_any_ends_what_is_known_of_a_rar(tmp_path: Path) -> None:
+    """Nobody counts seven bits in each of two million bytes: the square of that takes the whole run's time."""
+    archive = made.rar5(TWO, is_encrypted=True)
+    signature = archive[:8]
+    (tmp_path / "whole").write_bytes(archive)
+    (tmp_path / "long").write_bytes(signature + bytes(4) + bytes([13]) + b"\xff" * 10 + bytes(3) + archive[8:])
+    assert [sorted(rars.encrypted(tmp_path / name)) for name in ("whole", "long")] == [[0, 1], []]
+
+
+def test_a_file_of_endless_records_is_not_believed_and_nothing_behind_the_end_is_read(tmp_path: Path) -> None:
+    """A million records to a header would take the whole run's time, and so would what is no archive any more."""
+    plain, encrypted = made.rar5(TWO), made.rar5(TWO, is_encrypted=True)
+    header = b"\x02\x01\xfa\x01" + b"\x01\x05" * 125  # a file whose extra area of 250 bytes holds records
+    endless = plain[:8] + bytes(4) + b"\xfe\x01" + header + plain[8:]
+    found = []
+    for content in (endless, plain + encrypted[8:]):
+        (tmp_path / "archive").write_bytes(content)
+        found.append(sorted(rars.encrypted(tmp_path / "archive")))
+    assert found == [[0], []]
+
+
+LOCKED: dict[str, Callable[[], bytes]] = {
+    "rar": lambda: made.rar(TWO, is_encrypted=True),
+    "rar5": lambda: made.rar5(TWO, is_encrypted=True),
+    "zip": lambda: made.zipped_aes(TWO, "own"),
+    "7z": lambda: made.seven_zipped(TWO, "own"),
+}
+
+
+@pytest.mark.parametrize("kind", LOCKED)
+def test_an_archive_inside_that_gives_nothing_is_handed_out_itself(
+    kind: str, make_sample: MakeSample, tmp_path: Path
+) -> None:
+    """It is opened by whoever has the password; without it, its bytes are all there is."""
+    locked = LOCKED[kind]()
+    emitted = unpacked(make_sample(made.zipped({"inner": locked, "note.txt": b"password: own"})), tmp_path / "scratch")
+    assert [child["path"] for child in emitted.json("archives")["children"]] == ["sample > inner", "sample > note.txt"]
+    assert emitted.content["children/0001"] == locked
 
 
 def test_what_is_packed_twice_comes_out(make_sample: MakeSample, tmp_path: Path) -> None:

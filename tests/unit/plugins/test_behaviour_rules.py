@@ -5,8 +5,9 @@ from typing import Any
 
 import pytest
 
-from malbox.sdk.rules import Rule
-from services.plugins.builtin.behaviour.facts import scope_of
+from malbox.sdk.rules import Prepared, Rule, read_rules
+from services.plugins.builtin.behaviour import plugin
+from services.plugins.builtin.behaviour.facts import VOCABULARY, scope_of
 from services.plugins.builtin.behaviour.plugin import RULES, observed
 from services.plugins.builtin.behaviour.strace import read_lines
 from tests.acceptance.samples import BEHAVIOURS_FOUND
@@ -80,6 +81,35 @@ def test_a_flood_of_text_does_not_blind_the_rules() -> None:
     behaviour, signatures = observed(lines_of(flood), RULES)
     assert behaviour.result()["is_truncated"] is True
     assert "crontab_command" in {match["rule"] for match in signatures["matches"]}
+
+
+QUIETLY = """
+[[rule]]
+id = "lists_quietly"
+title = "Lists"
+description = "lists a directory and reaches nobody"
+techniques = ["T1083"]
+score = 10
+when = { all = [{ fact = "exec", name = ["ls"] }, { none = [{ fact = "connect" }] }] }
+hits = [["$ ls"]]
+misses = [["$ ls", "connect 127.0.0.1 80"]]
+"""
+
+
+@pytest.mark.promise("P30")
+def test_what_a_program_did_not_do_is_known_from_a_whole_trace_only(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A trace that is less than there was, or longer than what is read of one, proves no absence, and says so."""
+    (tmp_path / "quiet.toml").write_text(QUIETLY, encoding="utf-8")
+    rules = Prepared(read_rules(tmp_path, VOCABULARY))
+    [rule] = rules.rules
+    for example, is_whole, count in ((rule.hits[0], True, 1), (rule.misses[0], True, 0), (rule.hits[0], False, 0)):
+        signatures = observed(lines_of(example), rules, is_whole=is_whole)[1]
+        assert (len(signatures["matches"]), signatures["is_truncated"]) == (count, not is_whole)
+    monkeypatch.setattr(plugin, "LINES_MAX", len(list(lines_of(rule.hits[0]))))
+    signatures = observed(lines_of(rule.hits[0]), rules)[1]
+    assert (signatures["matches"], signatures["is_truncated"]) == ([], True)
 
 
 @pytest.mark.parametrize(

@@ -1,5 +1,6 @@
 """Each capability rule finds its examples and leaves its near misses alone."""
 
+import json
 from base64 import b64encode
 from collections.abc import Iterable
 from pathlib import Path
@@ -7,9 +8,10 @@ from typing import Any
 
 import pytest
 
-from malbox.sdk import PluginSkipped
+from malbox.sdk import Input, PluginSkipped
 from malbox.sdk.rules import Fact, Matching, Rule
 from malbox.sdk.testing import run_plugin
+from services.plugins.builtin.capabilities import plugin
 from services.plugins.builtin.capabilities.facts import Read, facts_of, plain
 from services.plugins.builtin.capabilities.plugin import RULES, run
 from services.plugins.builtin.pe.plugin import run as run_pe
@@ -101,6 +103,35 @@ def test_an_assembly_has_facts_of_its_own(make_sample: MakeSample, tmp_path: Pat
     said = read(make_sample(program.build()), tmp_path, run_pe)
     kinds = {fact.kind for fact in facts_of(Read({"pe": said["pe/pe"], "dotnet": said["pe/dotnet"]}))}
     assert {"reference", "member"} <= kinds
+
+
+@pytest.mark.promise("P30")
+@pytest.mark.parametrize(
+    ("document", "bounds"),
+    [
+        ({"imports": ["socket"], "is_truncated": True}, {}),
+        ({"imports": ["socket"]}, {"INPUT_MAX_BYTES": 10}),
+        ({"imports": ["socket", "connect"]}, {"FACTS_MAX": 1}),
+    ],
+)
+def test_facts_that_are_left_out_are_said_to_be(
+    document: Any, bounds: dict[str, int], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Whatever bound they were left out by, here or where they were read."""
+    path = tmp_path / "elf"
+    path.write_text(json.dumps(document), encoding="utf-8")
+    given = (Input("elf", "elf", path, "application/json"),)
+    assert run_plugin(run, path, scratch=tmp_path, inputs=given).json("capabilities")["is_truncated"] is (not bounds)
+    for name, value in bounds.items():
+        monkeypatch.setattr(plugin, name, value)
+    content = run_plugin(run, path, scratch=tmp_path, inputs=(*given, *a_script(tmp_path))).json("capabilities")
+    assert content["is_truncated"] is True
+
+
+def a_script(folder: Path) -> tuple[Input, ...]:
+    """Something is read of every sample: what `scripts` found here is nothing."""
+    (folder / "scripts").write_text("{}", encoding="utf-8")
+    return (Input("scripts", "scripts", folder / "scripts", "application/json"),)
 
 
 def test_nothing_read_is_nothing_to_say(make_sample: MakeSample, tmp_path: Path) -> None:

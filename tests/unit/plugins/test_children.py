@@ -6,6 +6,7 @@ import pytest
 
 from malbox.sdk import Context, children
 from malbox.sdk.children import Children
+from malbox.sdk.cpu_budget import OutOfTime, cpu_budget
 from malbox.sdk.file_names import is_program
 from malbox.sdk.findings import Findings
 from malbox.sdk.testing import run_plugin
@@ -28,6 +29,29 @@ def test_each_content_is_handed_out_once(tmp_path: Path) -> None:
     ]
     assert (emitted.content["children/0001"], emitted.content["children/0002"]) == (b"one", b"two")
     assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.promise("P38")
+def test_time_that_ends_while_a_file_is_added_costs_that_file_alone(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Whatever step it ends: what was told of and what is handed out are the same files."""
+    found = Children(Findings())
+    found.add("whole", "test", b"one")
+
+    def out_of_time(_path: str) -> str:
+        raise OutOfTime
+
+    monkeypatch.setattr(children, "printable", out_of_time)
+    with cpu_budget(60.0):
+        found.add("cut off", "test", b"two")
+
+    def plugin(context: Context) -> None:
+        found.emit(context)
+        context.emit_json("said", found.as_json())
+
+    emitted = run_plugin(plugin, tmp_path / "sample", scratch=tmp_path)
+    assert ([one["path"] for one in emitted.json("said")], emitted.content["children/0001"]) == (["whole"], b"one")
 
 
 @pytest.mark.promise("P38")

@@ -40,9 +40,9 @@ def test_every_fact_has_an_example() -> None:
 @pytest.mark.parametrize("name", sorted(SUBSCRIBABLE))
 def test_a_host_plugin_reads_the_fact_that_it_subscribes_to_and_no_other(name: str, tmp_path: Path) -> None:
     """From what was said, through the input, to `Context.events`: every field as it was said."""
-    content = told(Events(subscribe=(name,)), list(FACTS.values()))
-    assert content is not None
-    given = as_input(content, tmp_path / "events")
+    heard = told(Events(subscribe=(name,)), list(FACTS.values()), {})
+    assert heard is not None
+    given = as_input(heard.content, tmp_path / "events")
     brought = Input(given.plugin, given.name, given.path, given.media_type)
     context = Context(tmp_path, "sample", tmp_path, Emitted(), inputs=(brought,))
     assert [(event.fact, event.content) for event in context.events] == [(name, content_of(FACTS[name]))]

@@ -63,6 +63,7 @@ def test_records_become_a_list_and_pieces_a_file(record: PluginRecord) -> None:
     record.expect(5)
     assert contents(record) == {"seen": b'[{"a": 1},[2]]', "kept": b"one two"}
     assert truncated(record) == set()
+    assert [one.title for one in record.evidence()] == ["Seen", "Kept"]
     assert record.summary() == {"pieces": 5, "gaps": 0, "repeats": 0}
 
 
@@ -185,3 +186,16 @@ def test_what_no_plugin_could_have_said_is_refused(monkeypatch: pytest.MonkeyPat
     monkeypatch.setattr(guest_events, "PLUGIN_MAX_BYTES", 10)
     with pytest.raises(GuestLied, match="more than 10 bytes of watcher"):
         believed(*[honest] * 11)
+
+
+def test_a_record_that_breaks_its_schema_ends_the_plugins_record(tmp_path: Path) -> None:
+    """The schema is that of each record: what came before stays, and the fault is the plugin's."""
+    plugin = make_plugin(tmp_path, "watcher")
+    manifest = load_manifest(plugin)
+    shaped = manifest.results["seen"].model_copy(update={"shape": {"type": "integer"}})
+    record = PluginRecord(manifest.model_copy(update={"results": {"seen": shaped}}), tmp_path)
+    record.take(a_record(0, 1))
+    record.take(a_record(1, "one"))
+    record.take(a_record(2, 2))
+    assert record.fault == "result seen breaks its schema at type"
+    assert contents(record) == {"seen": b"[1]"}

@@ -1,5 +1,6 @@
 """The record of a guest is bounded, in order, and honest about what is missing."""
 
+import json
 from pathlib import Path
 
 import pytest
@@ -9,6 +10,7 @@ from services.plugins.guest_record import GuestRecord
 from services.plugins.ports_guest import (
     EvidenceFrame,
     GuestLied,
+    GuestLog,
     Heartbeat,
     KeepAlive,
     ProcessExited,
@@ -102,8 +104,15 @@ def test_what_a_guest_sends_is_bounded(record: GuestRecord, monkeypatch: pytest.
     record.take(ProcessStarted(3, 2, is_first=False), 1.0)
     assert (record.sources["syscalls"].size_bytes, record.sources["syscalls"].is_truncated) == (4, True)
     assert (len(record.processes), record.are_processes_truncated) == (1, True)
+    monkeypatch.setattr(guest_record, "LOG_LINES_MAX", 1)
+    for position in (4, 5, 6):
+        record.take(GuestLog(position, "said", "so"), 1.0)
+    record.write_summary(record.directory / "summary.json")
+    told = json.loads((record.directory / "summary.json").read_text(encoding="utf-8"))
+    assert (len(told["processes"]), told["processes_left_out"]) == (1, 1)
+    assert (len(told["log"]), told["log_left_out"]) == (1, 2)
     with pytest.raises(GuestLied):
-        record.take(frame(4, b"x", source="more"), 1.0)
+        record.take(frame(7, b"x", source="more"), 1.0)
     record.close()
 
 

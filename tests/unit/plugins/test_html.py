@@ -8,6 +8,8 @@ from typing import Any
 import pytest
 
 from malbox.sdk import PluginFailure, PluginSkipped, embedded_scripts
+from malbox.sdk.cpu_budget import cpu_budget
+from malbox.sdk.findings import Findings
 from malbox.sdk.links import deceives
 from malbox.sdk.testing import Emitted, run_plugin
 from services.plugins.builtin.html import page, plugin
@@ -218,3 +220,12 @@ def test_more_scripts_than_are_handed_out_are_counted(
     said = read(make_sample(html(pieces)), tmp_path).json("html")
     assert said["is_truncated"]
     assert said["problems"] == ["scripts that are not handed out, for there are more than 100 characters: 3"]
+
+
+def test_many_small_scripts_cost_no_more_than_their_number() -> None:
+    """A page of handlers would otherwise use up the time in which the rest of it is read."""
+    scripts = embedded_scripts.EmbeddedScripts(Findings())
+    with cpu_budget(2.0) as time:
+        for number in range(20_000):
+            scripts.add("js", f"f({number})")
+    assert not time.is_spent

@@ -98,6 +98,9 @@ def test_a_fault_names_file_line_and_key(tmp_path: Path, old: str, new: str, lin
         (GOOD + "\n[events]\nsubscribe = ['SampleStart']\n", "no fact 'SampleStart'; did you mean SampleStarted"),
         (GOOD + "\n[events]\nsubscribe = ['TaskCompleted']\n", "TaskCompleted is not about the stages of a task"),
         (GOOD + "\n[events]\nsubscribe = ['LeaseBeat']\n", "LeaseBeat is not about the stages of a task"),
+        (GOOD.replace('"Count"', r'"Count\n"'), r"plugin.toml:18: results.count.title: .*one line of printable"),
+        (GOOD.replace('"Count"', '" "'), "results.count.title: .*one line of printable"),
+        (GOOD.replace('"Count"', f'"{"x" * 201}"'), "results.count.title: .*at most 200 characters"),
         (GOOD.replace('"counter"', '"agent"'), "what Malbox itself is called among results"),
         (GUEST + "\n[runtime]\ntimeout_s = 21\n", "each call of a guest plugin takes at most 20 s"),
         (GUEST + "\n[runtime]\ntimeout_s = 9\nmemory_mib = 513\n", "memory_mib: a guest plugin has at most 512"),
@@ -206,6 +209,50 @@ def test_only_declared_results_may_be_emitted(tmp_path: Path) -> None:
     assert not manifest.declares("count", "file")
     assert not manifest.declares("piece", "file")
     assert not manifest.declares("other", "json")
+
+
+def test_a_result_has_the_title_of_its_declaration(tmp_path: Path) -> None:
+    """Each of many has the one of all; what is not declared has none."""
+    manifest = load_manifest(folder_with(tmp_path, GOOD))
+    titles = [manifest.title_of(name) for name in ("count", "piece/1", "piece", "other")]
+    assert titles == ["Count", "Pieces", "", ""]
+
+
+SHAPED = GOOD.replace('title = "Count"\n', 'title = "Count"\nschema = {shape}\n')
+
+
+def test_json_is_checked_against_the_schema_of_its_result(tmp_path: Path) -> None:
+    """What fits is taken, what does not is named by the place in the schema; without a schema, nothing is."""
+    shape = '{ type = "object", properties = { pattern = { type = "integer" } }, required = ["pattern"] }'
+    manifest = load_manifest(folder_with(tmp_path, SHAPED.replace("{shape}", shape)))
+    assert manifest.fault_of("count", b'{"pattern": 1}') is None
+    assert manifest.fault_of("count", b'{"pattern": "1"}') == (
+        "result count breaks its schema at properties/pattern/type"
+    )
+    assert manifest.fault_of("count", b"{}") == "result count breaks its schema at required"
+    assert "over the limit of 1048576 bytes" in (manifest.fault_of("count", b'{"pattern": 1}' + b" " * 1048576) or "")
+    assert load_manifest(folder_with(tmp_path, GOOD)).fault_of("count", b"{}") is None
+
+
+@pytest.mark.parametrize(
+    ("shape", "fault"),
+    [
+        ('{ type = "number_" }', "not a JSON Schema"),
+        ('{ items = { properties = { a = { pattern = "(a+)+" } } } }', "pattern: not among the keywords"),
+        ('{ anyOf = [{ "$ref" = "#" }, { uniqueItems = true }] }', r"\$ref, uniqueItems: not among"),
+    ],
+)
+def test_a_schema_that_no_result_may_be_checked_by_is_refused(tmp_path: Path, shape: str, fault: str) -> None:
+    """Refused where it stands: what is no schema, and keywords by which a result could hold up the host."""
+    with pytest.raises(ManifestError, match=rf"plugin.toml:\d+: results.count.schema: .*{fault}"):
+        load_manifest(folder_with(tmp_path, SHAPED.replace("{shape}", shape)))
+
+
+def test_only_json_has_a_schema(tmp_path: Path) -> None:
+    """Files are bytes to the host."""
+    text = GOOD.replace('title = "Pieces"', 'title = "Pieces"\nschema = { type = "object" }')
+    with pytest.raises(ManifestError, match="only a result of kind"):
+        load_manifest(folder_with(tmp_path, text))
 
 
 @pytest.mark.parametrize("name", sorted(path.parent.name for path in BUILTIN.glob("*/plugin.toml")))

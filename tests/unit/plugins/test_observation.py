@@ -73,8 +73,8 @@ def test_nothing_changes_before_the_next_look(now: float, **known: float) -> Non
     assert ended_by(observation, 3000.0) is not None
 
 
-def test_the_settle_time_and_the_heartbeat_are_those_of_the_design() -> None:
-    """One second for the tree, ten for the agent."""
+def test_the_settle_time_and_the_heartbeat_are_those_that_the_readme_says() -> None:
+    """One second for the tree, twenty for the agent."""
     assert (SETTLE_S, HEARTBEAT_MISSING_S) == (1.0, 20.0)
 
 

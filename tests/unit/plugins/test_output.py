@@ -22,7 +22,11 @@ MANIFEST = Manifest.model_validate(
     {
         "plugin": {"name": "counter", "version": "1.0.0", "description": "Counts.", "kind": "host"},
         "applies": {"stages": ["static"]},
-        "results": {"said": {"kind": "json", "title": "S"}, "file": {"kind": "file", "title": "F", "is_many": True}},
+        "results": {
+            "said": {"kind": "json", "title": "S"},
+            "file": {"kind": "file", "title": "F", "is_many": True},
+            "shaped": {"kind": "json", "title": "H", "schema": {"type": "array"}},
+        },
     }
 )
 ODD: list[Any] = [None, True, -1, 0, 3, 2**70, 1e400, "", "said", "file/a", "file/../b", "json", "\0", "\ud800", [], {}]
@@ -95,6 +99,17 @@ def test_no_bytes_make_reading_fail_in_any_other_way(pieces: list[bytes]) -> Non
     assert "\0" not in output.log.decode()
 
 
+def test_a_log_that_is_cut_says_how_much_is_left_out() -> None:
+    """Within the bound that holds for logs; one that is not cut, the control, is told as it came."""
+    output = Output(manifest=MANIFEST, spool_dir=Path())
+    output.append_log(b"x" * 1000)
+    assert output.told_log == b"x" * 1000
+    output.append_log(b"x" * LOG_MAX_BYTES)
+    kept, _, words = output.told_log.decode().partition("\n")
+    assert words == f"[{1000 + LOG_MAX_BYTES - len(kept)} bytes more of log were not kept]\n"
+    assert len(output.told_log) <= LOG_MAX_BYTES
+
+
 @pytest.mark.promise("P35", "P37")
 @pytest.mark.parametrize("event", [2**70, "\ud800", "a\0b", 1e400], ids=["large", "half", "nul", "endless"])
 def test_whatever_json_can_say_is_a_line_of_the_log(event: object) -> None:
@@ -121,3 +136,16 @@ def test_the_words_of_an_outcome_can_be_stored() -> None:
         frames.encode_json({"frame": "outcome", "outcome": "failed", "reason": "a\0b\ud800c"})
     )
     assert (output.outcome, output.reason, fault) == ("failed", "ab?c", "")
+
+
+@pytest.mark.parametrize("filling", [0, 5000], ids=["at_once", "in_a_thread"])
+def test_a_result_that_breaks_its_schema_is_not_kept(filling: int) -> None:
+    """What came before it stays; the run's fault names the result and the place in the schema."""
+
+    def shaped(content: bytes) -> bytes:
+        head = {"name": "shaped", "kind": "json", "media_type": "application/json", "size_bytes": len(content)}
+        return frames.encode_json({"frame": "result", **head}) + frames.encode(frames.BYTES_KIND, content)
+
+    fitting, breaking = b"[1]" + b" " * filling, b"{}" + b" " * filling
+    assert taken(shaped(fitting))[1:] == ([fitting], "")
+    assert taken(shaped(breaking))[1:] == ([], "result shaped breaks its schema at type")

@@ -8,7 +8,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from malbox.sdk.rules import Fact, Matching, Prepared, Rule, RuleError, Vocabulary, read_rules
-from malbox.sdk.rules.matching import EVIDENCE_MAX, KEYS_MAX
+from malbox.sdk.rules.matching import TEXT_MAX_CHARS
+from malbox.sdk.rules.states import EVIDENCE_MAX, KEYS_MAX
 
 VOCABULARY: Vocabulary = {"file": {"action": str, "path": str, "mode": int, "own": bool}, "exec": {"path": str}}
 HEAD = """
@@ -77,7 +78,28 @@ def run(path: str) -> Fact:
         (HEAD + 'when = { fact = "file", own = "yes" }\n', "when.own: write true or false"),
         (HEAD + 'when = { fact = "file", mode = "x" }\n', "when.mode: write a number"),
         (HEAD + 'when = { fact = "file", mode = { least = 1 } }\n', "when.mode.least: unknown key; did you mean"),
-        (HEAD + "when = { }\n", "when: one of fact, any, all, sequence, count is to stand in it; 0 do"),
+        (HEAD + "when = { }\n", "when: one of fact, any, all, none, sequence, count is to stand in it; 0 do"),
+        (
+            HEAD + 'when = { all = [{ fact = "exec" }, { none = [] }] }\n',
+            "when.all[1].none: not a list of 1 to 64 conditions",
+        ),
+        (
+            HEAD + 'when = { all = [{ fact = "exec" }, { none = [{ fact = "fil" }] }] }\n',
+            "when.all[1].none[0].fact: 'fil'",
+        ),
+        (HEAD + 'when = { none = [{ fact = "exec" }] }\n', "when: met by facts that are not there, so a match has no"),
+        (
+            HEAD + 'when = { any = [{ fact = "exec" }, { none = [{ fact = "file" }] }] }\n',
+            "when.any[1]: met by facts that are not there",
+        ),
+        (
+            HEAD + 'when = { all = [{ none = [{ fact = "exec" }] }, { none = [{ fact = "file" }] }] }\n',
+            "when.all[0]: met by facts that are not there, so a match has no evidence; put it into an all beside",
+        ),
+        (
+            HEAD + 'when = { all = [{ fact = "exec" }, { none = [{ none = [{ fact = "file" }] }] }] }\n',
+            "when.all[1].none: a none stands in it; write what that one excludes as it is",
+        ),
         (HEAD + 'when = { any = [{ fact = "exec" }] }\n', "when.any: not a list of 2 to 64 conditions"),
         (
             HEAD + 'when = { count = { fact = "exec" }, at_least = 2, distinct = "mode" }\n',
@@ -131,6 +153,23 @@ def test_a_rule_says_what_it_means_and_matches_what_it_asks(tmp_path: Path) -> N
             [file("a"), file("a")],
         ),
         (
+            '{ all = [{ fact = "exec" }, { none = [{ fact = "file" }, { fact = "exec", path = "^b" }] }] }',
+            [run("a")],
+            [run("a"), run("b")],
+        ),
+        ('{ all = [{ none = [{ fact = "file" }] }, { fact = "exec" }] }', [run("a")], [run("a"), file("late")]),
+        ('{ all = [{ none = [{ fact = "file" }] }, { fact = "exec" }] }', [run("a")], []),
+        (
+            '{ all = [{ fact = "exec" }, { any = [{ fact = "file" }, { none = [{ fact = "exec", path = "b" }] }] }] }',
+            [run("a")],
+            [run("a"), run("b")],
+        ),
+        (
+            '{ all = [{ fact = "exec" }, { none = [{ count = { fact = "file" }, at_least = 2 }] }] }',
+            [run("a"), file("a")],
+            [run("a"), file("a"), file("b")],
+        ),
+        (
             '{ sequence = [{ fact = "file" }, { fact = "file" }], same = "path" }',
             [file("a"), file("a")],
             [file("a"), file("b")],
@@ -173,6 +212,52 @@ def test_what_a_sequence_remembers_is_bounded_and_the_cut_is_said(tmp_path: Path
     assert matching.result()["is_truncated"] is True
     matching.feed(run(f"/{KEYS_MAX}"))
     assert matching.result()["matches"] == []
+
+
+EXCLUDING = '{ all = [{ fact = "exec", path = "^a" }, { none = [{ fact = "file" }] }] }'
+
+
+def test_what_is_excluded_is_no_evidence(tmp_path: Path) -> None:
+    """A match rests on what was seen alone; what did not meet the excluded condition is not among it."""
+    when = '{ all = [{ fact = "exec", path = "^a" }, { none = [{ count = { fact = "file" }, at_least = 3 }] }] }'
+    [match] = found(prepared(tmp_path, when), file("x"), run("a"), file("y"))
+    assert [one["what"] for one in match["evidence"]] == ["path a"]
+    assert match["more"] == 0
+
+
+@pytest.mark.promise("P30")
+def test_what_may_have_been_missed_is_not_said_to_be_absent(tmp_path: Path) -> None:
+    """A record with a gap has no match by absence, and says so; what was seen is matched all the same."""
+    other = HEAD.replace('"one"', '"two"') + WHEN
+    rules = Prepared(read(tmp_path, HEAD + f"when = {EXCLUDING}\n" + other))
+    for facts, is_cut, names in (
+        ([run("a")], False, ["one"]),
+        ([run("a")], True, []),
+        ([run("a"), file("/etc/x")], True, ["two"]),
+        ([run("a"), run("b" * (TEXT_MAX_CHARS + 1))], None, []),
+    ):
+        matching = Matching(rules)
+        for fact in facts:
+            matching.feed(fact)
+        if is_cut:
+            matching.cut()
+        result = matching.result()
+        assert [match["rule"] for match in result["matches"]] == names
+        assert result["is_truncated"] is (is_cut is not False)
+
+
+@pytest.mark.promise("P30")
+def test_a_sequence_that_a_bound_cut_is_not_said_to_be_absent(tmp_path: Path) -> None:
+    """Too many beginnings to remember: whether one of them was ended is not known."""
+    sequence = '{ sequence = [{ fact = "file" }, { fact = "file", action = ["read"] }], same = "path" }'
+    matching = Matching(prepared(tmp_path, f'{{ all = [{{ fact = "exec" }}, {{ none = [{sequence}] }}] }}'))
+    matching.feed(run("a"))
+    for number in range(KEYS_MAX):
+        matching.feed(file(f"/{number}"))
+    assert len(matching.result()["matches"]) == 1
+    matching.feed(file("/one too many"))
+    assert matching.result()["matches"] == []
+    assert matching.result()["is_truncated"] is True
 
 
 @given(

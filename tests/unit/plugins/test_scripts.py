@@ -4,6 +4,7 @@ import base64
 import bz2
 import codecs
 import gzip
+import hashlib
 import zlib
 from pathlib import Path
 from typing import Any
@@ -298,6 +299,30 @@ def test_layers_without_end_are_cut(size: int, make_sample: MakeSample, tmp_path
 
 
 @pytest.mark.promise("P38")
+def test_what_looks_encoded_and_is_not_decoded_is_counted(make_sample: MakeSample, tmp_path: Path) -> None:
+    """The longest pieces are decoded, among them the one that hides something; of the others it says how many."""
+    words = [base64.b64encode(hashlib.sha256(bytes([number])).digest()[:15]).decode() for number in range(70)]
+    hidden = base64.b64encode(PAYLOAD.encode()).decode()
+    said = read(make_sample("\n".join(f"$a = '{one}'" for one in [*words, hidden]).encode()), tmp_path, "a.ps1")
+    assert PAYLOAD in {layer["text"] for layer in said["layers"]}
+    passed = len(words) + 1 - decoding.CANDIDATES_MAX
+    assert f"layer 0: {passed} shorter pieces like base64 were not decoded" in said["problems"]
+    assert said["is_truncated"]
+
+
+@pytest.mark.promise("P38")
+def test_a_script_of_too_many_layers_says_where_it_was_left(
+    make_sample: MakeSample, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """With how many layers there are, and of how many characters."""
+    monkeypatch.setattr(unfolding, "LAYERS_MAX", 3)
+    pieces = [base64.b64encode(f"Write-Host 'number {number}'".encode()).decode() for number in range(5)]
+    said = read(make_sample("\n".join(f"iex '{one}'" for one in pieces).encode()), tmp_path, "a.ps1")
+    assert any(words.startswith("3 layers of ") for words in said["problems"])
+    assert said["is_truncated"]
+
+
+@pytest.mark.promise("P38")
 def test_a_bomb_in_a_script_is_cut(make_sample: MakeSample, tmp_path: Path) -> None:
     """What unpacks to eight megabytes and more is read up to there, and a second one no further."""
     bombs = (base64.b64encode(gzip.compress(letter * 20_000_000, 1)).decode() for letter in (b"a", b"b", b"c", b"d"))
@@ -368,6 +393,20 @@ def test_an_encoded_script_is_known_without_its_name(make_sample: MakeSample, tm
     assert read(make_sample(HELLO[:-1].encode()), tmp_path)["layers"] == []
 
 
+@pytest.mark.parametrize("encoding", ["utf-16", "utf-16-le", "utf-16-be"])
+def test_a_script_that_is_not_all_latin_is_read_in_utf_16(
+    encoding: str, make_sample: MakeSample, tmp_path: Path
+) -> None:
+    """With and without a mark, both ways round, as `identity` knows it; and inside of another."""
+    comment = "# \u043f\u0440\u0438\u0432\u0435\u0442\r\n"
+    script = f"{comment}$a = [Text.Encoding]::UTF8.GetString([Convert]::FromBase64String('{NARROW}'))\r\niex $a\r\n"
+    said = read(make_sample(script.encode(encoding)), tmp_path, "a.ps1")
+    assert PAYLOAD in [one["text"] for one in said["layers"]]
+    outer = f"powershell -enc {base64.b64encode(script.encode(encoding)).decode()}"
+    said = read(make_sample(outer.encode()), tmp_path, "b.ps1")
+    assert PAYLOAD in [one["text"] for one in said["layers"]]
+
+
 @pytest.mark.promise("P38")
 def test_blocks_that_never_end_are_searched_once(make_sample: MakeSample, tmp_path: Path) -> None:
     """A megabyte of beginnings costs no more than to read it."""
@@ -432,3 +471,18 @@ def test_a_program_that_unpacks_to_more_than_is_read_is_said_to_be_cut(
     said = read(make_sample(f"$b = '{packed}'".encode()), tmp_path, "a.ps1")
     assert [one["size_bytes"] for one in said["children"]] == [len(PROGRAM)]
     assert (said["is_truncated"], len(said["problems"])) == (True, 1)
+
+
+def test_a_script_that_is_not_judged_to_its_end_says_so(
+    make_sample: MakeSample, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What takes too long to search is not taken for harmless."""
+
+    def endless(*_of: object) -> None:
+        while True:
+            pass
+
+    monkeypatch.setattr(plugin, "judge", endless)
+    monkeypatch.setattr(plugin, "JUDGING_S", 0.2)
+    said = read(make_sample(b"#!/bin/sh\necho hello\n"), tmp_path)
+    assert said["problems"] == ["judging ended after 0 s of processor time: traits may be missing"]

@@ -92,6 +92,18 @@ def test_a_wrong_password_is_called_that(
         unpacked(make_sample(encrypted(password, b"hello")), tmp_path, **config)
 
 
+@pytest.mark.parametrize("config", [{}, {"password": "infected"}], ids=["customary", "named"])
+def test_a_method_that_nobody_can_undo_is_not_taken_for_a_wrong_password(
+    config: dict[str, str], make_sample: MakeSample, tmp_path: Path
+) -> None:
+    """No other password would help."""
+    whole = encrypted(b"infected", b"hello")
+    sample = whole.replace(b"\x02\x00AE\x03\x08\x00", b"\x02\x00AE\x03\x09\x00")  # Deflate64
+    assert sample != whole
+    with pytest.raises(PluginFailure, match=r"^the archive's file cannot be unpacked: compression type 9"):
+        unpacked(make_sample(sample), tmp_path, **config)
+
+
 def test_an_archive_that_no_customary_password_opens_is_listed_as_locked(
     make_sample: MakeSample, tmp_path: Path
 ) -> None:

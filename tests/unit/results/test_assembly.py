@@ -1,6 +1,7 @@
 """Reports out of cases."""
 
 import json
+from dataclasses import replace
 from itertools import pairwise
 from typing import Any
 
@@ -9,12 +10,18 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from contracts.plugins import RunError
-from services.results.assembly import assemble
+from services.results.assembly import assemble, build
 from services.results.assembly.conduct import process_tree
-from services.results.domain.bounds import TIMELINE_SHOWN_MAX
+from services.results.assembly.sections import BLOCKS_MAX, COLUMNS_MAX
+from services.results.domain.bounds import (
+    LOST_ATTEMPTS_SHOWN_MAX,
+    PIDS_SHOWN_MAX,
+    ROWS_SHOWN_MAX,
+    TIMELINE_SHOWN_MAX,
+)
 from services.results.domain.inputs import Behaviour
 from services.results.domain.report import Report
-from tests.unit.results.cases import case, result
+from tests.unit.results.cases import SEALED_AT, case, result
 
 pids = st.integers(1, 6)
 processes = st.lists(
@@ -59,6 +66,39 @@ def test_emulation_is_declared_to_be_no_security_boundary() -> None:
     assert "not run" in assemble(case({}, machine_id=None)).environment.statement
 
 
+TITLED = "What a plugin calls it"
+
+
+@pytest.mark.parametrize(
+    ("name", "document", "titles"),
+    [
+        ("novel", {"count": 1, "header": {"bits": 64}}, [TITLED, "header"]),
+        ("novel", [{"event": "created"}], [TITLED]),
+        ("novel", "words", [TITLED]),
+        ("piece/1", [{"event": "created"}], [f"{TITLED}: 1"]),
+    ],
+)
+def test_a_section_and_what_shows_the_result_itself_stand_under_the_results_title(
+    name: str, document: object, titles: list[str]
+) -> None:
+    """One of many has its own name behind the title of all; parts of a result keep their keys."""
+    without = case({f"novel/{name}": document})
+    titled = replace(without, results=tuple(replace(one, title=TITLED) for one in without.results))
+    [section] = assemble(titled).sections
+    assert [block.title for block in section.blocks] == titles
+    assert section.title == titles[0]
+    [section] = assemble(without).sections
+    assert (section.name, section.title, section.blocks[0].title) == (name, "", name)
+
+
+def test_a_preview_and_an_artifact_have_the_title_of_their_result() -> None:
+    """What is text, and what is to be downloaded."""
+    printed = replace(result(1, "novel", kind="bytes", name="stdout"), title=TITLED)
+    made = assemble(replace(case({}, printed), previews={printed.result_id: b"hello"}))
+    assert (made.sections[0].title, made.sections[0].blocks[0].title) == (TITLED, TITLED)
+    assert [artifact.title for artifact in made.artifacts] == [TITLED]
+
+
 @pytest.mark.promise("G8")
 def test_errors_of_plugins_and_lost_results_stand_in_the_report() -> None:
     """Nothing that was not done is silent."""
@@ -74,6 +114,21 @@ def test_errors_of_plugins_and_lost_results_stand_in_the_report() -> None:
         ("result", "unreadable"),
     ]
     assert report.missing_results == (lost.result_id,)
+
+
+def test_attempts_before_the_last_stand_in_the_report_within_a_bound() -> None:
+    """Each as the order tells of it, with what went wrong in its runs; what is beyond the bound is counted."""
+    failed = {"plugin": "syscalls", "stage": "guest", "outcome": "failed", "reason": "no trace"}
+    lost = {"number": 1, "machine_id": "linux-2", "ended_at": SEALED_AT, "outcome": "guest_lost", "reason": "no answer"}
+    told = {**lost, "errors": [failed], "errors_left_out": 2}
+    report = assemble(case({}, lost_attempts=[told] * (LOST_ATTEMPTS_SHOWN_MAX + 3)))
+    assert len(report.task.lost_attempts) == LOST_ATTEMPTS_SHOWN_MAX
+    assert report.truncated.lost_attempts == 3
+    [first, *_] = report.task.lost_attempts
+    assert first.model_dump(exclude={"errors"}) == {**lost, "began_at": None, "errors_left_out": 2}
+    [error] = first.errors
+    assert error.model_dump(include=set(failed)) == failed
+    assert report.errors == ()
 
 
 def test_indicators_are_there_once_with_their_source() -> None:
@@ -109,6 +164,33 @@ def test_a_dropped_file_is_joined_with_what_was_done_to_it() -> None:
     assert [(file.path, file.result_id) for file in report.files] == [("/tmp/b", dropped.result_id), ("/tmp/a", None)]
     assert [artifact.result_id for artifact in report.artifacts] == [dropped.result_id]
     assert ("sha256", dropped.sha256) in {(i.kind, i.value) for i in report.indicators}
+
+
+def test_whatever_a_section_does_not_show_is_counted() -> None:
+    """Values of the result, those of an object in it, blocks, columns; within the bounds, the control, is all."""
+    wide = {f"k{number:03}": number for number in range(ROWS_SHOWN_MAX + 2)}
+    columns = [{f"c{number}": number for number in range(COLUMNS_MAX + 3)}]
+    [flat] = assemble(case({"novel": wide | {"indicators": []}})).sections
+    assert (len(flat.blocks), flat.more) == (1, 2)
+    [section] = assemble(case({"novel": {"wide": wide, "table": columns}})).sections
+    assert [block.model_dump()["more"] for block in section.blocks] == [2, 0]
+    assert (section.blocks[1].model_dump()["more_columns"], section.more) == (3, 0)
+    [many] = assemble(case({"novel": {f"b{number}": {"x": 1} for number in range(BLOCKS_MAX + 4)}})).sections
+    assert (len(many.blocks), many.more) == (BLOCKS_MAX, 4)
+    [small] = assemble(case({"novel": {"a": 1, "indicators": []}})).sections
+    assert small.more == 0
+
+
+def test_processes_of_a_file_and_results_that_were_cut_are_counted_beyond_their_bounds(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """The first are named."""
+    monkeypatch.setattr(build, "ERRORS_MAX", 1)
+    behaviour = {"files": [{"path": "/tmp/a", "pids": list(range(PIDS_SHOWN_MAX + 5))}], "is_truncated": True}
+    report = assemble(case({"behaviour": behaviour}, replace(result(9, "syscalls", kind="bytes"), is_truncated=True)))
+    [file] = report.files
+    assert (len(file.pids), file.more_pids) == (PIDS_SHOWN_MAX, 5)
+    assert (report.truncated.at_source, report.truncated.at_source_more) == (("syscalls/syscalls",), 1)
 
 
 def test_any_plugin_has_a_section_in_blocks() -> None:

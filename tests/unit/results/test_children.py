@@ -7,6 +7,7 @@ import pytest
 
 from services.results.assembly import assemble
 from services.results.assembly.inside import with_children
+from services.results.domain.bounds import EVIDENCE_MAX
 from services.results.domain.case import Case
 from services.results.domain.report import Child, Report
 from tests.unit.results.cases import SEALED_AT, result, seal
@@ -59,6 +60,10 @@ def test_the_reason_names_the_files_and_points_to_their_bytes() -> None:
         one.result_id for one in children
     ]
     assert (judged.score, sum(one.points for one in judged.reasons), judged.children_left_out) == (100, 100, 2)
+    assert reason.evidence_left_out == 0
+    many = [child(number, "malicious") for number in range(1, EVIDENCE_MAX + 4)]
+    [reason] = with_children(report(), many, left_out=0).reasons
+    assert (1 + len(reason.more_evidence), reason.evidence_left_out) == (EVIDENCE_MAX, 3)
 
 
 @pytest.mark.promise("P15")

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from services.results.domain.bounds import INPUT_MAX_BYTES, TEXT_MAX_CHARS
+from services.results.domain.bounds import ARGV_MAX, INPUT_MAX_BYTES, TEXT_MAX_CHARS
 from services.results.domain.inputs import Behaviour, Findings, Identity, Input, Matches, Unreadable, read
 
 pytestmark = pytest.mark.promise("P35")
@@ -62,6 +62,14 @@ def test_long_text_is_cut_and_marked() -> None:
     behaviour = read(Behaviour, json.dumps({"files": [{"path": "a" * 1_000_000}]}).encode())
     assert len(behaviour.files[0].path) == TEXT_MAX_CHARS
     assert behaviour.files[0].path.endswith("…")
+
+
+def test_a_long_list_of_words_is_cut_and_its_end_says_how_many_more_there_were() -> None:
+    """Such as a command line; one that is as long as it may be, the control, stays as it is."""
+    for count, last in ((ARGV_MAX, str(ARGV_MAX - 1)), (ARGV_MAX + 9, "… 10 more")):
+        argv = [str(number) for number in range(count)]
+        [process] = read(Behaviour, json.dumps({"processes": [{"pid": 1, "argv": argv}]}).encode()).processes
+        assert (len(process.argv), process.argv[-1]) == (ARGV_MAX, last)
 
 
 def test_a_refusal_names_the_place_and_none_of_the_content() -> None:

@@ -19,6 +19,7 @@ from tests.unit.plugins import (
     test_email,
     test_html,
     test_office,
+    test_outlook,
     test_pdf,
     test_rtf,
     test_scripts,
@@ -61,6 +62,12 @@ SAMPLES: dict[str, tuple[str, Callable[[], bytes], set[str], set[str]]] = {
         lambda: test_email.mail(("a.js", b"x")),
         {"mail_program_attached"},
         {"ann@a.example"},
+    ),
+    "a reminder that sounds from elsewhere": (
+        "email",
+        lambda: test_outlook.saved(p8005="\\\\c2.example\\share\\ring.wav"),
+        {"mail_reaches_out"},
+        {"file://c2.example/share/ring.wav", "c2.example"},
     ),
 }
 """Name -> plugin, how its sample is made, the reasons and some of the indicators that the report has then."""

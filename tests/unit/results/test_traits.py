@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 
 from services.results.assembly import assemble
+from services.results.domain.bounds import EVIDENCE_MAX
 from services.results.policy import TRAITS, Trait
 from services.results.policy.program_traits import PROGRAMS
 from tests.unit.results.cases import case, result
@@ -35,6 +36,22 @@ def test_a_trait_counts_once_whoever_finds_it() -> None:
     report = assemble(case({"pe": noticed("packed", "packed"), "strings": noticed("packed")}))
     [reason] = report.reasons
     assert [one.plugin for one in (reason.evidence, *reason.more_evidence)] == ["pe", "pe", "strings"]
+
+
+def test_places_of_a_trait_beyond_those_that_are_named_are_counted() -> None:
+    """Where all are named, the control, there are none."""
+    [reason] = assemble(case({"pe": noticed(*["packed"] * (EVIDENCE_MAX + 2))})).reasons
+    assert (1 + len(reason.more_evidence), reason.evidence_left_out) == (EVIDENCE_MAX, 2)
+    [reason] = assemble(case({"pe": noticed(*["packed"] * EVIDENCE_MAX)})).reasons
+    assert reason.evidence_left_out == 0
+
+
+@pytest.mark.parametrize(("facts", "more", "left_out"), [(3, 0, 0), (EVIDENCE_MAX + 1, 0, 1), (EVIDENCE_MAX, 5, 5)])
+def test_facts_of_a_rule_beyond_those_that_are_named_are_counted(facts: int, more: int, left_out: int) -> None:
+    """Those that the plugin left out, and those that the report does."""
+    match = {"rule": "r", "severity": 9, "evidence": [{"fact": "f", "what": "w"}] * facts, "more": more}
+    [reason] = assemble(case({"capabilities": {"matches": [match]}})).reasons
+    assert reason.evidence_left_out == left_out
 
 
 def test_no_trait_alone_makes_a_sample_malicious() -> None:

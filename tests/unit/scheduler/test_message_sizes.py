@@ -20,7 +20,7 @@ from contracts.submission import AnalysisRequest, Parentage, SampleRef
 from services.scheduler.announcements import announce
 from services.scheduler.domain.task import Task
 from services.scheduler.policy.planning import PlanRefused, plan
-from tests.unit.scheduler.tasks import NOW, expired, granted
+from tests.unit.scheduler.tasks import NOW, granted
 
 REQUEST_MAX_BYTES = 20 * 1024  # what intake lets through
 NASTY = "\x01"
@@ -140,8 +140,7 @@ def test_whatever_a_task_brought_its_report_can_be_ordered(
     task.start(plan(AnalysisRequest(), catalogue(3, "static", "guest", "post"), platform="linux"), "a machine", NOW)
     for attempt in range(1, ATTEMPTS_MAX):
         granted(task, epoch=2 * attempt)
-        lost = expired(task, epoch=2 * attempt).model_copy(update={"reason": reason})
-        task.lose_machine(lost, NOW)
+        task.end_stage("guest", attempt, at=NOW, is_failed=True, is_retryable=True, reason=reason, errors=failed)
     granted(task, epoch=2 * ATTEMPTS_MAX)
     task.end_stage("static", 1, at=NOW, result_ids=named[0], errors=failed)
     task.end_stage("guest", ATTEMPTS_MAX, at=NOW, is_failed=True, reason=reason, result_ids=named[1], errors=failed)
@@ -159,7 +158,10 @@ def test_whatever_a_task_brought_its_report_can_be_ordered(
         more = int(told.pop().reason.split()[0])
     assert len(told) + more == len(task.errors)
     assert [error.plugin for error in told] == [error.plugin for error in task.errors[: len(told)]]
-    assert len(order.attempt_reasons) == ATTEMPTS_MAX - 1
+    assert len(order.attempt_reasons) == len(order.lost_attempts) == ATTEMPTS_MAX - 1
+    for lost in order.lost_attempts:
+        assert len(lost.errors) + lost.errors_left_out == len(failed)
+        assert lost.errors or not failed
 
 
 def test_a_full_message_of_names_fits() -> None:

@@ -1,11 +1,19 @@
 """The task aggregate: what follows from what."""
 
+from datetime import datetime, timedelta
+
 import pytest
 
-from contracts.scheduler import LeaseMachine, ReleaseMachine, RunStage, SealReport, TaskCompleted
+from contracts.plugins import RunError
+from contracts.scheduler import LeaseMachine, LostAttempt, ReleaseMachine, RunStage, SealReport, TaskCompleted
 from services.scheduler.domain.task import NotPossible
 from tests.unit.scheduler.task_course import finish, said, state
 from tests.unit.scheduler.tasks import NOW, expired, granted, leased, started
+
+
+def at(seconds: float) -> datetime:
+    """So many seconds after the submission."""
+    return NOW + timedelta(seconds=seconds)
 
 
 def test_static_work_starts_at_once_while_the_task_waits_for_a_machine() -> None:
@@ -59,6 +67,51 @@ def test_a_failed_guest_stage_gives_the_machine_back_and_tries_again() -> None:
     messages = said(task)
     assert any(isinstance(message, ReleaseMachine) for message in messages)
     assert (state(task), task.attempt_reasons) == ("queued", ["no agent"])
+
+
+@pytest.mark.promise("G2")
+def test_each_attempt_before_the_last_is_told_with_the_report() -> None:
+    """When, on which machine, how it ended and why, and what went wrong in its runs; of its results nothing."""
+    task = started("guest")
+    failed = RunError(plugin="syscalls", stage="guest", outcome="failed", reason="no trace")
+    task.match("linux-1", "local", at(1))
+    task.grant(leased(task), at(2))
+    task.end_stage(
+        "guest",
+        1,
+        at=at(3),
+        is_failed=True,
+        is_retryable=True,
+        reason="no agent",
+        result_ids=("res_" + "7" * 32,),
+        errors=(failed,),
+        ended_by="guest_lost",
+    )
+    task.match("linux-2", "local", at(4))
+    task.overrun("lease", at(5))
+    granted(task, epoch=9)
+    task.end_stage("guest", 2, at=NOW, result_ids=("res_" + "8" * 32,))
+    [order] = [message for message in said(task) if isinstance(message, SealReport)]
+    first, second = order.lost_attempts
+    assert first == LostAttempt(
+        number=1,
+        machine_id="linux-1",
+        began_at=at(1),
+        ended_at=at(3),
+        outcome="guest_lost",
+        reason="no agent",
+        errors=(failed,),
+    )
+    assert (second.number, second.machine_id, second.outcome, second.began_at) == (2, "linux-2", "not_ready", at(4))
+    assert order.result_ids == ("res_" + "8" * 32,)
+
+
+@pytest.mark.parametrize(("cause", "outcome"), [("guest_lost", "guest_lost"), ("not_prepared", "lease_lost")])
+def test_a_lease_that_ends_by_itself_says_what_was_lost(cause: str, outcome: str) -> None:
+    """The guest on it, or the lease."""
+    task = granted(started("guest"))
+    task.lose_machine(expired(task, cause), NOW)
+    assert [(lost.outcome, lost.reason) for lost in task.lost_attempts] == [(outcome, "its virtual machine ended")]
 
 
 def test_three_failed_attempts_are_a_failed_task_that_says_why() -> None:

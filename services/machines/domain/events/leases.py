@@ -14,12 +14,13 @@ class Leased(Event):
     """A task owns the machine."""
 
     TOPIC: ClassVar[str] = "machine:leased"
-    class_version: ClassVar[int] = 2
+    class_version: ClassVar[int] = 3
     task_id: str
     lease_id: str
     operation_id: str
     hard_deadline_at: datetime
     route: Route
+    owner: str | None
 
     def keep(self, record: Record) -> None:
         """Keep the owner."""
@@ -37,6 +38,11 @@ class Leased(Event):
     def upcast_v1_v2(state: dict[str, Any]) -> None:
         """Version 1 knew no route but none."""
         state["route"] = "none"
+
+    @staticmethod
+    def upcast_v2_v3(state: dict[str, Any]) -> None:
+        """Version 2 did not say whose the task is."""
+        state["owner"] = None
 
 
 class LeaseAdopted(Event):
@@ -90,15 +96,22 @@ class LeaseExpired(Event):
     """The lease ended without its owner: deadline, lost guest, lost driver, failed preparation, an operator's word."""
 
     TOPIC: ClassVar[str] = "machine:lease-expired"
+    class_version: ClassVar[int] = 2
     task_id: str
     lease_id: str
     cause: ExpiryCause
     reason: str
+    is_hosts_fault: bool
 
     def keep(self, record: Record) -> None:
-        """The lease is over; count those in a row that were not prepared."""
-        record.unprepared += self.cause == "not_prepared"
+        """The lease is over; count those in a row that the machine could not be prepared for."""
+        record.unprepared += self.cause == "not_prepared" and not self.is_hosts_fault
         record.end_lease(self.cause, self.reason, self.originator_version)
+
+    @staticmethod
+    def upcast_v1_v2(state: dict[str, Any]) -> None:
+        """Version 1 took every failure for the machine's."""
+        state["is_hosts_fault"] = False
 
 
 class IsolationBreached(Event):

@@ -4,7 +4,7 @@ from typing import Any
 
 from malbox.sdk import Context, PluginFailure, PluginSkipped
 from malbox.sdk.cpu_budget import cpu_budget
-from malbox.sdk.passwords import passwords_to_try
+from malbox.sdk.passwords import CUSTOMARY_PASSWORDS
 
 from .budget import Budget
 from .kinds import recognise
@@ -37,4 +37,5 @@ def run(context: Context) -> None:
 
 def passwords(config: dict[str, Any]) -> tuple[str, ...]:
     """The submission's first, then the configured, then the customary ones; each once."""
-    return passwords_to_try(config.get("password", ""), *config.get("passwords", []))
+    given = (config.get("password", ""), *config.get("passwords", []), *CUSTOMARY_PASSWORDS)
+    return tuple(dict.fromkeys(filter(None, given)))

@@ -11,7 +11,9 @@ SIGNATURE_BYTES = 8
 SUM_BYTES = 4
 SIZE_MAX_BYTES = 3  # of the number that says how long a header is: 2 MiB at most
 BLOCKS_MAX = 20_000  # twice the entries that are read of all archives together
-FILE = 2
+NUMBER_MAX_BYTES = 10  # of 64 bits; what is longer costs time by the square of its length
+RECORDS_MAX = 100  # of one file; the format knows seven kinds
+FILE, END = 2, 5
 HAS_EXTRA, HAS_CONTENT = 1, 2
 ENCRYPTION = 1
 
@@ -33,7 +35,7 @@ def encrypted(path: Path) -> frozenset[int]:
 
 
 def _blocks(stream: BinaryIO) -> Iterator[tuple[int, bytes]]:
-    """Kind and extra area of each block. Raises IndexError at the end."""
+    """Kind and extra area of each block up to the end. Raises IndexError before it, ValueError of long numbers."""
     stream.seek(SIGNATURE_BYTES)
     for _ in range(BLOCKS_MAX):
         start = stream.read(SUM_BYTES + SIZE_MAX_BYTES)
@@ -45,27 +47,31 @@ def _blocks(stream: BinaryIO) -> Iterator[tuple[int, bytes]]:
         extra_bytes, at = _number(header, at) if flags & HAS_EXTRA else (0, at)
         content_bytes, at = _number(header, at) if flags & HAS_CONTENT else (0, at)
         yield kind, header[max(0, len(header) - extra_bytes) :]
+        if kind == END:
+            return
         stream.seek(content_bytes, 1)
 
 
 def _is_encrypted(extra: bytes) -> bool:
+    """Whether a record says so, or there are more of them than anybody writes: such a file is not believed either."""
     at = 0
-    while at < len(extra):
+    for _ in range(RECORDS_MAX):
+        if at >= len(extra):
+            return False
         size, at = _number(extra, at)
-        kind, _ = _number(extra, at)
+        kind, _end = _number(extra, at)
         if kind == ENCRYPTION:
             return True
         at += size
-    return False
+    return True
 
 
 def _number(content: bytes, at: int) -> tuple[int, int]:
-    """The number that stands there, seven bits in each byte, and where it ends. Raises IndexError."""
-    value = shift = 0
-    while True:
-        byte = content[at]
-        at += 1
-        value |= (byte & 0x7F) << shift
-        shift += 7
+    """The number that stands there, seven bits in each byte, and where it ends. Raises IndexError, ValueError."""
+    value = 0
+    for place in range(NUMBER_MAX_BYTES):
+        byte = content[at + place]
+        value |= (byte & 0x7F) << 7 * place
         if byte < 0x80:  # noqa: PLR2004 - the upper bit says that there is more
-            return value, at
+            return value, at + place + 1
+    raise ValueError(at)

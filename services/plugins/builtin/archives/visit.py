@@ -46,6 +46,7 @@ class Visit:
     entries: int = 0
     is_encrypted: bool = False
     password: str | None = None
+    has_problems: bool = False
 
     def member(self, member: Member) -> "Spool | None":
         """Counts the entry; where to write it, if it is a file that is to be unpacked. Raises BudgetSpent."""
@@ -74,6 +75,7 @@ class Visit:
 
     def problem(self, words: str) -> None:
         """Something could not be read."""
+        self.has_problems = True
         self.findings.problem(words)
 
     def written(self, spool: "Spool", size: int) -> None:

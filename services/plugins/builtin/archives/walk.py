@@ -8,6 +8,7 @@ from typing import Any
 
 import puremagic
 
+from malbox.sdk.cpu_budget import OutOfTime
 from malbox.sdk.findings import Findings, printable
 
 from . import sevenzip, streams, zips
@@ -90,7 +91,7 @@ class Walk:
         visit = self._visit(path, where, kind, depth)
         fault = self._fault(path, kind, visit)
         if fault:
-            self.findings.problem(fault)
+            visit.problem(fault)
         if visit.is_encrypted:
             words = f"opened with the password {visit.password}" if visit.password else "it was not opened"
             self.findings.trait("archive_encrypted", f"{where}: {words}")
@@ -100,7 +101,7 @@ class Walk:
         for spool in visit.kept:
             self._pending -= 1
             self._one(spool, kind, depth)
-        return bool(visit.kept) or not fault
+        return bool(visit.kept) or not visit.has_problems
 
     def _fault(self, path: Path, kind: str, visit: Visit) -> str:
         """What ended the reading early, if anything. Raises IsDocument."""
@@ -111,6 +112,9 @@ class Walk:
         except BudgetSpent as spent:
             self.is_over = True
             return str(spent)
+        except OutOfTime:
+            self.is_over = True
+            return f"{visit.where}: the time was over before its end"
         except ArchiveSpent as spent:
             return str(spent)
         except MemoryError:

@@ -86,6 +86,11 @@ class Behaviour:
         elif isinstance(what, Exit):
             self._on_exit(what)
 
+    @property
+    def lines(self) -> int:
+        """How many lines there were."""
+        return self._joiner.lines
+
     def result(self) -> dict[str, Any]:
         """The JSON result."""
         processes = sorted([*self._ended, *self._processes.values()], key=lambda process: process.started_at_s)

@@ -12,7 +12,7 @@ from malbox.sdk.rules import Fact, Matching, Prepared, read_rules
 
 from .behaviour import Behaviour
 from .facts import VOCABULARY, Fields
-from .strace import read_lines
+from .strace import LINES_MAX, read_lines
 
 TRACER = "syscalls"
 PLATFORM = "linux"
@@ -25,14 +25,14 @@ def run(context: Context) -> None:
     if trace is None:
         raise PluginSkipped("no system calls were traced for this task")
     with trace.path.open("rb") as file:
-        behaviour, signatures = observed(read_lines(file), RULES)
+        behaviour, signatures = observed(read_lines(file), RULES, is_whole=not trace.is_truncated)
     context.emit_json("behaviour", behaviour.result())
     context.emit_json("signatures", signatures)
     context.log("trace_read", **behaviour.counts(), facts=signatures["facts"], matches=len(signatures["matches"]))
 
 
-def observed(lines: Iterable[str], rules: Prepared) -> tuple[Behaviour, dict[str, Any]]:
-    """What was done, and what it means."""
+def observed(lines: Iterable[str], rules: Prepared, *, is_whole: bool = True) -> tuple[Behaviour, dict[str, Any]]:
+    """What was done, and what it means. `is_whole`: nothing that was traced is missing before the lines' bound."""
     matching = Matching(rules, PLATFORM)
 
     def say(kind: str, fields: Fields, place: dict[str, Any]) -> None:
@@ -41,6 +41,8 @@ def observed(lines: Iterable[str], rules: Prepared) -> tuple[Behaviour, dict[str
     behaviour = Behaviour(say)
     for line in lines:
         behaviour.feed(line)
+    if not is_whole or behaviour.lines >= LINES_MAX:
+        matching.cut()
     return behaviour, matching.result()
 
 

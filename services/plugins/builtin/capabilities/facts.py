@@ -27,17 +27,17 @@ VOCABULARY: Mapping[str, Mapping[str, type]] = {
 characters, and without underscores before it. `text` is a string in the bytes, `layer` a line of what a script unfolds
 to, `reference` and `member` are what a .NET assembly uses of others.
 """
-FACTS_MAX = 400_000
 LINE_MAX_BYTES = 4096
 _FORMATS = ("pe", "elf", "macho")
 
 
 @dataclass(frozen=True)
 class Read:
-    """What the other plugins found: their JSON by the result's name, and the list of strings."""
+    """What the other plugins found: their JSON by the result's name, and the list of strings. `is_cut`: not all."""
 
     documents: Mapping[str, Any]
     strings: Path | None = None
+    is_cut: bool = False
 
 
 def format_of(read: Read) -> str:
@@ -47,25 +47,18 @@ def format_of(read: Read) -> str:
 
 
 def facts_of(read: Read) -> Iterator[Fact]:
-    """Every fact, at most `FACTS_MAX`: the structure first, then the texts."""
-    for number, fact in enumerate(_all(read)):
-        if number == FACTS_MAX:
-            return
-        yield fact
+    """Every fact: the structure first, then the texts."""
+    for name, facts in (("pe", _of_pe), ("elf", _of_elf), ("macho", _of_macho), ("dotnet", _of_dotnet)):
+        yield from facts(_dict(read.documents.get(name)))
+    yield from _of_scripts(_dict(read.documents.get("scripts")))
+    if read.strings is not None:
+        yield from _of_strings(read.strings, format_of(read))
 
 
 def plain(name: str) -> str:
     """The name as a rule has it, whoever calls it how."""
     short = name[:-1] if len(name) > 1 and name[-1] in "AW" and not name[-2].isupper() else name
     return short.lower().lstrip("_")
-
-
-def _all(read: Read) -> Iterator[Fact]:
-    for name, facts in (("pe", _of_pe), ("elf", _of_elf), ("macho", _of_macho), ("dotnet", _of_dotnet)):
-        yield from facts(_dict(read.documents.get(name)))
-    yield from _of_scripts(_dict(read.documents.get("scripts")))
-    if read.strings is not None:
-        yield from _of_strings(read.strings, format_of(read))
 
 
 def _of_pe(document: dict[str, Any]) -> Iterator[Fact]:

@@ -1,11 +1,8 @@
 """Text in the encodings that scripts of Windows come in beside UTF-8: UTF-16 and one byte for each character."""
 
-import codecs
+from malbox.sdk.wide_text import wide_encoding
 
 PROBE_BYTES = 8 * 1024
-WIDE_MIN_BYTES = 8  # fewer bytes say nothing
-WIDE_ZEROS_MIN = 0.7
-"""The share of zeros among the upper bytes, where no mark says that it is UTF-16: what is no Latin letter has none."""
 READABLE_MIN = 0.9
 ASCII_MIN = 0.7
 """The share of ASCII in a text with letters of a code page; in packed bytes it is a half."""
@@ -17,7 +14,7 @@ def from_wide(head: bytes) -> bytes | None:
     """UTF-16 text, with or without a mark, as UTF-8 without one; None: it is none."""
     probe = head[: PROBE_BYTES & ~1]
     probe = probe[: len(probe) & ~1]
-    encoding = _wide_encoding(probe)
+    encoding = wide_encoding(probe)
     if encoding is None:
         return None
     text = probe.decode(encoding, "replace").removeprefix("\ufeff")
@@ -31,14 +28,3 @@ def is_of_single_bytes(head: bytes) -> bool:
     if probe.translate(None, delete=_CONTROLS) != probe:
         return False
     return sum(1 for byte in probe if byte < 0x80) >= ASCII_MIN * len(probe)  # noqa: PLR2004 - ASCII ends there
-
-
-def _wide_encoding(probe: bytes) -> str | None:
-    if probe.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)):
-        return "utf-16-le" if probe.startswith(codecs.BOM_UTF16_LE) else "utf-16-be"
-    if len(probe) < WIDE_MIN_BYTES:
-        return None
-    for encoding, upper, lower in (("utf-16-le", probe[1::2], probe[::2]), ("utf-16-be", probe[::2], probe[1::2])):
-        if upper.count(0) >= WIDE_ZEROS_MIN * len(upper) and not lower.count(0):
-            return encoding
-    return None

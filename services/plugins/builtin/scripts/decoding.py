@@ -8,9 +8,11 @@ import base64
 import binascii
 import bz2
 import codecs
+import itertools
 import lzma
 import re
 import zlib
+from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass
 
@@ -21,6 +23,7 @@ from .language import is_readable, text_of
 from .script_encoder import encoded_blocks
 
 DECODED_MAX_BYTES = 8 * 1024 * 1024
+LOOKED_AT_MAX = 5000
 CANDIDATES_MAX = 60
 READABLE_MIN_CHARS = 6
 SCRIPT_ENCODER = "Microsoft Script Encoder"
@@ -46,31 +49,34 @@ class Decoded:
     is_cut: bool = False
 
 
-def decoded(text: str) -> Iterator[Decoded]:
-    """Everything that is encoded in the text and is of use afterwards."""
+def decoded(text: str, passed: Counter[str]) -> Iterator[Decoded]:
+    """Everything that is encoded in the text and is of use afterwards.
+
+    `passed` counts, for each encoding, what looks like it and was not decoded because there is too much of it.
+    """
     for block in encoded_blocks(text):
         yield Decoded(SCRIPT_ENCODER, block)
-    for by, content in _candidates(text):
+    for by, content in _candidates(text, passed):
         yield from _useful(by, content, text)
     if _ROT13.search(text):
-        for match, _ in zip(_STRING.finditer(text), range(CANDIDATES_MAX), strict=False):
+        for match in _longest(_STRING, text, "rot13", passed):
             yield Decoded("rot13", codecs.decode(match[1] or match[2], "rot13"))
 
 
-def _candidates(text: str) -> Iterator[tuple[str, bytes]]:
-    for match in _first(_BASE64_LINES, text):
+def _candidates(text: str, passed: Counter[str]) -> Iterator[tuple[str, bytes]]:
+    for match in _longest(_BASE64_LINES, text, "base64", passed):
         yield "base64", _base64(re.sub(r"\s", "", match[0]))
-    for match in _first(_BASE64, text):
+    for match in _longest(_BASE64, text, "base64", passed):
         yield "base64", _base64(match[0])
-    for match in _first(_HEX, text):
+    for match in _longest(_HEX, text, "hexadecimal", passed):
         yield "hexadecimal", binascii.unhexlify(match[1])
     for pattern in (_SPACED_HEX, _ESCAPED):
-        for match in _first(pattern, text):
+        for match in _longest(pattern, text, "hexadecimal", passed):
             yield (
                 "hexadecimal",
                 binascii.unhexlify("".join(re.findall(r"(?<!0)[0-9a-fA-F]{2}", re.sub(r"0x", " ", match[0])))),
             )
-    for match in _first(_NUMBERS, text):
+    for match in _longest(_NUMBERS, text, "character codes", passed):
         codes = numbers(match[0])
         if max(codes) <= 0xFF:  # noqa: PLR2004 - a byte
             yield "character codes", bytes(codes)
@@ -78,9 +84,11 @@ def _candidates(text: str) -> Iterator[tuple[str, bytes]]:
             yield "character codes", characters(codes).encode()
 
 
-def _first(pattern: re.Pattern[str], text: str) -> Iterator[re.Match[str]]:
-    """The longest of the matches: what hides something is longer than what is only a word."""
-    found = [match for match, _ in zip(pattern.finditer(text), range(5000), strict=False)]
+def _longest(pattern: re.Pattern[str], text: str, by: str, passed: Counter[str]) -> Iterator[re.Match[str]]:
+    """The longest of the matches: what hides something is longer than what is only a word. The others are counted."""
+    matches = pattern.finditer(text)
+    found = list(itertools.islice(matches, LOOKED_AT_MAX))
+    passed[by] += max(0, len(found) - CANDIDATES_MAX) + sum(1 for _ in matches)
     yield from sorted(found, key=lambda match: match.start() - match.end())[:CANDIDATES_MAX]
 
 

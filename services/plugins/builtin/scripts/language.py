@@ -2,8 +2,11 @@
 
 import re
 
+from malbox.sdk.wide_text import wide_encoding
+
 HINTS_MIN = 2
 GUESSED_MAX_CHARS = 200_000
+WIDE_PROBE_BYTES = 200
 ENCODED = "#@~^"
 """What a block of Microsoft's Script Encoder begins with."""
 PRINTABLE_MIN = 0.9
@@ -78,10 +81,9 @@ _OTHER = re.compile(r"\s*(?:<|\{\\rt|%PDF|From |Received:|MIME-Version:|Return-P
 
 def text_of(content: bytes) -> str | None:
     """The bytes as text, whatever its width, or None for what is none."""
-    if content.startswith((b"\xff\xfe", b"\xfe\xff")):
-        return content.decode("utf-16", "replace")
-    if _is_wide(content):
-        return content.decode("utf-16-le", "replace")
+    encoding = wide_encoding(content[:WIDE_PROBE_BYTES])
+    if encoding is not None:
+        return content.decode(encoding, "replace").removeprefix("\ufeff")
     if b"\0" in content[:4096]:
         return None
     try:
@@ -114,9 +116,3 @@ def guess(text: str, name: str = "") -> str | None:
         return "vbscript"  # or JScript: nothing in the encoded text tells which
     best = max(hits, key=lambda language: hits[language])
     return best if hits[best] >= HINTS_MIN else None
-
-
-def _is_wide(content: bytes) -> bool:
-    """UTF-16 without a mark: every other byte of the beginning is zero."""
-    head = content[:200]
-    return len(head) >= 8 and not any(head[1::2]) and all(head[0:-1:2])  # noqa: PLR2004 - fewer bytes say nothing

@@ -12,6 +12,7 @@ from .language import guess, text_of
 from .unfolding import Layer, unfold
 
 PROCESSOR_S = 40.0
+JUDGING_S = 10.0
 SAMPLE_MAX_BYTES = 8 * 1024 * 1024
 SHOWN_MAX_CHARS = 20_000
 
@@ -34,8 +35,10 @@ def run(context: Context) -> None:
         unfold(layers, findings, children)
     if time.is_spent:
         findings.problem(f"unfolding ended after {PROCESSOR_S:.0f} s of processor time")
-    with cpu_budget(PROCESSOR_S / 4):
+    with cpu_budget(JUDGING_S) as time:
         judge(layers, findings)
+    if time.is_spent:
+        findings.problem(f"judging ended after {JUDGING_S:.0f} s of processor time: traits may be missing")
     said = {"language": language, "layers": shown(layers), "children": children.as_json()}
     context.emit_json("scripts", {**said, **findings.as_json()})
     children.emit(context)

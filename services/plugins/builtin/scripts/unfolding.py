@@ -1,6 +1,6 @@
 """Layer after layer: what a text folds to, and what is encoded in it, until nothing new comes or a bound is met."""
 
-import itertools
+from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass
 
@@ -48,6 +48,7 @@ def unfold(layers: list[Layer], findings: Findings, children: Children) -> None:
                 continue
             total += len(text)
             if len(layers) >= LAYERS_MAX or total > TOTAL_MAX_CHARS:
+                findings.problem(f"{len(layers)} layers of {total} characters were unfolded; what is behind was not")
                 findings.truncated()
                 return
             seen.add(text)
@@ -83,8 +84,13 @@ def _below(layer: Layer, findings: Findings) -> Iterator[Decoded]:
     if folded != layer.text:
         yield Decoded(FOLDING, folded)
         texts.insert(0, folded)
-    for found in itertools.chain.from_iterable(map(decoded, texts)):
-        if found.is_cut:
-            findings.problem(f"layer {layer.number}: what unpacks to more was cut after {DECODED_MAX_BYTES} bytes")
+    for text in texts:
+        passed: Counter[str] = Counter()
+        for found in decoded(text, passed):
+            if found.is_cut:
+                findings.problem(f"layer {layer.number}: what unpacks to more was cut after {DECODED_MAX_BYTES} bytes")
+                findings.truncated()
+            yield found
+        for by, count in sorted((+passed).items()):
+            findings.problem(f"layer {layer.number}: {count} shorter pieces like {by} were not decoded")
             findings.truncated()
-        yield found

@@ -112,8 +112,11 @@ def _opened(archive: Any, entry: Any, password: str, target: Path) -> bool:
 
 
 def _unpack(archive: Any, entry: Any, password: bytes | None, target: Path) -> None:
-    with archive.open(entry, pwd=password) as source, target.open("wb") as sink:
-        _copy(source, sink, entry.compress_size)
+    try:
+        with archive.open(entry, pwd=password) as source, target.open("wb") as sink:
+            _copy(source, sink, entry.compress_size)
+    except NotImplementedError as error:  # whatever the password; it is a RuntimeError too
+        raise PluginFailure(f"the archive's file cannot be unpacked: {error}") from error
 
 
 def _copy(source: Any, sink: Any, packed_bytes: int) -> None:

@@ -16,7 +16,7 @@ from contracts.limits import ATTEMPTS_MAX
 from contracts.machines import LeaseExpired, MachineLeased
 from contracts.planning import Budgets, Phase, Plan
 from contracts.plugins import RunError
-from contracts.scheduler import GuestAssignment
+from contracts.scheduler import AttemptOutcome, GuestAssignment
 from services.scheduler.domain.lifecycle import successor
 from services.scheduler.domain.task import events
 from services.scheduler.domain.task.events import StageOutcome
@@ -154,7 +154,7 @@ class Task(Record, Aggregate):
         if not self._is_running(stage, attempt):
             return
         if stage == "guest" and is_failed and is_retryable and self._may_retry():
-            self._retry(reason, at)
+            self._retry(reason, at, "guest_lost" if ended_by == "guest_lost" else "failed", errors)
         else:
             self._happen(
                 events.StageEnded,
@@ -193,7 +193,8 @@ class Task(Record, Aggregate):
         self._give_back(fact.machine_id, self.machine_host, fact.lease_id, fact.epoch, at)
         if fact.cause != "collection_deadline" or self.state != "collecting":
             ended_by = "timeout" if fact.cause in ("deadline", "collection_deadline") else "guest_lost"
-            self._lose_guest(fact.reason, at, ended_by=ended_by, is_final=fact.cause in FINAL_CAUSES)
+            outcome: AttemptOutcome = "guest_lost" if fact.cause == "guest_lost" else "lease_lost"
+            self._lose_guest(fact.reason, at, outcome, ended_by=ended_by, is_final=fact.cause in FINAL_CAUSES)
         self._advance(at)
 
     def lose_lease(self, epoch: int, reason: str, at: datetime) -> None:
@@ -201,7 +202,7 @@ class Task(Record, Aggregate):
         if self.guest is None or self.guest.lease.epoch >= epoch:
             return
         self._return_machine(at)
-        self._lose_guest(reason, at, ended_by="guest_lost")
+        self._lose_guest(reason, at, "lease_lost", ended_by="guest_lost")
         self._advance(at)
 
     def strand(self, reason: str, at: datetime) -> None:
@@ -319,7 +320,7 @@ class Task(Record, Aggregate):
         if self.cancelled_by is not None:
             self._end_guest("skipped", "the task was cancelled", at)
         else:
-            self._lose_guest(reason, at)
+            self._lose_guest(reason, at, "not_ready")
 
     def _overrun_guest(self, at: datetime) -> None:
         """Whatever still runs there is fenced off when the machine is taken back."""
@@ -347,13 +348,15 @@ class Task(Record, Aggregate):
     def _spend(self, phase: Phase, stage: str | None, reason: str, at: datetime) -> None:
         self._happen(events.BudgetSpent, at, phase=phase, stage=stage, reason=reason)
 
-    def _lose_guest(self, reason: str, at: datetime, *, ended_by: str | None = None, is_final: bool = False) -> None:
+    def _lose_guest(
+        self, reason: str, at: datetime, outcome: AttemptOutcome, *, ended_by: str | None = None, is_final: bool = False
+    ) -> None:
         if not self.is_guest_due:
             return
         if is_final or not self._may_retry():
             self._end_guest("failed", reason, at, ended_by=ended_by)
         else:
-            self._retry(reason, at)
+            self._retry(reason, at, outcome)
 
     def _is_running(self, stage: str, attempt: int) -> bool:
         return self.stages.get(stage) == "running" and attempt == self.attempt_of(stage)
@@ -361,8 +364,9 @@ class Task(Record, Aggregate):
     def _may_retry(self) -> bool:
         return len(self.lost_attempts) + 1 < ATTEMPTS_MAX and self.cancelled_by is None
 
-    def _retry(self, reason: str, at: datetime) -> None:
-        self._happen(events.AttemptFailed, at, reason=reason)
+    def _retry(self, reason: str, at: datetime, outcome: AttemptOutcome, errors: tuple[RunError, ...] = ()) -> None:
+        known = [error.model_dump(mode="json") for error in errors]
+        self._happen(events.AttemptFailed, at, reason=reason, outcome=outcome, errors=known)
         self._return_machine(at)
         self._happen(events.Queued, at, waiting_for=f"another attempt: {reason}")
 

@@ -7,7 +7,7 @@ from typing import Literal
 from contracts.intake import TaskSubmitted
 from contracts.planning import Budgets, Phase, PhaseCost, Plan
 from contracts.plugins import RunError
-from contracts.scheduler import GuestAssignment, MachineCondition, TaskState
+from contracts.scheduler import GuestAssignment, LostAttempt, MachineCondition, TaskState
 from contracts.submission import AnalysisRequest, SampleRef
 from services.scheduler.domain.lifecycle import is_terminal, successor
 
@@ -17,16 +17,6 @@ Outcome = Literal["completed", "failed", "timed_out", "cancelled", "unserviceabl
 
 class NotPossible(Exception):
     """The task's state does not allow this; nothing was changed. The message says why."""
-
-
-@dataclass(frozen=True)
-class LostAttempt:
-    """One try that ended without its evidence."""
-
-    number: int
-    machine_id: str | None
-    at: datetime
-    reason: str
 
 
 @dataclass(frozen=True)
@@ -69,6 +59,7 @@ class Record:
         self.machine_id: str | None = None
         self.machine_host = ""
         self.operation_id = ""
+        self.asked_for_at: datetime | None = None
         self.guest: GuestAssignment | None = None
         self.ran_on: GuestAssignment | None = None
         self.granted_at: datetime | None = None

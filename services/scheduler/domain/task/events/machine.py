@@ -20,6 +20,7 @@ class Matched(Event):
         task.machine_id = self.machine_id
         task.machine_host = self.host
         task.operation_id = self.operation_id
+        task.asked_for_at = self.timestamp
         task.matches += 1
         task.why = f"machine {self.machine_id} is being prepared"
         task.leave(self.timestamp, "queue")

@@ -3,8 +3,9 @@
 from typing import Any, ClassVar, Literal
 
 from contracts.plugins import RunError
+from contracts.scheduler import AttemptOutcome, LostAttempt
 from services.scheduler.domain.task.events.base import GUEST_PHASES, Event
-from services.scheduler.domain.task.record import LostAttempt, Record
+from services.scheduler.domain.task.record import Record
 
 StageOutcome = Literal["completed", "failed", "skipped"]
 
@@ -97,13 +98,29 @@ class AttemptFailed(Event):
     """The attempt ended without its evidence."""
 
     TOPIC: ClassVar[str] = "task:attempt-failed"
+    class_version: ClassVar[int] = 2
     reason: str
+    outcome: AttemptOutcome
+    errors: list[dict[str, Any]]
 
     def keep(self, task: Record) -> None:
-        """Keep why."""
-        number = len(task.lost_attempts) + 1
-        task.lost_attempts.append(LostAttempt(number, task.machine_id, self.timestamp, self.reason))
+        """Keep when it was, how it ended and why."""
+        lost = LostAttempt(
+            number=len(task.lost_attempts) + 1,
+            machine_id=task.machine_id,
+            began_at=task.asked_for_at,
+            ended_at=self.timestamp,
+            outcome=self.outcome,
+            reason=self.reason,
+            errors=tuple(RunError.model_validate(error) for error in self.errors),
+        )
+        task.lost_attempts.append(lost)
         task.leave(self.timestamp, *GUEST_PHASES)
+
+    @staticmethod
+    def upcast_v1_v2(state: dict[str, Any]) -> None:
+        """Version 1 said only why."""
+        state["outcome"], state["errors"] = "failed", []
 
 
 class BudgetSpent(Event):
