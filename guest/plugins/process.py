@@ -52,6 +52,7 @@ class PluginProcess:
         self._process: subprocess.Popen[bytes] | None = None
         self._threads: list[threading.Thread] = []
         self._log = bytearray()
+        self._log_left_out_bytes = 0
         self._pieces = 0
         self._evidence_bytes = 0
         self._started_at = time.monotonic()
@@ -99,7 +100,7 @@ class PluginProcess:
             outcome=self._outcome,
             reason=self._reason,
             pieces=self._pieces,
-            log=bytes(self._log),
+            log=self._told_log(),
             duration_ms=int((self._ended_at - self._started_at) * 1000),
         )
 
@@ -195,9 +196,16 @@ class PluginProcess:
         self._pieces += self._journal.plugin_evidence(piece, content)
 
     def _keep_log(self, stream: IO[bytes]) -> None:
-        """What it writes to its standard error, up to the limit; the rest is read and forgotten."""
+        """What it writes to its standard error, up to the limit; the rest is read and counted."""
         while piece := stream.read1(limits.FRAME_BYTES):  # type: ignore[attr-defined]  # a pipe is buffered
-            self._log += piece[: limits.PLUGIN_LOG_MAX_BYTES - len(self._log)]
+            kept = piece[: limits.PLUGIN_LOG_MAX_BYTES - limits.PLUGIN_LOG_CUT_LINE_MAX_BYTES - len(self._log)]
+            self._log += kept
+            self._log_left_out_bytes += len(piece) - len(kept)
+
+    def _told_log(self) -> bytes:
+        """The log; one that was cut ends with how much is left out."""
+        left_out = self._log_left_out_bytes
+        return bytes(self._log) + (f"\n[{left_out} bytes more of log were not kept]\n".encode() if left_out else b"")
 
     def _words_of_exit(self) -> str:
         if self._process is None:
