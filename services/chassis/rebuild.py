@@ -168,16 +168,17 @@ class Rebuilds:
         return [await self._shown(projection) for projection in self._projections.values()]
 
     async def _shown(self, projection: Projection) -> dict[str, Any]:
+        # In this order: a rebuild that is said to be done has moved the place that the events are counted from.
+        last = await self._store.fetchrow(
+            "SELECT state, who, reason, asked_at, ended_at, events_done, events_total, rows_changed, error "
+            "FROM rebuilds WHERE projection = $1",
+            projection.name,
+        )
         behind = await self._store.fetchrow(
             "SELECT count(*) AS n FROM (SELECT FROM events WHERE (txid, position) > (SELECT coalesce(max(txid), '0'), "
             "coalesce(max(position), 0) FROM checkpoints WHERE projection = $1) LIMIT $2) AS later",
             projection.name,
             BEHIND_MAX,
-        )
-        last = await self._store.fetchrow(
-            "SELECT state, who, reason, asked_at, ended_at, events_done, events_total, rows_changed, error "
-            "FROM rebuilds WHERE projection = $1",
-            projection.name,
         )
         return {
             "projection": projection.name,

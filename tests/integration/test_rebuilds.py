@@ -296,6 +296,31 @@ async def test_a_rebuild_is_done_on_an_operators_word_and_recorded(store: Store)
     assert len(await store.fetch("SELECT 1 FROM operator_actions")) == 2
 
 
+@pytest.mark.promise("P16")
+async def test_a_rebuild_that_ends_while_it_is_shown_is_never_done_and_behind(
+    store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """All of it happens between the two reads of a listing."""
+    projection = KINDS[store.schema][0]
+    await store_all(store, histories(store, seeded(5), streams=3, events=20))
+    rebuilds = Rebuilds(store, {projection.name: projection}, lambda: new_unit(store))
+    await rebuilds.ask(projection.name, WORD)
+    read, overtaken = store.fetchrow, 0
+
+    async def overtaking(*asked: Any) -> Any:
+        nonlocal overtaken
+        row = await read(*asked)
+        overtaken += 1
+        if overtaken == 1:
+            assert (await worked(store, rebuilds, projection.name))["rebuild"]["state"] == "done"
+        return row
+
+    monkeypatch.setattr(store, "fetchrow", overtaking)
+    [shown] = await rebuilds.listed()
+    assert overtaken > 1
+    assert (shown["rebuild"]["state"], shown["events_behind"]) == ("running", 0)
+
+
 async def test_a_rebuild_that_cannot_be_done_says_why_and_changes_nothing(store: Store) -> None:
     """A fault in what an event does to a row fails the rebuild at once, with its words; the rows stay."""
     projection = KINDS[store.schema][0]
