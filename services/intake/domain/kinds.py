@@ -33,6 +33,7 @@ KINDS: Mapping[str, ChildKind] = {
     "application/vnd.ms-htmlhelp": "document",
     "text/html": "document",
     "message/rfc822": "document",
+    "application/vnd.ms-outlook": "document",
     "application/zip": "archive",
     "application/x-7z-compressed": "archive",
     "application/vnd.rar": "archive",

@@ -77,6 +77,7 @@ DOCUMENTS: tuple[Trait, ...] = (
     Trait("html_hidden_frame", "the page loads another one in a frame that nobody sees", ("T1189",), 20),
     Trait("link_deceives", "a link shows another host than the one it leads to", ("T1566.002",), 35),
     Trait("mail_program_attached", "a program or script is attached", ("T1566.001",), 40),
+    Trait("mail_reaches_out", "Outlook itself connects to another host for a property of the message", ("T1187",), 50),
     Trait(
         "mail_authentication_fails", "the receiving server found the sender's authentication failing", ("T1656",), 20
     ),

@@ -9,7 +9,7 @@ import pytest
 
 from malbox.sdk import PluginFailure, PluginSkipped
 from malbox.sdk.testing import Emitted, run_plugin
-from services.plugins.builtin.email import message, plugin
+from services.plugins.builtin.email import plugin, reading
 from tests.unit.plugins.conftest import MakeSample
 from tests.unit.plugins.mutations import mutations
 
@@ -107,7 +107,7 @@ def test_an_ordinary_message_has_no_trait(content: bytes, make_sample: MakeSampl
 def test_a_message_without_end_is_cut(content: bytes, make_sample: MakeSample, tmp_path: Path) -> None:
     """Numbers, lengths and depth end at a bound."""
     said = read(make_sample(content), tmp_path).json("email")
-    assert len(said["parts"]) <= message.LISTED_MAX
+    assert len(said["parts"]) <= reading.LISTED_MAX
     assert len(str(said)) < 200_000
     assert not any("processor time" in words for words in said["problems"])
 
@@ -124,4 +124,4 @@ def test_a_damaged_message_is_read_as_far_as_it_goes(make_sample: MakeSample, tm
     content = mail(("a.exe", b"MZ"), html='<a href="http://c2.example">x</a>', inner=b"inside")
     for damaged in mutations(content, 300, "email"):
         with contextlib.suppress(PluginFailure, PluginSkipped):
-            assert len(read(make_sample(damaged), tmp_path).json("email")["parts"]) <= message.LISTED_MAX
+            assert len(read(make_sample(damaged), tmp_path).json("email")["parts"]) <= reading.LISTED_MAX

@@ -16,7 +16,9 @@ from services.plugins.builtin.identity import similarity
 from services.plugins.builtin.identity.content import classify
 from services.plugins.builtin.identity.plugin import run
 from tests.unit.plugins.conftest import MakeSample
+from tests.unit.plugins.office_files import compound
 
+OUTLOOK = b"\x0b\x0d\x02\0\0\0\0\0\xc0\0\0\0\0\0\0\x46"
 ELF_START = b"\x7fELF\x02\x01\x01" + bytes(9) + b"\x02\x00\x3e\x00" + bytes(40)
 
 
@@ -56,6 +58,8 @@ def test_the_content_decides_how_a_file_is_run(head: bytes, name: str, package: 
         (b"%PDF-1.7\n1 0 obj\n", "x", "application/pdf"),
         (b"{\\rtf1\\ansi}", "x.doc", "application/rtf"),
         (b"\xd0\xcf\x11\xe0\xa1\xb1\x1a\xe1" + bytes(504), "x.doc", "application/x-ole-storage"),
+        (compound({"__properties_version1.0": bytes(32)}, OUTLOOK), "x.doc", "application/vnd.ms-outlook"),
+        (compound({"ObjectPool/_1/__properties_version1.0": bytes(32)}), "x.doc", "application/x-ole-storage"),
         (b"L\0\0\0\x01\x14\x02\0\0\0\0\0\xc0\0\0\0\0\0\0\x46" + bytes(56), "x", "application/x-ms-shortcut"),
         (b"7z\xbc\xaf\x27\x1c\0\x04" + bytes(24), "x", "application/x-7z-compressed"),
         (b"Rar!\x1a\x07\x01\0", "x", "application/vnd.rar"),

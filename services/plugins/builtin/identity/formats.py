@@ -6,6 +6,7 @@ data of a library.
 
 import re
 from dataclasses import dataclass
+from uuid import UUID
 
 FAT_ARCHITECTURES_MAX = 30  # in the same place a Java class has its version, which is 45 and more
 _MACHO_MAGICS = {
@@ -16,6 +17,9 @@ _MACHO_MAGICS = {
 }
 _SHORTCUT = b"L\0\0\0\x01\x14\x02\0\0\0\0\0\xc0\0\0\0\0\0\0\x46"  # MS-SHLLINK 2.1: size and class of the header
 _SIGNED_DATA = b"\x06\x09\x2a\x86\x48\x86\xf7\x0d\x01\x07\x02"  # 1.2.840.113549.1.7.2
+_COMPOUND = b"\xd0\xcf\x11\xe0\xa1\xb1\x1a\xe1"  # MS-CFB 2.2
+_OUTLOOK_MESSAGE = UUID("00020d0b-0000-0000-c000-000000000046").bytes_le
+"""The class of the root where Outlook saved a message: a document that holds one has a class of its own there."""
 _WORDPROCESSING = "application/vnd.openxmlformats-officedocument.wordprocessingml.document"
 _SPREADSHEET = "application/vnd.openxmlformats-officedocument.spreadsheetml.sheet"
 _PRESENTATION = "application/vnd.openxmlformats-officedocument.presentationml.presentation"
@@ -34,7 +38,7 @@ class Format:
 BINARY_FORMATS = (
     Format(b"%PDF-", "application/pdf", "PDF document"),
     Format(b"{\\rt", "application/rtf", "RTF document"),
-    Format(b"\xd0\xcf\x11\xe0\xa1\xb1\x1a\xe1", "application/x-ole-storage", "OLE compound file (Office 97 to 2003)"),
+    Format(_COMPOUND, "application/x-ole-storage", "OLE compound file (Office 97 to 2003)"),
     Format(_SHORTCUT, "application/x-ms-shortcut", "Windows shortcut"),
     Format(b"7z\xbc\xaf\x27\x1c", "application/x-7z-compressed", "7-Zip archive"),
     Format(b"Rar!\x1a\x07", "application/vnd.rar", "RAR archive"),
@@ -112,7 +116,16 @@ def macho(head: bytes) -> str | None:
 
 def binary_format(head: bytes) -> tuple[str, str] | None:
     """Media type and words of a file with fixed bytes."""
+    if head.startswith(_COMPOUND) and _root_class(head) == _OUTLOOK_MESSAGE:
+        return "application/vnd.ms-outlook", "message saved by Outlook"
     return _of_magic(head, BINARY_FORMATS)
+
+
+def _root_class(head: bytes) -> bytes:
+    """The class of a compound file's root, which is the directory's first entry (MS-CFB 2.2, 2.6.1)."""
+    sector_bytes = 1 << min(int.from_bytes(head[30:32], "little"), 16)
+    directory = (int.from_bytes(head[48:52], "little") + 1) * sector_bytes
+    return head[directory + 80 : directory + 96]
 
 
 def zip_format(head: bytes) -> tuple[str, str]:
