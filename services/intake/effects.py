@@ -1,4 +1,4 @@
-"""A submitted task is said again until the scheduler has been heard to know it.
+"""A submitted task is said again until the scheduler has been heard to know it, however long that takes.
 
 The broker may lose everything it holds; the store is the truth. The message keeps its id, so that a scheduler that did
 get it does nothing twice.
@@ -10,7 +10,6 @@ from services.intake.adapters.tables import find_family, find_submission
 from services.intake.app import CONFIRM_AFTER_S, CONFIRM_TASK, say_task
 
 CONFIRM_LATEST_S = 600.0
-CONFIRM_TRIES = 150  # about a day: a scheduler that stays away longer is an operator's matter
 
 
 async def confirm_task(item: WorkItem, context: WorkContext) -> None:
@@ -30,4 +29,4 @@ async def confirm_task(item: WorkItem, context: WorkContext) -> None:
     await context.reschedule(min(CONFIRM_AFTER_S * 2 ** min(item.attempt, 8), CONFIRM_LATEST_S))
 
 
-RUNNERS = (Runner(kind=CONFIRM_TASK, run=confirm_task, attempts_max=CONFIRM_TRIES),)
+RUNNERS = (Runner(kind=CONFIRM_TASK, run=confirm_task, attempts_max=None),)

@@ -32,7 +32,6 @@ TOLD_MAX = 500
 LOOKING_MAX_S = 60.0
 """For all of them; what is not reached is said without its kind, and nobody runs it."""
 CONFIRM_LATEST_S = 600.0
-CONFIRM_TRIES = 150  # about a day
 INSIDE = " > "
 NAME_MAX_BYTES = 160
 """Of a file's name, its end: what is said of all files together stays within one message."""
@@ -157,4 +156,4 @@ async def confirm_children(item: WorkItem, context: WorkContext) -> None:
     await context.reschedule(min(rows.CONFIRM_AFTER_S * 2 ** min(item.attempt, 8), CONFIRM_LATEST_S))
 
 
-RUNNER = Runner(kind=rows.CONFIRM_CHILDREN, run=confirm_children, attempts_max=CONFIRM_TRIES)
+RUNNER = Runner(kind=rows.CONFIRM_CHILDREN, run=confirm_children, attempts_max=None)

@@ -99,11 +99,15 @@ class Runner:
 
     `run` must be safe to repeat; it finishes the work with `context.commit(…, finish=True)`, or returns without, which
     also ends it. It is cancelled when its claim can no longer be believed in. `give_up` is called after `attempts_max`
-    failures, or after one that no repetition can cure.
+    failures (None: they are not counted), or after one that no repetition can cure.
     """
 
     kind: str
     run: Callable[[WorkItem, WorkContext], Awaitable[None]]
     give_up: Callable[[WorkItem, WorkContext, Exception], Awaitable[None]] | None = None
     concurrency: int = 4
-    attempts_max: int = 10
+    attempts_max: int | None = 10
+
+    def is_spent(self, attempts: int) -> bool:
+        """Whether nothing is tried any more after so many."""
+        return self.attempts_max is not None and attempts >= self.attempts_max

@@ -185,7 +185,7 @@ class Worker:
 
     async def _run(self, runner: Runner, item: WorkItem, context: WorkContext) -> None:
         try:
-            if item.attempt > runner.attempts_max:
+            if runner.is_spent(item.attempt - 1):
                 await self._give_up(runner, item, context, TransientError("interrupted too often"))
             else:
                 await runner.run(item, context)
@@ -196,7 +196,7 @@ class Worker:
         except Exception as group:
             error = _only(group)
             log.exception("work_failed")
-            is_last = item.attempt >= runner.attempts_max or not isinstance(error, TransientError)
+            is_last = runner.is_spent(item.attempt) or not isinstance(error, TransientError)
             try:
                 if is_last:
                     await self._give_up(runner, item, context, error)
@@ -221,7 +221,7 @@ class Worker:
         context.is_done = True
 
     async def _postpone(self, item: WorkItem, error: Exception) -> None:
-        delay_s = min(0.5 * 2**item.attempt, BACKOFF_MAX_S)
+        delay_s = min(0.5 * 2 ** min(item.attempt, 16), BACKOFF_MAX_S)
         await self._store.fetch(
             "UPDATE work SET due_at = now() + $3, claimed_pid = NULL, last_error = $4 WHERE id = $1 AND attempts = $2",
             item.work_id,

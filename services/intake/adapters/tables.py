@@ -60,11 +60,18 @@ class Tables:
 
     async def catalogue(self) -> Catalogue:
         """The plugins and machines that may be asked for, as they are now: read again only where they changed."""
+        stamp = await self._stamp()
+        if self._read is not None and self._read[0] == stamp:
+            return self._read[1]
+        catalogue = await self._catalogue()
+        if await self._stamp() == stamp:  # otherwise it may be of neither moment, and is not remembered
+            self._read = stamp, catalogue
+        return catalogue
+
+    async def _stamp(self) -> str:
         (known,) = await self._store.fetch(_STAMP)
-        if self._read is None or self._read[0] != known["stamp"]:
-            # What changes meanwhile is read under the older stamp, and so is read once more.
-            self._read = known["stamp"], await self._catalogue()
-        return self._read[1]
+        stamp: str = known["stamp"]
+        return stamp
 
     async def _catalogue(self) -> Catalogue:
         plugins = await self._store.fetch(
