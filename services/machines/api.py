@@ -160,7 +160,7 @@ def _shown(
     spec = json.loads(row["spec"])
     waits = "" if row["why"] or row["state"] == "retired" else hindrance(row["machine_id"])
     runs = unstopped(row["machine_id"], row["epoch"])
-    reasons = (row["why"] or waits, f"it could not be stopped: {runs}" if runs else "")
+    reasons = (row["why"] or waits, f"stopping it failed: {runs}" if runs else "")
     return {
         "machine_id": row["machine_id"],
         "state": row["state"],

@@ -19,6 +19,7 @@ RETRY_S = 1.0
 BREACH_TRIES = 20
 """A machine that many act on at once: each of them moves it on, so the one who broke out is recorded after a few."""
 _ON_A_ROUTE = frozenset({"active", "draining"})
+_OUT_OF_THE_POOL = frozenset({"quarantined", "retired"})
 _LOST = "its network is gone"
 
 log = structlog.get_logger()
@@ -74,7 +75,9 @@ class IsolationWatch:
 
     async def _compare_one(self, machine_id: str, network: NetworkSeen | None) -> None:
         machine = await self._load(machine_id)
-        if machine is not None and machine.spec.has_analysis_card:
+        if machine is not None and network is not None and machine.state in _OUT_OF_THE_POOL:
+            await self._stop_again(machine)
+        elif machine is not None and machine.spec.has_analysis_card:
             await self._judge(machine)
         elif machine is not None and network is not None:
             await self._network.close(machine_id, epoch=max(machine.epoch, network.epoch))
@@ -90,6 +93,12 @@ class IsolationWatch:
             await self._lost(machine)
         except (NetworkUnavailable, StaleEpoch) as error:
             log.warning("network_was_not_compared", machine=machine.machine_id, reason=str(error))
+
+    async def _stop_again(self, machine: Machine) -> None:
+        """Whoever gave up stopping it left its network: that is asked for again, unless it is being done."""
+        unit = self._runtime.unit()
+        app.begin_work(unit, machine)
+        await self._runtime.store.commit(unit)
 
     async def _breached(self, breach: Breach) -> None:
         """It is recorded, however often something else happens to the machine first. Raises Conflict at the bound."""

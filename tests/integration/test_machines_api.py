@@ -96,12 +96,12 @@ async def test_a_machine_that_could_not_be_stopped_says_so_until_it_is(made: Ben
     reason = "process 7 did not end within 10 s of SIGKILL"
     await made.effects.give_up_stopping(item, cast("WorkContext", None), Unstoppable(reason))
     await made.caught_up()
-    assert (await api.get(url)).json()["why"] == f"{WHY['reason']}; it could not be stopped: {reason}"
+    assert (await api.get(url)).json()["why"] == f"{WHY['reason']}; stopping it failed: {reason}"
     assert made.effects.troubles.condition()["unstopped"] == {M1: reason}
     assert (await api.post("/return", json=WHY)).status_code == 202
     await made.is_in(M1, "ready")
     await made.caught_up()
-    assert "stopped" not in (await api.get(url)).json()["why"]
+    assert "failed" not in (await api.get(url)).json()["why"]
     assert made.effects.troubles.condition()["unstopped"] == {}
 
 

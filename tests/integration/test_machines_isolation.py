@@ -12,6 +12,7 @@ from services.chassis.unit import Unit
 from services.machines import app, isolation
 from services.machines.domain.fence import Claim
 from services.machines.domain.machine import FAILURES_MAX, Machine
+from services.machines.effects import work
 from services.machines.errors import IsolationBroken, NetworkRefused, NetworkUnavailable, StaleEpoch
 from services.machines.ports import CaptureTaken, Isolation
 from tests.integration.machines_bench import Bench, bench, lease_order, release_order, spec
@@ -195,6 +196,42 @@ async def test_a_machine_that_is_stopped_with_whole_walls_keeps_its_cause(made: 
     await made.store.commit(unit)
     await no_network(made)
     assert (await made.load(WALLED)).quarantine_cause == "operator"
+
+
+@pytest.mark.promise("P5", "P22")
+async def test_a_network_that_nobody_can_look_at_goes_with_its_machine(
+    made: Bench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It is looked at some times first. It leads out as long as it stands, so then it goes unseen."""
+    looks = 0
+
+    async def unlisted(*_arguments: Any, **_named: Any) -> Isolation:
+        nonlocal looks
+        looks += 1
+        raise NetworkUnavailable("nft did not answer within 5 s")
+
+    monkeypatch.setattr(work, "STOP_TRIES_SEEN", 1)
+    machine, unit = await made.leased(WALLED, route="simulated"), made.runtime.unit()
+    monkeypatch.setattr(made.network, "verify", unlisted)
+    app.operators.quarantine(unit, machine, "ana", "it smells")
+    await made.store.commit(unit)
+    await made.worked_off("stop")
+    assert (looks, WALLED in made.network.open_networks()) == (2, False)
+    assert (await made.load(WALLED)).quarantine_cause == "operator"
+    assert made.effects.troubles.condition()["unstopped"] == {}
+
+
+@pytest.mark.promise("P5", "P6")
+async def test_a_network_that_was_left_by_who_gave_up_goes_when_it_is_seen(made: Bench) -> None:
+    """A machine out of the pool has none, however long the helper was away."""
+    machine, unit = await made.leased(WALLED, route="simulated"), made.runtime.unit()
+    app.operators.quarantine(unit, machine, "ana", "it smells")
+    await made.store.commit(unit)
+    await made.worked_off("stop")
+    await made.network.plug(WALLED, epoch=machine.epoch)
+    await made.isolation.compare()
+    await made.worked_off("stop")
+    assert WALLED not in made.network.open_networks()
 
 
 async def no_network(made: Bench) -> None:

@@ -145,7 +145,8 @@ def _on_a_free_port(act: Callable[[int], Any]) -> int:
     for left in reversed(range(PORT_TRIES_MAX)):
         port = _free_port()
         try:
-            _change(lambda port=port: act(port))  # type: ignore[misc]
+            with around(Point.HOST_BEFORE, Point.HOST_AFTER):
+                act(port)
         except libvirt.libvirtError as error:
             if left == 0 or _PORT_IS_TAKEN not in error.get_error_message():
                 raise

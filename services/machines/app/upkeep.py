@@ -2,7 +2,7 @@
 
 from contracts.machines import MachineRegistered, MachineSummary
 from services.chassis.unit import Unit
-from services.machines.app.recording import begin_work, record
+from services.machines.app.recording import begin_work, record, set_timers
 from services.machines.domain.machine import Machine
 from services.machines.domain.record import QuarantineCause
 from services.machines.domain.spec import MachineSpec
@@ -62,7 +62,7 @@ def carry_out(unit: Unit, machine: Machine, finding: Finding, fence: int) -> Non
         case "renew":
             machine.expire_evidence(finding.reason, unit.at)
         case "hurry":
-            hurry(unit, machine)
+            set_timers(unit, machine)
         case "cure":
             cure(unit, machine)
         case "work":

@@ -38,11 +38,12 @@ class Networks:
             raise IsolationBroken(f"{seen.passed} frames of a guest that nobody leased were let through")
         return {"network_sha256": seen.rules_sha256, "network_passed": str(seen.passed)}
 
-    async def breach(self, on: Charge) -> str:
+    async def breach(self, on: Charge, *, must_look: bool = True) -> str:
         """How the network of the lease that ended last is not as it must be; empty when nothing of that was seen.
 
         The last look at it, before it is taken away: a breach that nobody was told of does not go with it. Raises
-        NetworkUnavailable while nobody can look: it is not taken away unseen by whoever finds the helper back.
+        NetworkUnavailable while nobody can look and somebody `must_look`: it is not taken away unseen by whoever finds
+        the helper back.
         """
         if on.machine.spec.has_analysis_card and on.machine.has_unseen_network:
             try:
@@ -51,6 +52,10 @@ class Networks:
                 return str(broken)
             except NetworkRefused as error:
                 log.info("network_was_not_compared", machine=on.machine_id, reason=str(error))
+            except NetworkUnavailable as error:
+                if must_look:
+                    raise
+                log.warning("network_goes_unseen", machine=on.machine_id, reason=str(error))
         return ""
 
     async def unplug(self, on: Charge, context: WorkContext) -> None:

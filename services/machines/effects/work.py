@@ -13,6 +13,10 @@ from services.machines.effects.troubles import Troubles
 from services.machines.errors import GuestRefused, NetworkRefused, NetworkUnavailable, StaleEpoch
 from services.machines.ports import GuestAddress, GuestEnroller, GuestNetwork, Hypervisor
 
+STOP_TRIES = 10
+STOP_TRIES_SEEN = 5
+"""After so many a network that nobody can look at is taken away all the same: it leads out as long as it stands."""
+
 
 class Effects:
     """Carries out the work of one host."""
@@ -34,7 +38,7 @@ class Effects:
             Runner("clean", self.clean, self.give_up_cleaning, attempts_max=3),
             Runner("verify", self.verify, self.give_up_verifying, concurrency=2, attempts_max=3),
             Runner("prepare", self.prepare, self.give_up_preparing, attempts_max=2),
-            Runner("stop", self.stop, self.give_up_stopping, attempts_max=10),
+            Runner("stop", self.stop, self.give_up_stopping, attempts_max=STOP_TRIES),
             Runner("expire", self.expire, attempts_max=10),
             Runner("hurry", self.hurry, attempts_max=10),
             Runner("cure", self.cure, attempts_max=10),
@@ -55,6 +59,8 @@ class Effects:
         built = await self._hypervisor.provision(
             on.machine.spec, epoch=on.epoch, enrolment=authority.enrolment, agent_waits=agent_waits, claim=on.claim
         )
+
+        self.troubles.stopped(on.machine_id)
 
         def happen(fresh: Machine, unit: Unit) -> None:
             self._authorities.keep(unit, on.machine_id, authority)
@@ -128,7 +134,7 @@ class Effects:
         is_retired = on.machine.state == "retired"
         end = self._hypervisor.erase if is_retired else self._hypervisor.halt
         await end(on.machine_id, epoch=on.epoch, claim=on.claim)
-        if reason := await self._networks.breach(on):
+        if reason := await self._networks.breach(on, must_look=item.attempt <= STOP_TRIES_SEEN):
             await self._outcomes.record(item, context, lambda fresh, unit: fresh.breach_isolation(reason, unit.at))
             return
         await self._networks.unplug(on, context)
