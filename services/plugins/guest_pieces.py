@@ -119,16 +119,16 @@ class PluginRecord:
             result.is_whole = piece.is_last
 
     def _append_record(self, result: Growing, piece: PluginPiece) -> None:
+        if result.size_bytes + len(piece.content) > JSON_RESULT_MAX_BYTES:
+            result.is_truncated = True
+            return
         try:
             orjson.loads(piece.content)
         except orjson.JSONDecodeError as error:
             raise PieceRefused(f"a record of {piece.name} is not JSON") from error
-        fault = self.manifest.fault_of(piece.name, piece.content)
+        fault = self.manifest.fault_of(piece.name, piece.content, is_record=True)
         if fault is not None:
             raise PieceRefused(fault)
-        if result.size_bytes + len(piece.content) > JSON_RESULT_MAX_BYTES:
-            result.is_truncated = True
-            return
         result.size_bytes += result.stream.write(b"," if result.size_bytes > 1 else b"")
         result.size_bytes += result.stream.write(piece.content)
 

@@ -225,10 +225,12 @@ class Manifest(Section):
         spec = self._spec(result_name)
         return spec is not None and bool(spec.shape)
 
-    def fault_of(self, result_name: str, content: bytes) -> str | None:
+    def fault_of(self, result_name: str, content: bytes, *, is_record: bool = False) -> str | None:
         """Where that JSON, a declared result or a record of one, breaks its schema; None when it does not."""
         spec = self._spec(result_name)
-        return fault_of_result(result_name, spec.shape, content) if spec is not None and spec.shape else None
+        if spec is None or not spec.shape:
+            return None
+        return fault_of_result(result_name, spec.shape, content, is_record=is_record)
 
     def _spec(self, result_name: str) -> ResultSpec | None:
         exact = self.results.get(result_name)

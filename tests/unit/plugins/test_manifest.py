@@ -231,7 +231,16 @@ def test_json_is_checked_against_the_schema_of_its_result(tmp_path: Path) -> Non
     )
     assert manifest.fault_of("count", b"{}") == "result count breaks its schema at required"
     assert "over the limit of 1048576 bytes" in (manifest.fault_of("count", b'{"pattern": 1}' + b" " * 1048576) or "")
+    long = manifest.fault_of("count", b'{"pattern": 1}' + b" " * 16384, is_record=True)
+    assert long == "record count is over the limit of 16384 bytes of a record with a schema"
     assert load_manifest(folder_with(tmp_path, GOOD)).fault_of("count", b"{}") is None
+
+
+def test_a_result_of_any_depth_is_checked(tmp_path: Path) -> None:
+    """What a sample nests too deeply is a fault like others."""
+    manifest = load_manifest(folder_with(tmp_path, SHAPED.replace("{shape}", '{ type = "object" }')))
+    fault = manifest.fault_of("count", b"[" * 1000 + b"]" * 1000)
+    assert fault == "result count is nested too deeply to be checked by its schema"
 
 
 @pytest.mark.parametrize(
@@ -240,6 +249,10 @@ def test_json_is_checked_against_the_schema_of_its_result(tmp_path: Path) -> Non
         ('{ type = "number_" }', "not a JSON Schema"),
         ('{ items = { properties = { a = { pattern = "(a+)+" } } } }', "pattern: not among the keywords"),
         ('{ anyOf = [{ "$ref" = "#" }, { uniqueItems = true }] }', r"\$ref, uniqueItems: not among"),
+        (
+            '{ oneOf = [{ properties = { a = { items = { type = "null" } } } }] }',
+            "items inside anyOf or oneOf: not among",
+        ),
     ],
 )
 def test_a_schema_that_no_result_may_be_checked_by_is_refused(tmp_path: Path, shape: str, fault: str) -> None:
