@@ -1,8 +1,10 @@
 """Messages as Outlook saves them are read like those that were sent, the messages inside them too."""
 
 import contextlib
+import struct
 from pathlib import Path
 from typing import Any
+from uuid import UUID
 
 import compressed_rtf
 import pytest
@@ -14,6 +16,8 @@ from tests.unit.plugins.conftest import MakeSample
 from tests.unit.plugins.mutations import mutations
 from tests.unit.plugins.office_files import compound
 
+COMMON_SET = UUID("00062008-0000-0000-c000-000000000046").bytes_le
+REMINDER_FILE = 0x851F
 RTF = compressed_rtf.compress(b"{\\rtf1 http://c3.example/r}")
 TRANSPORT = (
     "Microsoft Mail Internet Headers Version 2.0\r\nReceived: from x by y; now\r\n"
@@ -41,12 +45,23 @@ def saved(*more: dict[str, bytes], **streams: str | bytes) -> bytes:
     return compound({key: value for one in (properties(**fields), *more) for key, value in one.items()})
 
 
+def names(*entries: tuple[int, int, int], sets: bytes = bytes(16) + COMMON_SET) -> dict[str, bytes]:
+    """Who the named properties are: the name's number, the place of its set (shifted, lowest bit: a text), its own."""
+    listed = b"".join(struct.pack("<IHH", *entry) for entry in entries)
+    return {"__nameid_version1.0/__substg1.0_00020102": sets, "__nameid_version1.0/__substg1.0_00030102": listed}
+
+
+INNER = "__attach_version1.0_#00000000/__substg1.0_3701000D/"
+RINGS = names((0x8502, 4 << 1, 4), (REMINDER_FILE, 4 << 1, 5))
+RING = "\\\\c2.example\\share\\ring.wav"
+
+
 def inside(depth: int) -> dict[str, bytes]:
     """A message in a message, so deep, with a file in the innermost."""
     folder, made = "", dict[str, bytes]()
     for _ in range(depth):
         made |= attachment(0, folder, p3001="Fwd")
-        folder += "__attach_version1.0_#00000000/__substg1.0_3701000D/"
+        folder += INNER
         made |= properties(folder, p1000="inner")
     return made | attachment(0, folder, p3707="deep.txt", p3701=b"deep")
 
@@ -108,8 +123,9 @@ def test_a_name_without_an_address_of_the_internet_is_shown_alone(make_sample: M
         (saved(attachment(0, p3707="invoice.pdf.exe", p3701=b"x")), "name_hides_extension"),
         (saved(p0c1a="boss@b.example", p5d01="x@c2.example"), "mail_sender_deceives"),
         (saved(p1013='<a href="https://c2.example/">www.bank.example</a>'), "link_deceives"),
-        (saved(p8005="\\\\c2.example\\share\\ring.wav"), "mail_reaches_out"),
-        (saved(p8005="\\\\c2.example@SSL@443\\share\\ring.wav"), "mail_reaches_out"),
+        (saved(RINGS, p8005=RING), "mail_reaches_out"),
+        (saved(RINGS, p8005=RING.replace("example", "example@SSL@443")), "mail_reaches_out"),
+        (saved(RINGS, inside(1), properties(INNER, p8005=RING)), "mail_reaches_out"),
         (saved(inside(1), attachment(1, p3707="a.js", p3701=b"x")), "mail_program_attached"),
     ],
 )
@@ -132,12 +148,23 @@ def test_an_attachment_that_lies_elsewhere_is_told_by_its_place(make_sample: Mak
     assert traits(said) == set()
 
 
-@pytest.mark.parametrize("streams", [{"p8005": "C:\\Windows\\Media\\ring.wav"}, {"p0037": "\\\\c2.example\\share\\a"}])
-def test_a_path_of_this_host_and_a_subject_lead_nowhere(
-    streams: dict[str, str], make_sample: MakeSample, tmp_path: Path
-) -> None:
-    """Control: nobody connects for these."""
-    assert traits(read(make_sample(saved(**streams)), tmp_path).json("email")) == set()
+@pytest.mark.parametrize(
+    "content",
+    [
+        saved(RINGS, p8005="C:\\Windows\\Media\\ring.wav"),
+        saved(RINGS, p0037="\\\\c2.example\\share\\a"),
+        saved(RINGS, p8004=RING),
+        saved(p8005=RING),
+        saved(names((REMINDER_FILE, 3 << 1, 5)), p8005=RING),
+        saved(names((REMINDER_FILE, 4 << 1 | 1, 5)), p8005=RING),
+        saved(names((REMINDER_FILE, 4 << 1, 5), sets=COMMON_SET), p8005=RING),
+        saved(names((REMINDER_FILE, 0, 5), sets=COMMON_SET), p8005=RING),
+    ],
+    ids=["this host", "subject", "other property", "no names", "other set", "text", "set that is missing", "no set"],
+)
+def test_what_nobody_connects_for_is_no_trait(content: bytes, make_sample: MakeSample, tmp_path: Path) -> None:
+    """A path of this host, a subject, and what another program keeps in a property of its own."""
+    assert traits(read(make_sample(content), tmp_path).json("email")) == set()
 
 
 def test_messages_inside_a_message_are_read_to_a_depth(make_sample: MakeSample, tmp_path: Path) -> None:
@@ -170,6 +197,30 @@ def test_a_stream_that_is_too_large_is_said(
         "more than 100 bytes, which are not read"
     ]
     assert emitted.content["children/0001"] == b"y" * 100
+
+
+@pytest.mark.parametrize(
+    ("bound", "streams", "problem"),
+    [
+        ("COMPRESSED_MAX_BYTES", {"p1009": RTF + bytes(2000)}, "more than 1000 bytes, which are not read"),
+        ("TEXT_MAX_BYTES", {"p1000": "x" * 501}, ""),
+        ("TEXT_MAX_BYTES", {"p1013": b"x" * 1001}, ""),
+    ],
+)
+def test_a_body_that_is_read_in_part_is_told_of(  # noqa: PLR0917 - fixtures
+    bound: str,
+    streams: dict[str, Any],
+    problem: str,
+    make_sample: MakeSample,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Nobody takes what was read for all there is, nor a large body for a damaged one."""
+    for module in (outlook, reading):
+        monkeypatch.setattr(module, bound, 1000, raising=module is outlook)
+    said = read(make_sample(saved(**streams)), tmp_path).json("email")
+    assert said["is_truncated"]
+    assert [words.partition(": ")[2] for words in said["problems"]] == [problem] * bool(problem)
 
 
 @pytest.mark.promise("P38")

@@ -4,10 +4,9 @@ import email
 from email import policy
 from email.message import Message
 
-from .reading import Reading, decoded
+from .reading import TEXT_MAX_BYTES, Reading, decoded
 
 PARTS_MAX = 300
-TEXT_MAX_BYTES = 4 * 1024 * 1024
 
 
 def read(content: bytes, reading: Reading) -> None:

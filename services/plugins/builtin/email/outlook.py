@@ -3,20 +3,21 @@
 import email
 import email.utils
 import re
+import struct
 from collections import defaultdict
 from email import policy
 from email.message import Message
 from pathlib import Path
 from typing import Any, TypeAlias
+from uuid import UUID
 
 import compressed_rtf
 import olefile
 
-from .reading import Reading
+from .reading import TEXT_MAX_BYTES, Reading
 
 MAGIC = b"\xd0\xcf\x11\xe0\xa1\xb1\x1a\xe1"  # [MS-CFB] 2.2
 STREAM_MAX_BYTES = 60 * 1024 * 1024
-TEXT_MAX_BYTES = 4 * 1024 * 1024
 COMPRESSED_MAX_BYTES = 1024 * 1024
 """Two bytes become seventeen at most."""
 ENTRIES_MAX = 5000
@@ -29,7 +30,13 @@ _HOST_PATH = re.compile(r"\\\\([\w.-]{1,255})(?:@\w{1,10}){0,2}\\(.*)", re.DOTAL
 _NO_HEADER = re.compile(r"\A[^:\r\n]*\r?\n")
 """Some servers begin with a line that says whose headers these are."""
 _NAMED = 0x8000
-"""Properties from here on have their meaning from a name: PidLidReminderFileParameter is one of them."""
+"""Properties from here on have their meaning from a name, and their numbers from the message."""
+_NAMES = "__nameid_version1.0"
+_NAMES_MAX_BYTES = 64 * 1024
+_COMMON_SET = UUID("00062008-0000-0000-c000-000000000046").bytes_le  # [MS-OXPROPS] 1.3.2: PSETID_Common
+_REMINDER_FILE = 0x851F
+"""PidLidReminderFileParameter, of that set: the sound of a reminder, which Outlook fetches without being asked."""
+_SETS_KNOWN = 3  # indices below stand for no set, or for one that the format knows
 
 # [MS-OXPROPS], the names without PidTag.
 _SUBJECT, _SENDER_NAME, _SENDER_ADDRESS, _SENDER_SMTP = 0x0037, 0x0C1A, 0x0C1F, 0x5D01
@@ -137,7 +144,7 @@ class _Storage:
         if html or wide:
             text = _decoded(html[:TEXT_MAX_BYTES]) if html else wide
             bodies.append(("text/html", text, len(html) if html else len(wide.encode("utf-8", "replace"))))
-        packed = self._stream(f"__substg1.0_{_RTF:04x}0102", COMPRESSED_MAX_BYTES)
+        packed = self._stream(f"__substg1.0_{_RTF:04x}0102", COMPRESSED_MAX_BYTES, is_of_use_cut=False)
         if packed:
             try:
                 rtf = compressed_rtf.decompress(packed)
@@ -166,11 +173,23 @@ class _Storage:
         return message
 
     def _lead_out(self) -> None:
-        """Paths on other hosts in the named properties: Outlook goes there without being asked."""
+        """Paths on other hosts in the named properties. For the sound of a reminder Outlook itself goes there."""
         numbers = {int(match[1], 16) for name in self._own if (match := _TEXT.fullmatch(name))}
+        reminders = self._below_root(_NAMES).numbers_of(_COMMON_SET, _REMINDER_FILE)
         for number in sorted(numbers):
-            if number >= _NAMED and self._is_elsewhere(number):
+            if number >= _NAMED and self._is_elsewhere(number) and number in reminders:
                 self._reading.findings.trait("mail_reaches_out", f"property {number:04X}: {self.text(number)}")
+
+    def numbers_of(self, property_set: bytes, name: int) -> set[int]:
+        """The numbers that this folder of names gives to a property of that set ([MS-OXMSG] 2.2.3.1)."""
+        sets = self._stream("__substg1.0_00020102", _NAMES_MAX_BYTES) or b""
+        entries = self._stream("__substg1.0_00030102", _NAMES_MAX_BYTES) or b""
+        found = set()
+        for named, which, number in struct.iter_unpack("<IHH", entries[: len(entries) & ~7]):
+            at = ((which >> 1) - _SETS_KNOWN) * len(property_set)  # the lowest bit: it is named by a text
+            if named == name and not which & 1 and at >= 0 and sets[at : at + len(property_set)] == property_set:
+                found.add(_NAMED + number)
+        return found
 
     def _is_elsewhere(self, number: int) -> bool:
         """Whether the property is a path on another host, which is an indicator then."""
@@ -182,16 +201,23 @@ class _Storage:
             self._reading.findings.url(f"file://{host}/" + rest.replace("\\", "/"), where)
         return elsewhere is not None
 
+    def _below_root(self, name: str) -> "_Storage":
+        return _Storage(self._ole, self._folders, name, self._reading)
+
     def _below(self, name: str) -> "_Storage":
         return _Storage(self._ole, self._folders, f"{self._folder}/{name}".lstrip("/"), self._reading)
 
-    def _stream(self, name: str, limit_bytes: int) -> bytes | None:
-        """Its beginning. None where there is none, or one that would take too much memory: that is said."""
+    def _stream(self, name: str, limit_bytes: int, *, is_of_use_cut: bool = True) -> bytes | None:
+        """Its beginning. None where there is none, or one that would take too much memory or must be whole."""
         entry = self._own.get(name)
         if entry is None or self._ole.get_type(entry) != olefile.STGTY_STREAM:
             return None
-        if self._ole.get_size(entry) > STREAM_MAX_BYTES:
-            self._reading.findings.problem(f"{'/'.join(entry)}: more than {STREAM_MAX_BYTES} bytes, which are not read")
+        size_bytes = self._ole.get_size(entry)
+        if size_bytes > limit_bytes:
+            self._reading.findings.truncated()
+        size_max_bytes = STREAM_MAX_BYTES if is_of_use_cut else min(limit_bytes, STREAM_MAX_BYTES)
+        if size_bytes > size_max_bytes:
+            self._reading.findings.problem(f"{'/'.join(entry)}: more than {size_max_bytes} bytes, which are not read")
             return None
         content: bytes = self._ole.openstream(entry).read(limit_bytes)
         return content

@@ -14,6 +14,7 @@ from malbox.sdk.findings import Findings, printable
 from malbox.sdk.links import deceives
 
 LISTED_MAX = 200
+TEXT_MAX_BYTES = 4 * 1024 * 1024  # of a body, which whoever reads the message cuts it to
 RECEIVED_MAX = 30
 HEADER_MAX_CHARS = 2000
 _HEADERS = ("From", "Sender", "To", "Cc", "Reply-To", "Return-Path", "Subject", "Date", "Message-ID", "X-Mailer",
@@ -79,7 +80,9 @@ class Reading:
             self.findings.indicator("email", reply, "Reply-To")
 
     def body(self, kind: str, text: str, size_bytes: int) -> None:
-        """What is shown to the reader, of that media type."""
+        """What is shown to the reader, of that media type. `size_bytes`: before it was cut."""
+        if size_bytes > TEXT_MAX_BYTES:
+            self.findings.truncated()
         self.findings.add_to(
             self._parts, LISTED_MAX, {"type": kind, "name": "", "size_bytes": size_bytes, "is_attachment": False}
         )
