@@ -301,7 +301,8 @@ def test_layers_without_end_are_cut(size: int, make_sample: MakeSample, tmp_path
 @pytest.mark.promise("P38")
 def test_what_looks_encoded_and_is_not_decoded_is_counted(make_sample: MakeSample, tmp_path: Path) -> None:
     """The longest pieces are decoded, among them the one that hides something; of the others it says how many."""
-    words = [base64.b64encode(hashlib.sha256(bytes([number])).digest()[:15]).decode() for number in range(70)]
+    names = (number.to_bytes(2, "big") for number in range(6000))
+    words = [base64.b64encode(hashlib.sha256(name).digest()[:15]).decode() for name in names]
     hidden = base64.b64encode(PAYLOAD.encode()).decode()
     said = read(make_sample("\n".join(f"$a = '{one}'" for one in [*words, hidden]).encode()), tmp_path, "a.ps1")
     assert PAYLOAD in {layer["text"] for layer in said["layers"]}

@@ -8,6 +8,7 @@ import base64
 import binascii
 import bz2
 import codecs
+import heapq
 import itertools
 import lzma
 import re
@@ -23,7 +24,6 @@ from .language import is_readable, text_of
 from .script_encoder import encoded_blocks
 
 DECODED_MAX_BYTES = 8 * 1024 * 1024
-LOOKED_AT_MAX = 5000
 CANDIDATES_MAX = 60
 READABLE_MIN_CHARS = 6
 SCRIPT_ENCODER = "Microsoft Script Encoder"
@@ -86,10 +86,11 @@ def _candidates(text: str, passed: Counter[str]) -> Iterator[tuple[str, bytes]]:
 
 def _longest(pattern: re.Pattern[str], text: str, by: str, passed: Counter[str]) -> Iterator[re.Match[str]]:
     """The longest of the matches: what hides something is longer than what is only a word. The others are counted."""
-    matches = pattern.finditer(text)
-    found = list(itertools.islice(matches, LOOKED_AT_MAX))
-    passed[by] += max(0, len(found) - CANDIDATES_MAX) + sum(1 for _ in matches)
-    yield from sorted(found, key=lambda match: match.start() - match.end())[:CANDIDATES_MAX]
+    number = itertools.count()
+    matches = (match for match, _ in zip(pattern.finditer(text), number, strict=False))
+    found = heapq.nlargest(CANDIDATES_MAX, matches, key=lambda match: match.end() - match.start())
+    passed[by] += next(number) - len(found)
+    yield from found
 
 
 def _base64(token: str) -> bytes:
