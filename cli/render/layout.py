@@ -44,9 +44,11 @@ def facts(pairs: Iterable[tuple[str, object]], *, name_width: int | None = 12) -
 
 
 def more(shown: int, items: Sequence[Any], cut: int, what: str) -> list[RenderableType]:
-    """A line that says how many are not shown; nothing when all are."""
-    left = len(items) - shown + cut
-    return [Text(f"… and {left} more {what} in the JSON report", style="dim italic")] if left > 0 else []
+    """Lines that say how many are not shown, and how many the report itself leaves out; none when there are none."""
+    left = len(items) - shown
+    lines = [f"… and {left} more {what} in the JSON report"] if left > 0 else []
+    lines += [f"… and {cut} more {what}, which the report leaves out"] if cut > 0 else []
+    return [Text(line, style="dim italic") for line in lines]
 
 
 def items_of(holder: dict[str, Any], key: str) -> list[dict[str, Any]]:

@@ -259,9 +259,10 @@ async def load_begun(store: Store, key: StageKey) -> dict[str, str]:
 
 
 async def load_errors(store: Store, key: StageKey) -> tuple[RunError, ...]:
-    """What went wrong in the stage's runs, in the order of names."""
+    """What went wrong in the stage's runs, in the order of names; a run that was not told everything completed."""
     rows = await store.fetch(
-        "SELECT plugin, stage, outcome, reason FROM stage_runs "
+        "SELECT plugin, stage, CASE outcome WHEN 'completed' THEN 'failed' ELSE outcome END AS outcome, reason "
+        "FROM stage_runs "
         "WHERE task_id = $1 AND attempt = $2 AND stage = $3 AND is_error ORDER BY plugin",
         *key.parts,
     )

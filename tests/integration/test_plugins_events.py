@@ -106,7 +106,7 @@ async def test_each_fact_of_the_stages_is_delivered(
     assert [fact for fact, _ in heard[len(said) :]] == ["PluginStageStarted"]
     assert [content["plugin"] for _, content in picked] == ["identity"]
     [error] = cut.errors
-    assert (error.plugin, error.outcome) == ("listener", "completed")
+    assert (error.plugin, error.outcome) == ("listener", "failed")
     assert error.reason.startswith("3 earlier facts that it subscribes to were not told to it: there were more than 2")
     assert re.search(
         r"; [1-9]\d* facts before those, of types that it subscribes to, were not looked at$", error.reason

@@ -157,7 +157,7 @@ def test_each_earlier_attempt_is_shown_with_what_went_wrong_and_the_rest_is_coun
         "p0 failed: no trace",
         "… and 2 more errors in the JSON report",
         "… and 4 more errors: malbox plugin log TASK",
-        "… and 3 more attempts in the JSON report",
+        "… and 3 more attempts, which the report leaves out",
         "2; lost before the last: 4",
     ):
         assert expected in words
@@ -172,9 +172,10 @@ def test_whatever_the_report_left_out_of_a_section_or_a_reason_is_counted() -> N
     reason = {"points": 1, "why": "w", "evidence": {"plugin": "pe"}, "more_evidence": [{}], "evidence_left_out": 7}
     words = " ".join(COLOUR.sub("", shown({"sections": [section], "reasons": [reason]})).split())
     for expected in (
-        "… and 5 more values in the JSON report",
-        "… and 3 more rows in the JSON report",
-        "… and 6 more columns in the JSON report",
+        "… and 5 more values, which the report leaves out",
+        "… and 3 more rows, which the report leaves out",
+        "… and 2 more columns in the JSON report",
+        "… and 4 more columns, which the report leaves out",
         "… and 6 more values and blocks in the plugin's result",
         "and 8 more",
     ):
@@ -235,7 +236,8 @@ def test_long_lists_are_cut_and_say_how_many_more_there_are() -> None:
     output = shown({"timeline": events, "truncated": {"timeline": 900}}, is_terminal=False)
     assert "event-39" in output
     assert "event-40" not in output
-    assert "960 more events" in output
+    assert "60 more events in the JSON report" in output
+    assert "900 more events, which the report leaves out" in output
 
 
 @given(
