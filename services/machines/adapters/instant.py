@@ -43,7 +43,7 @@ class _Machine:
     fence: Fence = UNTOUCHED
     life_epoch: int | None = None
     is_running: bool = False
-    server: grpc.aio.Server | None = None
+    serving: asyncio.Task[tuple[grpc.aio.Server, int]] | None = None
     address: GuestAddress = NOWHERE
 
 
@@ -58,6 +58,7 @@ class InstantFleet:
         self._fences_dir = fences_dir
         self._machines: dict[str, _Machine] = {}
         self._change = asyncio.Event()
+        self._stopping: set[asyncio.Task[None]] = set()
         self.absent_images: set[str] = set()
         """Names of images that are to be missing."""
 
@@ -164,6 +165,7 @@ class InstantFleet:
         """Every fake agent is gone."""
         for machine in self._machines.values():
             await self._end(machine)
+        await asyncio.gather(*self._stopping)
 
     def create_authority(self, machine_id: str) -> Authority:
         """A real authority: certificates are checked here as everywhere."""
@@ -197,16 +199,16 @@ class InstantFleet:
         identity = machine_authority.lease_identity(machine_id, lease_id)
         key = ec.generate_private_key(ec.SECP256R1())
         certificate = machine_authority.sign(authority, _request(key), identity=identity, lifetime_s=lifetime_s)
-        machine.server, port = await instant_guest.serve(
-            instant_guest.Identity(
-                machine_id=machine_id,
-                lease_id=lease_id,
-                key_pem=_key_pem(key),
-                cert_pem=certificate,
-                client_ca_pem=json.loads(authority.enrolment)["client_ca_pem"].encode(),
-            ),
-            host=HOST,
+        agent = instant_guest.Identity(
+            machine_id=machine_id,
+            lease_id=lease_id,
+            key_pem=_key_pem(key),
+            cert_pem=certificate,
+            client_ca_pem=json.loads(authority.enrolment)["client_ca_pem"].encode(),
         )
+        await self._stop(machine)
+        machine.serving = asyncio.create_task(instant_guest.serve(agent, host=HOST))
+        _, port = await asyncio.shield(machine.serving)
         machine.address = GuestAddress(HOST, port)
         self._change.set()
         return Enrolment(identity, secrets.token_hex(16))
@@ -228,10 +230,23 @@ class InstantFleet:
 
     async def _end(self, machine: _Machine) -> None:
         machine.is_running, machine.life_epoch, machine.address = False, None, NOWHERE
-        server, machine.server = machine.server, None
-        if server is not None:
-            # A stop that is cancelled half-way leaves a server that cannot be asked to stop again.
-            await asyncio.shield(server.stop(STOP_GRACE_S))
+        await self._stop(machine)
+
+    async def _stop(self, machine: _Machine) -> None:
+        """No agent serves. A server whose start or stop is cancelled half-way can never be stopped: both go on."""
+        serving, machine.serving = machine.serving, None
+        if serving is not None:
+            stopping = asyncio.create_task(_stopped(serving))
+            self._stopping.add(stopping)
+            stopping.add_done_callback(self._stopping.discard)
+            await asyncio.shield(stopping)
+
+
+async def _stopped(serving: "asyncio.Task[tuple[grpc.aio.Server, int]]") -> None:
+    await asyncio.wait({serving})
+    if serving.exception() is None:
+        server, _ = serving.result()
+        await server.stop(STOP_GRACE_S)
 
 
 def _request(key: ec.EllipticCurvePrivateKey) -> bytes:
