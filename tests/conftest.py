@@ -20,6 +20,10 @@ MakeDatabase = Callable[[], str]
 MakeVhost = Callable[[], str]
 
 
+STATEMENT_MAX_S = 120.0
+"""A database is dropped after a checkpoint, behind whatever else the disk has to write."""
+OF_NO_LONG_LIFE = ("ALTER SYSTEM SET fsync = off", "ALTER SYSTEM SET autovacuum = off", "SELECT pg_reload_conf()")
+
 settings.register_profile("malbox", deadline=None)  # how fast a machine is decides no test
 settings.load_profile("malbox")
 
@@ -31,8 +35,9 @@ def pytest_configure(config: pytest.Config) -> None:
 
 @pytest.fixture(scope="session")
 def database_server_of_run() -> Iterator[Database]:
-    """One PostgreSQL for the whole run."""
+    """One PostgreSQL for the whole run. It need not outlive a power cut, and no vacuum holds transactions open."""
     with database_server() as server:
+        asyncio.run(execute(server.url, *OF_NO_LONG_LIFE))
         yield server
 
 
@@ -96,12 +101,12 @@ async def drop_database(server_url: str, url: str) -> None:
 
 async def execute(url: str, *statements: str) -> None:
     """The statements were executed, each on its own."""
-    connection = await asyncpg.connect(url, timeout=10)
+    connection = await asyncpg.connect(url, timeout=STATEMENT_MAX_S)
     try:
         for statement in statements:
-            await connection.execute(statement, timeout=30)
+            await connection.execute(statement, timeout=STATEMENT_MAX_S)
     finally:
-        await connection.close(timeout=10)
+        await connection.close(timeout=STATEMENT_MAX_S)
 
 
 @pytest.fixture

@@ -8,7 +8,7 @@ from tests.acceptance import samples
 from tests.acceptance.installation import Installation
 
 pytestmark = [pytest.mark.acceptance, pytest.mark.promise("P3"), pytest.mark.timeout(600)]
-SAMPLE = "#!/bin/sh\necho before > /tmp/before\nsleep 4\necho after > /tmp/after\n"
+SAMPLE = "#!/bin/sh\necho before > /tmp/before\nsleep 8\necho after > /tmp/after\n"
 
 
 @pytest.mark.parametrize("process", ["intake", "scheduler", "machines", "plugins", "results", "rabbitmq", "postgres"])

@@ -149,6 +149,7 @@ async def database_restored(arena: Arena, tasks: int) -> str:
     """The database is put back to an older state, under services that run on: no epoch ever goes back."""
     servers = Servers(arena.ground)
     backup = arena.ground.state.root / "backup"
+    await arena.until_rest([], "before the backup")  # all that the copy will hold was read
     saved = arena.record.epochs()
     await servers.back_up(backup)
     forgotten = list(await asyncio.gather(*arena.send(tasks, "restored-before")))
@@ -182,7 +183,7 @@ async def _driver_stopped_once(arena: Arena) -> Accepted:
     ground = arena.ground
     (sending,) = arena.send(1, "driver-stopped")
     accepted = await sending
-    await until("the guest stage runs", lambda: _is_running(arena, accepted.task_id))
+    await until("the guest stage runs", lambda: arena.record.is_granted(accepted.task_id))
     ground.signal("plugins", signal.SIGSTOP)
     try:
         port = ports.choose(ground.state, "plugins-2", avoid=set())
@@ -198,10 +199,6 @@ async def _driver_stopped_once(arena: Arena) -> Accepted:
     await arena.until_rest([after], "with the driver that woke")
     await arena.judge([after], "with the driver that woke")
     return accepted
-
-
-async def _is_running(arena: Arena, task_id: str) -> bool:
-    return await arena.record.state_of(task_id) == "running"
 
 
 async def clock_jumped(arena: Arena, service: str, times: int = 1) -> str:

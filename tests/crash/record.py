@@ -129,12 +129,12 @@ class Record:
         """The epoch of every machine, as far as its events were read."""
         return {machine.machine_id: machine.epoch for machine in self._machines.aggregates.values()}
 
-    async def state_of(self, task_id: str) -> str:
-        """How far the task is, as the scheduler shows it; nothing while it does not know it."""
+    async def is_granted(self, task_id: str) -> bool:
+        """Whether the task has had a machine: its events say so at once, and for ever."""
         connection = await asyncpg.connect(self._database_url, timeout=TIMEOUT_S)
         try:
-            sql = "SELECT state FROM scheduler.task_rows WHERE task_id = $1"
-            return str(await connection.fetchval(sql, task_id) or "")
+            sql = "SELECT count(*) FROM scheduler.events WHERE stream = $1 AND topic = $2"
+            return bool(await connection.fetchval(sql, uuid_of(task_id), Task.MachineGranted.TOPIC))
         finally:
             await connection.close(timeout=TIMEOUT_S)
 

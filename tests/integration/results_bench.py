@@ -102,6 +102,15 @@ class Bench:
         }
         return PluginResultProduced.model_validate({**fields, **changes})
 
+    async def until_known(self, *results: PluginResultProduced) -> None:
+        """The service lists these results. Facts come by another queue than orders."""
+        async with asyncio.timeout(HEARING_MAX_S):
+            while True:
+                page = (await self.get(f"/tasks/{self.task_id}/results")).json()
+                if {one.result_id for one in results} <= {item["result_id"] for item in page["items"]}:
+                    return
+                await asyncio.sleep(0.02)
+
     async def seal(
         self,
         *results: PluginResultProduced,

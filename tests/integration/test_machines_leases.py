@@ -208,7 +208,13 @@ async def test_a_lease_that_just_began_ends_at_its_deadline_though_the_store_wen
 ) -> None:
     """The watch learns of it soon after it began, and not at the next interval only."""
     monkeypatch.setattr(lease_watch, "LOOK_INTERVAL_S", 3600.0)
-    monkeypatch.setattr(lease_watch, "LOOK_GAP_S", 2.0)  # the row is written meanwhile
+    look = made.watch.look
+
+    async def at_rows_of_now() -> None:
+        await made.caught_up()
+        await look()
+
+    monkeypatch.setattr(made.watch, "look", at_rows_of_now)
     watching = asyncio.create_task(made.watch.run())
     try:
         await made.leased(M1)

@@ -209,6 +209,7 @@ async def test_a_result_whose_bytes_are_lost_is_waited_for_and_then_named(impati
     lost = bench.result("identity", BlobRef(sha256="cd" * 32, size_bytes=10))
     never = bench.result("elf", BlobRef(sha256="ef" * 32, size_bytes=10))
     await bench.tell(lost)
+    await bench.until_known(there, lost)
     ordered_at = asyncio.get_running_loop().time()
     await bench.seal(there, lost, never)
     [ready] = await bench.hear(ReportReady)
@@ -247,7 +248,9 @@ async def test_results_that_are_never_named_are_counted(impatient_bench: Bench) 
     """A task is not complete because nobody said what is missing."""
     bench = impatient_bench
     await bench.submit()
-    await bench.seal(await bench.produce("yara", YARA), more_results=7)
+    there = await bench.produce("yara", YARA)
+    await bench.until_known(there)
+    await bench.seal(there, more_results=7)
     [ready] = await bench.hear(ReportReady)
     assert (ready.missing_results, ready.missing_more) == ((), 7)
     [error] = (await bench.get(f"/tasks/{bench.task_id}/report")).json()["errors"]

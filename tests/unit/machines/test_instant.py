@@ -13,7 +13,7 @@ STEPS_MAX = 12
 
 
 async def troubles_of(steps: int) -> list[dict[str, Any]]:
-    """An agent was asked for and then ended, each given up after so many steps: what the event loop had to say of it."""
+    """What the event loop had to say of an agent that was asked for and ended, each given up after so many steps."""
     said: list[dict[str, Any]] = []
     asyncio.get_running_loop().set_exception_handler(lambda _, trouble: said.append(trouble))
     fleet = InstantFleet(client_ca_pem=client_ca_pem())
