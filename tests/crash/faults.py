@@ -149,7 +149,8 @@ async def database_restored(arena: Arena, tasks: int) -> str:
     """The database is put back to an older state, under services that run on: no epoch ever goes back."""
     servers = Servers(arena.ground)
     backup = arena.ground.state.root / "backup"
-    await arena.until_rest([], "before the backup")  # all that the copy will hold was read
+    await arena.until_rest([], "before the backup")
+    await arena.judge([], "before the backup")  # which reads all that the copy will hold
     saved = arena.record.epochs()
     await servers.back_up(backup)
     forgotten = list(await asyncio.gather(*arena.send(tasks, "restored-before")))
