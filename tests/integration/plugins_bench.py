@@ -14,6 +14,7 @@ from typing import Any, TypeVar
 from uuid import uuid4
 
 import aio_pika
+import asyncpg
 import httpx
 import orjson
 from aio_pika.abc import AbstractChannel, AbstractIncomingMessage
@@ -252,9 +253,23 @@ async def listen(bench: Bench) -> None:
 Play = Callable[["ScriptedGuest"], Coroutine[Any, Any, None]]
 
 
+async def until_there(database_url: str, query: str, *arguments: object) -> None:
+    """The query finds a row. Raises TimeoutError after a minute."""
+    connection = await asyncpg.connect(database_url, timeout=10)
+    try:
+        async with asyncio.timeout(60):
+            while not await connection.fetch(query, *arguments):  # noqa: ASYNC110 - another process writes it
+                await asyncio.sleep(0.02)
+    finally:
+        await connection.close(timeout=10)
+
+
 @dataclass
 class ScriptedGuest(GuestConnector, GuestSession):
-    """A guest whose record a test writes. It keeps its record like the real agent: a watch may begin anew."""
+    """A guest whose record a test writes. It keeps its record like the real agent: a watch may begin anew.
+
+    `is_watched`: something of the record was taken.
+    """
 
     play: Play
     exec_error: str = ""
@@ -267,6 +282,7 @@ class ScriptedGuest(GuestConnector, GuestSession):
     argv: tuple[str, ...] = ()
     record: list[GuestEvent] = field(default_factory=list)
     news: asyncio.Event = field(default_factory=asyncio.Event)
+    is_watched: asyncio.Event = field(default_factory=asyncio.Event)
     is_alive: bool = True
     beat: asyncio.Task[None] | None = None
     script: asyncio.Task[None] | None = None
@@ -367,6 +383,8 @@ class ScriptedGuest(GuestConnector, GuestSession):
             while seen < len(self.record):
                 yield self.record[seen]
                 seen += 1
+            if seen:
+                self.is_watched.set()
             self.news.clear()
             with suppress(TimeoutError):
                 await asyncio.wait_for(self.news.wait(), 0.2)

@@ -9,7 +9,7 @@ import pytest
 
 from contracts.ids import derived
 from contracts.plugins import PluginFinished, PluginStageCompleted
-from tests.integration.plugins_bench import SECRET, Bench, connected, open_folder, service, settings
+from tests.integration.plugins_bench import SECRET, Bench, connected, open_folder, service, settings, until_there
 from tests.integration.test_plugins_service import add_plugin
 
 pytestmark = pytest.mark.integration
@@ -134,6 +134,7 @@ async def test_a_quarantine_outlives_the_service(amqp_url: str, database_url: st
         own = settings(amqp_url, database_url, folder, plugin_dirs=[folder / "plugins"])
         async with service(own), connected(own) as bench:
             await until_shown(bench, "looper", ["quarantined"])
+            await until_there(database_url, "SELECT FROM plugins.quarantined WHERE name = 'looper'")
             before = (await bench.get("/plugins/looper")).json()
         async with service(own), connected(own) as bench:
             assert (await bench.get("/plugins/looper")).json() == before

@@ -26,7 +26,7 @@ from contracts.plugins import (
 from contracts.scheduler import RunStage, TaskCompleted, TaskPlanned
 from services.plugins import reconciling
 from services.plugins.adapters.watching import WatchedFolders
-from tests.integration.plugins_bench import Bench, connected, open_folder, service, settings
+from tests.integration.plugins_bench import Bench, connected, open_folder, service, settings, until_there
 from tests.integration.test_plugins_service import SCRIPT, add_plugin, until
 
 SAYS = "def run(context):\n    context.emit_json('count', {word!r})\n"
@@ -202,7 +202,7 @@ async def test_a_version_is_kept_while_a_plan_pins_it_and_no_longer(
         one = await live.registered("speaker")
         task_id = derived("tsk", uuid4().hex)
         await live.hear_of(planned(task_id, one))
-        await until_quiet(live)
+        await until_there(database_url, "SELECT FROM plugins.pins WHERE task_id = $1", task_id)
         live.write("speaker", "two")
         two = await live.registered("speaker", other_than=one.digest)
         live.write("speaker", "three")
@@ -227,8 +227,3 @@ def planned(task_id: str, *runs: PlannedRun) -> TaskPlanned:
             "plan": plan,
         }
     )
-
-
-async def until_quiet(live: Live) -> None:
-    """The plan was heard of: an order behind it in the broker's hands has been done."""
-    await live.word_of(await live.order(await live.registered("speaker")))

@@ -159,7 +159,7 @@ async def test_a_guest_that_falls_silent_is_lost_never_completed(opened: Open) -
 
     async def dies(guest: ScriptedGuest) -> None:
         guest.say(EvidenceFrame(1, "syscalls", 1, b"last words", is_truncated=False))
-        await asyncio.sleep(0.5)
+        await guest.is_watched.wait()
         guest.is_alive = False
 
     async with opened(ScriptedGuest(dies)) as bench:

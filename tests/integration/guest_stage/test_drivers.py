@@ -35,8 +35,9 @@ pytestmark = pytest.mark.integration
 async def test_the_driver_of_a_lease_says_that_it_lives(opened: Open) -> None:
     """Beats name the lease and its driver and count up; the end of the watch names both too."""
     async with opened(ScriptedGuest(long_life)) as bench:
-        await order(bench, timeout_s=11)
+        await order(bench, timeout_s=120)
         beats = (await bench.hear(LeaseBeat, 2))[:2]
+        await bench.cancel("guest")
         [ended] = await bench.hear(ObservationEnded)
     assert [(beat.beat, beat.task_id) for beat in beats] == [(1, bench.task_id), (2, bench.task_id)]
     assert {beat.lease for beat in beats} == {ended.lease}

@@ -14,8 +14,9 @@ import socket
 import subprocess
 import sys
 import tempfile
-from collections.abc import AsyncIterator, Callable
-from contextlib import asynccontextmanager
+from collections import Counter
+from collections.abc import AsyncIterator, Callable, Sequence
+from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -23,6 +24,7 @@ import pytest
 
 from deploy.local.state import MACHINE_USER, NETWORK_USER, SERVICE_USER
 from services.machines.adapters.guest_network import HelperNetwork
+from services.machines.network.layout import socket_name
 from services.machines.network.namespace import IP, SYSCTL, Namespace
 from services.machines.ports import Breach, GuestNetwork
 from tests.security.network.ends import as_user
@@ -157,9 +159,38 @@ async def until(is_so: Callable[[], bool]) -> None:
             await asyncio.sleep(0.02)
 
 
+async def collected(seen: Callable[[], bytes], marks: Sequence[bytes]) -> bytes:
+    """What was seen until each mark had come as often as it is given, or the time was up: the test says what lacks."""
+    caught = bytearray()
+
+    def have_come() -> bool:
+        caught.extend(seen())
+        return _holds(bytes(caught), marks)
+
+    with suppress(TimeoutError):
+        await until(have_come)
+    return bytes(caught)
+
+
+async def recorded(lab: Lab, machine_id: str, marks: Sequence[bytes]) -> None:
+    """The machine's record of packets holds each mark as often as it is given, or the time was up."""
+    path = (lab.directory / "network" / socket_name(machine_id)).with_suffix(".pcap")
+    with as_user("root"), suppress(TimeoutError):
+        await until(lambda: _holds(path.read_bytes(), marks))
+
+
+def _holds(content: bytes, marks: Sequence[bytes]) -> bool:
+    return all(content.count(mark) >= times for mark, times in Counter(marks).items())
+
+
 async def watched(lab: Lab) -> None:
-    """The watch has begun: the helper has a connection that stays."""
+    """The watch has begun: the helper has a connection that stays, and has read what was asked on it.
+
+    It takes whoever connects in turn: what is asked after the watch is answered after it.
+    """
     await until(lambda: "03" in _connections(lab))
+    with as_user(MACHINE_USER):
+        await lab.network.observe()
 
 
 async def first(network: GuestNetwork) -> Breach:

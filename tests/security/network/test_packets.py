@@ -16,7 +16,7 @@ from services.machines.network.namespace import Namespace, in_namespace
 from services.machines.network.rules import Limits, Ruleset, of_egress, of_machine
 from tests.security.network.conduct import NEIGHBOUR, Scene, faults, hostile
 from tests.security.network.ends import PATIENCE_S, Guest, Sniffer, as_user
-from tests.security.network.lab import HOST, RATE_KIB_S, RESOLVER, Lab, laboratory
+from tests.security.network.lab import HOST, RATE_KIB_S, RESOLVER, Lab, collected, laboratory
 
 pytestmark = [pytest.mark.timeout(280)]
 
@@ -72,7 +72,7 @@ async def test_every_sniffer_would_see_every_hostile_frame(lab: Lab) -> None:
             for frame in them:
                 beside.send(frame)
         beside.close()
-        seen = scene.world.seen()
+        seen = await collected(scene.world.seen, [scene.mark(name) for name, them in attempts.items() for _ in them])
         assert [name for name in attempts if scene.mark(name) not in seen] == []
 
 
