@@ -67,6 +67,17 @@ async def caught_up(store: Store) -> int:
             return total
 
 
+async def applied(projector: Projector) -> tuple[int, bool]:
+    """What the projector's next batch is. One may have to wait for transactions of other databases, whose ids are older.
+
+    Raises TimeoutError.
+    """
+    async with asyncio.timeout(60):
+        while (batch := await projector.advance()) == (0, True):
+            await asyncio.sleep(0.02)
+    return batch
+
+
 @pytest.mark.promise("P16")
 async def test_a_rebuilt_projection_equals_the_one_that_followed(store: Store) -> None:
     """Dropped and replayed, the rows are the same."""
@@ -116,7 +127,7 @@ async def test_a_projector_that_idles_notices_that_its_database_is_an_older_one(
     await store.fetch("UPDATE checkpoints SET txid = $1, position = $2", kept["txid"], kept["position"])
     await save(store, registered("after"))
     assert await projector.advance() == (0, True)
-    assert await projector.advance() == (1, False)
+    assert await applied(projector) == (1, False)
     assert sorted(str(row["machine_id"]) for row in await fleet(store) if "machine_id" in row) == ["after", "kept"]
 
 

@@ -32,7 +32,7 @@ _NO_HEADER = re.compile(r"\A[^:\r\n]*\r?\n")
 _NAMED = 0x8000
 """Properties from here on have their meaning from a name, and their numbers from the message."""
 _NAMES = "__nameid_version1.0"
-_NAMES_MAX_BYTES = 64 * 1024
+_NAMES_MAX_BYTES = 512 * 1024  # as many as there are numbers
 _COMMON_SET = UUID("00062008-0000-0000-c000-000000000046").bytes_le  # [MS-OXPROPS] 1.3.2: PSETID_Common
 _REMINDER_FILE = 0x851F
 """PidLidReminderFileParameter, of that set: the sound of a reminder, which Outlook fetches without being asked."""
