@@ -68,12 +68,12 @@ async def caught_up(store: Store) -> int:
 
 
 async def applied(projector: Projector) -> tuple[int, bool]:
-    """What the projector's next batch is. One may have to wait for transactions of other databases, whose ids are older.
+    """What the projector's next batch is, once no older transaction runs, be it another database's.
 
     Raises TimeoutError.
     """
     async with asyncio.timeout(60):
-        while (batch := await projector.advance()) == (0, True):
+        while (batch := await projector.advance()) == (0, True):  # noqa: ASYNC110 - others' transactions
             await asyncio.sleep(0.02)
     return batch
 

@@ -65,7 +65,7 @@ SAMPLES: dict[str, tuple[str, Callable[[], bytes], set[str], set[str]]] = {
     ),
     "a reminder that sounds from elsewhere": (
         "email",
-        lambda: test_outlook.saved(p8005="\\\\c2.example\\share\\ring.wav"),
+        lambda: test_outlook.saved(test_outlook.RINGS, p8005=test_outlook.RING),
         {"mail_reaches_out"},
         {"file://c2.example/share/ring.wav", "c2.example"},
     ),
