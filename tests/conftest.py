@@ -5,6 +5,7 @@ servers are started the way `malbox up` starts them.
 """
 
 import asyncio
+import sys
 from collections.abc import AsyncIterator, Callable, Iterator
 from uuid import uuid4
 
@@ -31,6 +32,12 @@ settings.load_profile("malbox")
 def pytest_configure(config: pytest.Config) -> None:
     """The run ends with a count per tier, and a skip where nothing may be skipped is a failure."""
     config.pluginmanager.register(TierCount(), "malbox-tiers")
+
+
+def pytest_unconfigure() -> None:
+    """The run ends with its summary: what LIEF says of its own objects at the end of a process is of no use here."""
+    if lief := sys.modules.get("lief"):
+        lief.disable_leak_warning()
 
 
 @pytest.fixture(scope="session")
