@@ -60,7 +60,12 @@ DOCUMENTS: tuple[Trait, ...] = (
     Trait("script_hidden_window", "the script hides its window", ("T1564.003",), 15),
     Trait("script_in_memory", "the script loads code into memory, past the file system", ("T1620",), 35),
     Trait("script_impairs_defences", "the script switches off a protection", ("T1562.001",), 45),
-    Trait("script_persists", "the script arranges to be started again", ("T1547.001", "T1053.005"), 30),
+    Trait("script_persists_at_logon", "the script has itself started when somebody logs on", ("T1547.001",), 30),
+    Trait("script_persists_by_task", "the script has itself started by a scheduled task", ("T1053.005",), 30),
+    Trait("script_persists_by_service", "the script makes a service of what is to be started", ("T1543.003",), 30),
+    Trait("script_persists_by_cron", "the script has itself started by cron", ("T1053.003",), 30),
+    Trait("script_persists_by_shell", "the script has itself started by every shell", ("T1546.004",), 30),
+    Trait("script_persists_by_systemd", "the script has itself started by systemd", ("T1543.002",), 30),
     Trait("script_removes_backups", "the script deletes the backups that files could be restored from", ("T1490",), 50),
     Trait("script_reverse_shell", "the script gives somebody elsewhere a shell", ("T1059.004",), 50),
     Trait(

@@ -8,11 +8,6 @@ from .unfolding import Layer
 
 SEARCHED_MAX_CHARS = 2 * 1024 * 1024
 SHOWN_CHARS = 120
-_WINDOWS_RUN = (
-    r"currentversion\\run|schtasks[^\n]{0,80}/create|register-scheduledtask|\bnew-service\b"
-    r"|start menu\\programs\\startup"
-)
-_UNIX_RUN = r"\bcrontab\s+-|>>?\s*/etc/cron|>>?\s*\S{0,80}\.(?:bashrc|profile|zshrc)\b|systemctl\s+(?:--user\s+)?enable"
 _PATTERNS: dict[str, tuple[str, ...]] = {
     "script_encoded_command": (r"-e(?:c|nc|nco|ncod\w{0,12})?\s+['\"]?[a-z0-9+/]{20,}={0,2}",),
     "script_runs_decoded": (
@@ -62,7 +57,12 @@ _PATTERNS: dict[str, tuple[str, ...]] = {
         r"etweventwrite",
         r"(?:sc|net)\s+stop\s+\"?(?:windefend|wscsvc|mpssvc)",
     ),
-    "script_persists": (_WINDOWS_RUN, _UNIX_RUN),
+    "script_persists_at_logon": (r"currentversion\\run", r"start menu\\programs\\startup"),
+    "script_persists_by_task": (r"schtasks[^\n]{0,80}/create", r"register-scheduledtask"),
+    "script_persists_by_service": (r"\bnew-service\b",),
+    "script_persists_by_cron": (r"\bcrontab\s+-", r">>?\s*/etc/cron"),
+    "script_persists_by_shell": (r">>?\s*\S{0,80}\.(?:bashrc|profile|zshrc)\b",),
+    "script_persists_by_systemd": (r"systemctl\s+(?:--user\s+)?enable",),
     "script_removes_backups": (
         r"vssadmin(?:\.exe)?[^\n]{0,40}delete\s+shadows",
         r"wbadmin[^\n]{0,40}delete",
