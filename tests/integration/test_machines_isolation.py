@@ -189,6 +189,17 @@ async def test_a_breach_that_nobody_was_told_of_is_seen_by_who_stops(made: Bench
     assert (await made.load(WALLED)).version == machine.version
 
 
+@pytest.mark.promise("P4", "P22")
+async def test_a_breach_of_a_lease_that_the_record_forgot_is_seen_by_who_cleans(made: Bench) -> None:
+    """The store was put back from a backup, and nobody watched when that lease's guest broke out."""
+    await made.network.plug(WALLED, epoch=77)
+    await made.network.open(WALLED, epoch=77, lease_id="lea_forgotten", route="simulated")
+    made.network.break_isolation(WALLED, "rules: too much")
+    assert await made.reconcile() == {WALLED: "fence_ahead"}
+    machine = await made.is_in(WALLED, "quarantined")
+    assert (machine.quarantine_cause, machine.quarantine_reason) == ("isolation_breached", "rules: too much")
+
+
 async def test_a_machine_that_is_stopped_with_whole_walls_keeps_its_cause(made: Bench) -> None:
     """The control of the breach above."""
     machine, unit = await made.leased(WALLED, route="simulated"), made.runtime.unit()

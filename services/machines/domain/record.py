@@ -91,6 +91,7 @@ class Record:
         self.endpoint: GuestEndpoint | None = None
         self.next_endpoint: GuestEndpoint | None = None
         self.verified_version = 0
+        self.repaired_version = 0
         self.verified_at: datetime | None = None
         self.last_task_id: str | None = None
         self.quarantine_cause: QuarantineCause | None = None
@@ -170,10 +171,11 @@ class Record:
     def has_unseen_network(self) -> bool:
         """Whether the guest of the last lease may have got through its walls without anybody's having seen it.
 
-        Its network is to be looked at before it goes. One that was quarantined for that is not looked at again.
+        Its network is to be looked at before it goes: also where the record was restored, and may have forgotten the
+        lease. One that was quarantined for that is not looked at again.
         """
         if self.state != "quarantined":
-            return self.last_task_id is not None
+            return self.last_task_id is not None or self.repaired_version > self.verified_version
         is_known = self.quarantine_cause == "isolation_breached"
         return not is_known and bool(self.leases) and self.leases[-1].ended_version > self.verified_version
 

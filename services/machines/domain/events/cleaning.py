@@ -143,4 +143,5 @@ class EpochRepaired(Event):
     def keep(self, record: Record) -> None:
         """The epoch is above everything that the host ever acted for; who owned the machine is not known any more."""
         record.epoch = self.epoch
+        record.repaired_version = self.originator_version
         record.end_lease("lease_lost", self.reason, self.originator_version)
