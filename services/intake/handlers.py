@@ -36,22 +36,13 @@ KNOW_MACHINE = (
     "WHERE known_machines.epoch < excluded.epoch "
     "OR (known_machines.epoch = excluded.epoch AND known_machines.machine IS NOT NULL)"
 )
-HURRY_FOR_PLUGIN = (
-    "UPDATE work SET due_at = $2 WHERE kind = $1 AND due_at > $2 "
-    "AND NOT EXISTS (SELECT 1 FROM known_plugins WHERE name = $3 AND manifest = $4::jsonb)"
-)
-HURRY_FOR_MACHINE = (
-    "UPDATE work SET due_at = $2 WHERE kind = $1 AND due_at > $2 "
-    "AND NOT EXISTS (SELECT 1 FROM known_machines WHERE machine_id = $3 AND machine = $4::jsonb)"
-)
-"""What is only said once more, as every minute, hurries nothing: each comes before what it is compared with changes."""
+HURRY = "UPDATE work SET due_at = $2 WHERE kind = $1 AND due_at > $2"
 
 
 async def on_plugin_registered(fact: PluginRegistered, unit: Unit, _store: Store) -> None:
     """The plugin may be asked for. What the scheduler could not plan without it is said again now."""
-    known = (fact.manifest.name, fact.manifest.model_dump_json())
-    unit.execute(HURRY_FOR_PLUGIN, CONFIRM_TASK, unit.at, *known)
-    unit.execute(KNOW_PLUGIN, *known)
+    unit.execute(KNOW_PLUGIN, fact.manifest.name, fact.manifest.model_dump_json())
+    unit.execute(HURRY, CONFIRM_TASK, unit.at)
 
 
 async def on_plugin_removed(fact: PluginRemoved, unit: Unit, _store: Store) -> None:
@@ -61,8 +52,8 @@ async def on_plugin_removed(fact: PluginRemoved, unit: Unit, _store: Store) -> N
 
 async def on_machine_registered(fact: MachineRegistered, unit: Unit, store: Store) -> None:
     """The machine may be asked for. What the scheduler could not plan without it is said again now."""
-    unit.execute(HURRY_FOR_MACHINE, CONFIRM_TASK, unit.at, fact.machine_id, fact.machine.model_dump_json())
     await on_machine_seen(fact, unit, store)
+    unit.execute(HURRY, CONFIRM_TASK, unit.at)
 
 
 async def on_machine_seen(fact: MachineRegistered | MachineReverted, unit: Unit, _store: Store) -> None:
